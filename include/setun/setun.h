@@ -1,0 +1,192 @@
+/* setun/setun.h -- the embedding API: load a model, run sessions, look inside.
+ *
+ * A model is immutable after loading and may be shared by threads [any]; a session belongs to one
+ * thread at a time [owner].  Functions that can fail return a status and fill err (may be NULL) with
+ * one sentence.  Structs that the caller fills start with `size`: set it with the matching
+ * _init function, which also sets the defaults.  Strings are UTF-8 and borrowed. */
+#ifndef SETUN_SETUN_H
+#define SETUN_SETUN_H
+
+#include "setun/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct setun_model   setun_model;
+typedef struct setun_session setun_session;
+typedef struct setun_vocab   setun_vocab;
+typedef struct setun_sampler setun_sampler;
+
+SETUN_EXPORT const char *setun_version(void); /* "0.1.0" */
+
+/* Text goes out through one of these; return nonzero to stop (SETUN_CANCELLED). */
+typedef int setun_write_fn(void *user, const char *text, size_t n);
+
+/* ---------------------------------------------------------------- options */
+
+typedef struct setun_options {
+    uint32_t    size;
+    int32_t     n_threads;    /* 0: one per core */
+    const char *backend;      /* NULL: "cpu" */
+    const char *plugins;      /* colon-separated shared objects; NULL: none */
+    const char *script;       /* architecture script; NULL: found by the model's architecture */
+    const char *cpu_features; /* "-avx512f,+avx2": what generated code may use; NULL: all of the host */
+    const char *kv;           /* "f32", "f16" (default), "bf16" */
+    const char *cache_dir;    /* for kernels and packed weights; NULL: no cache */
+    int32_t     interpret;    /* 1: interpret kernels instead of compiling them (very slow) */
+    int32_t     reserved;
+    int64_t     n_ctx;        /* positions a session holds; 0: the model's own limit, at most 4096 */
+    int64_t     n_batch;      /* most tokens in one step of prefill; 0: 512 */
+    int64_t     n_outputs;    /* most rows of logits at once; 0: 1 */
+    void      (*log)(void *user, int32_t level, const char *text); /* 0 warning, 1 info, 2 debug */
+    void       *log_user;
+    int32_t     log_level;    /* highest level wanted */
+    int32_t     reserved2;
+} setun_options;
+SETUN_EXPORT void setun_options_init(setun_options *o);
+
+/* ---------------------------------------------------------------- model */
+
+/* path: a Hugging Face directory.  [any] */
+SETUN_EXPORT setun_status setun_model_load(setun_model **m, const char *path, const setun_options *o, setun_error *err);
+SETUN_EXPORT void setun_model_free(setun_model *m); /* after its sessions; NULL is allowed */
+
+SETUN_EXPORT int64_t setun_model_n_ctx(const setun_model *m);
+SETUN_EXPORT int64_t setun_model_n_batch(const setun_model *m);
+SETUN_EXPORT int64_t setun_model_n_outputs(const setun_model *m);
+SETUN_EXPORT int64_t setun_model_n_vocab(const setun_model *m); /* columns of the logits */
+SETUN_EXPORT const setun_vocab *setun_model_vocab(const setun_model *m); /* lives as long as the model */
+SETUN_EXPORT int32_t setun_model_is_end(const setun_model *m, int32_t token); /* ends a text or a turn */
+
+/* What was decided and from what evidence; what is exact and what is approximate. */
+SETUN_EXPORT setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn *out, void *user, setun_error *err);
+
+/* Every stage in its own input syntax: "graph", "graph=dot", "plan", "kir", "llvm", "asm".  kernel: part of a
+ * kernel's name, or NULL for all. */
+SETUN_EXPORT setun_status setun_model_dump(const setun_model *m, const char *what, const char *kernel,
+                                           setun_write_fn *out, void *user, setun_error *err);
+
+typedef struct setun_model_stats {
+    uint32_t size;
+    int32_t  n_kernels, n_compiled, n_cached, n_threads;
+    int64_t  load_ns, weights_ns, kernels_ns;  /* wall time: all, reading and packing, kernels */
+    int64_t  weight_bytes;   /* read for one token of decode, head included */
+    int64_t  ternary_weights;
+    double   int_ops_token;  /* integer multiply-adds per token, dense */
+    double   float_ops_token;
+    int64_t  kv_bytes, temp_bytes; /* of one session */
+    int64_t  resident_bytes, resident_peak_bytes; /* of the process, now */
+    char     isa[32];        /* "avx512-vnni" ... "interpreter", "eval" */
+    char     backend[32];
+} setun_model_stats;
+SETUN_EXPORT void setun_model_get_stats(const setun_model *m, setun_model_stats *s);
+
+/* ---------------------------------------------------------------- session */
+
+SETUN_EXPORT setun_status setun_session_new(setun_session **s, const setun_model *m, setun_error *err);
+SETUN_EXPORT void setun_session_free(setun_session *s);
+
+#define SETUN_LOGITS_NONE 0
+#define SETUN_LOGITS_LAST 1
+#define SETUN_LOGITS_ALL  2 /* needs n <= n_outputs and n <= n_batch */
+
+/* Feed n tokens at the current position.  *logits (NULL is allowed with NONE) gets rows of n_vocab
+ * floats that belong to the session and are valid until its next call.  After SETUN_FULL (no room),
+ * SETUN_BAD_ARG (a token outside the vocabulary) or SETUN_CANCELLED nothing has changed.  [owner] */
+SETUN_EXPORT setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t n, int32_t want,
+                                             const float **logits, setun_error *err);
+SETUN_EXPORT int64_t setun_session_position(const setun_session *s);
+/* Forget everything from position p on (0 <= p <= position). */
+SETUN_EXPORT setun_status setun_session_rewind(setun_session *s, int64_t p, setun_error *err);
+/* Asked between chunks of a long feed; nonzero cancels it. */
+SETUN_EXPORT void setun_session_on_progress(setun_session *s, int (*fn)(void *user, int64_t done, int64_t total), void *user);
+
+/* Time per operator, added up from now on (on != 0); rows are printed sorted by time. */
+SETUN_EXPORT void setun_session_profile(setun_session *s, int32_t on);
+SETUN_EXPORT setun_status setun_session_profile_print(const setun_session *s, int32_t decode, double read_gb_s,
+                                                      double int_gops, setun_write_fn *out, void *user, setun_error *err);
+
+/* ---------------------------------------------------------------- sampling */
+
+typedef struct setun_sampling {
+    uint32_t size;
+    float    temp;           /* 0: greedy (arg max, lowest id of equals); default 0.8 */
+    int32_t  top_k;          /* 0: off; default 40 */
+    float    top_p, min_p;   /* 1 and 0: off; default 0.95, 0 */
+    float    repeat_penalty; /* 1: off (default); divides positive, multiplies negative logits */
+    int32_t  repeat_last;    /* tokens that count as repeated; default 64 */
+    uint64_t seed;           /* default 1: runs are repeatable */
+} setun_sampling;
+SETUN_EXPORT void setun_sampling_init(setun_sampling *p);
+SETUN_EXPORT setun_status setun_sampler_new(setun_sampler **s, const setun_sampling *p, int64_t n_vocab, setun_error *err);
+SETUN_EXPORT void setun_sampler_free(setun_sampler *s);
+SETUN_EXPORT void setun_sampler_accept(setun_sampler *s, int32_t token); /* for the repeat penalty: prompt tokens too */
+SETUN_EXPORT int32_t setun_sampler_pick(setun_sampler *s, const float *logits); /* does not accept it */
+
+/* Sum of -ln softmax(row)[target], in double, for perplexity. */
+SETUN_EXPORT double setun_nll(const float *logits, int64_t n_vocab, int32_t target);
+/* 64-bit hash of the bits of floats, to be chained; start with 0. */
+SETUN_EXPORT uint64_t setun_hash(uint64_t h, const float *values, int64_t n);
+
+/* ---------------------------------------------------------------- tokens */
+
+SETUN_EXPORT setun_status setun_vocab_open(setun_vocab **v, const char *path, setun_error *err);
+SETUN_EXPORT void setun_vocab_free(setun_vocab *v); /* only what setun_vocab_open gave */
+SETUN_EXPORT int64_t setun_vocab_size(const setun_vocab *v);
+SETUN_EXPORT int32_t setun_vocab_bos(const setun_vocab *v); /* -1: none */
+#define SETUN_ENCODE_BOS     1u /* what the tokenizer puts around a text */
+#define SETUN_ENCODE_SPECIAL 2u /* recognise special tokens written in the text */
+/* *ids is to be freed with setun_free.  Text that is not UTF-8 is refused with the byte's offset. */
+SETUN_EXPORT setun_status setun_vocab_encode(const setun_vocab *v, const char *text, size_t n_bytes, uint32_t flags,
+                                             int32_t **ids, int64_t *n, setun_error *err);
+/* Bytes of one token; special tokens give their text when special != 0, else nothing. */
+SETUN_EXPORT setun_status setun_vocab_piece(const setun_vocab *v, int32_t id, int32_t special, const char **bytes,
+                                            size_t *n, setun_error *err);
+SETUN_EXPORT void setun_free(void *p);
+
+/* Streaming: feed pieces, get whole characters.  out has room for 4 * (n + 8) bytes; n = 0 flushes. */
+typedef struct setun_stream {
+    char    held[8];
+    int32_t n_held;
+} setun_stream;
+SETUN_EXPORT size_t setun_stream_push(setun_stream *s, const char *bytes, size_t n, char *out);
+
+/* ---------------------------------------------------------------- the rest of the house */
+
+/* Every operator's cases through eval, interpreter, JIT (all given cpu_features) and every backend; files (may be 0)
+ * are Lua operators to check instead of the built-in ones.  *failed counts failures. */
+SETUN_EXPORT setun_status setun_check(const char *const *files, int32_t n_files, const char *only, const setun_options *o,
+                                      int64_t *failed, setun_write_fn *out, void *user, setun_error *err);
+SETUN_EXPORT setun_status setun_plugins_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err);
+/* docs/ops.md: every operator's schema. */
+SETUN_EXPORT setun_status setun_ops_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err);
+
+typedef struct setun_synth_options {
+    uint32_t    size;
+    int32_t     float_master; /* 1: bf16 master weights, quantised on load */
+    const char *like, *config, *out;
+    uint64_t    seed;
+    double      zero_share;   /* < 0: 0.42 */
+    int64_t     shard_bytes;  /* 0: one file */
+    int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
+    void       *user;
+} setun_synth_options;
+SETUN_EXPORT setun_status setun_synth(const setun_synth_options *o, setun_error *err);
+SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */
+
+/* What this machine can do, measured now with generated loops for the given cpu_features. */
+typedef struct setun_limits {
+    uint32_t size;
+    int32_t  n_threads;
+    double   read_gb_s;    /* streaming reads from memory */
+    double   int8_gmac_s;  /* int8 multiply-adds in registers with the best instruction; 0 unknown */
+    double   barrier_ns;   /* one barrier of the thread pool */
+    char     int8_with[32]; /* which instruction: "dot4 64", "dot2 32" */
+} setun_limits;
+SETUN_EXPORT setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
