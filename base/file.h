@@ -1,0 +1,45 @@
+/* base/file.h -- read-only maps, write-then-rename, directories.
+ *
+ * The only place that sees <sys/stat.h>.  Paths are UTF-8 as the system gives them. */
+#ifndef ST_FILE_H
+#define ST_FILE_H
+
+#include "setun/types.h"
+
+typedef struct st_map {
+    const uint8_t *data; /* NULL for an empty file */
+    int64_t        bytes;
+} st_map;
+
+/* Map a regular file read-only (private).  Fails on directories, devices and missing files. */
+setun_status st_map_open(st_map *m, const char *path, setun_error *err);
+void         st_map_close(st_map *m);
+/* The pages of data[0..bytes) will be read soon (want != 0) or are no longer needed in memory. */
+void         st_map_advise(const void *data, int64_t bytes, int want);
+
+/* A whole small file, NUL-terminated, malloc'ed; refuses above limit bytes. */
+setun_status st_file_read(const char *path, int64_t limit, char **text, int64_t *bytes, setun_error *err);
+
+/* Write to a temporary name beside path, then rename: readers see the old file or the new one.
+ * durable: sync before the rename (models), 0 for caches that are checksummed and can be rebuilt.
+ * The temporary name is unique to this process and call.  st_out_abort (also after a failed write or commit) removes the temporary file. */
+typedef struct st_out st_out;
+setun_status st_out_open(st_out **o, const char *path, int durable, setun_error *err);
+setun_status st_out_write(st_out *o, const void *bytes, int64_t n, setun_error *err);
+int64_t      st_out_tell(const st_out *o);
+setun_status st_out_commit(st_out *o, setun_error *err); /* frees o, also when it fails */
+void         st_out_abort(st_out *o);                    /* frees o; NULL is allowed */
+
+int  st_is_dir(const char *path);
+int  st_is_file(const char *path);
+/* Size and modification time in ns: identity of a file for caches. */
+setun_status st_file_stat(const char *path, int64_t *bytes, int64_t *mtime_ns, setun_error *err);
+/* Make path and its parents; a directory that exists must belong to this user and, with private_ != 0,
+ * be closed to others (0700), else refused. */
+setun_status st_make_dirs(const char *path, int private_, setun_error *err);
+
+/* Names of entries of a directory, sorted by byte value; malloc'ed array of malloc'ed strings. */
+setun_status st_dir_list(const char *path, char ***names, int64_t *n, setun_error *err);
+void         st_dir_free(char **names, int64_t n);
+
+#endif

@@ -1,0 +1,90 @@
+/* codegen/llvm_priv.h -- what llvm.c, llvm_idiom.c, jit.c and target.c share.
+ *
+ * Only these files see llvm-c; together they are one shared object whose one door is
+ * st_codegen_entry.  Nothing here is visible to the rest of Setun. */
+#ifndef ST_LLVM_PRIV_H
+#define ST_LLVM_PRIV_H
+
+#include <llvm-c/Core.h>
+#include <llvm-c/TargetMachine.h>
+
+#include "codegen/codegen.h"
+
+/* ---------------------------------------------------------------- target.c */
+
+setun_status st_llvm_host(const char *features, st_target *t, setun_error *err);
+/* A target machine for t; the caller disposes of it. */
+setun_status st_llvm_machine(const st_target *t, LLVMTargetMachineRef *tm, setun_error *err);
+/* Is "+name" in t->features, and not taken back by a later "-name"? */
+int          st_llvm_has(const st_target *t, const char *name);
+
+/* ---------------------------------------------------------------- llvm.c */
+
+setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, uint32_t what, char **bytes,
+                          int64_t *n, setun_error *err);
+/* Refuse an object that needs a symbol from elsewhere: kernels call nothing, and a helper function
+ * of the C library need not round as kir.def says. */
+setun_status st_llvm_closed(const void *object, int64_t n, const char *symbol, setun_error *err);
+
+/* ---------------------------------------------------------------- jit.c */
+
+setun_status st_llvm_jit_new(st_jit **j, const st_target *t, setun_error *err);
+void         st_llvm_jit_free(st_jit *j);
+setun_status st_llvm_jit_load(st_jit *j, const void *object, int64_t n, const char *symbol,
+                              setun_kernel_fn **fn, setun_error *err);
+
+/* ---------------------------------------------------------------- one kernel in translation */
+
+typedef LLVMValueRef val;
+
+typedef struct st_gen {
+    const st_kir    *k;
+    const st_target *t;
+    LLVMContextRef   ctx;
+    LLVMModuleRef    mod;
+    LLVMBuilderRef   b;       /* where the kernel has got to */
+    LLVMBuilderRef   entry;   /* the first block: stack slots, and the launch's contents read once */
+    LLVMTypeRef      elem[8]; /* by K_I1 ... K_F32 */
+    val             *v;       /* by instruction; of a variable its stack slot */
+    struct st_frame *frame;   /* open for and if blocks */
+    uint32_t         depth;
+    val              fn, arg[ST_MAX_ARGS], dim[ST_MAX_SLOTS], begin, end, scratch;
+    val              scope_args, scope_scratch; /* alias scopes, see scopes() in llvm.c */
+    unsigned         kind_scope, kind_noalias;
+    int              avx, avx512, sse41;
+    setun_status     status;  /* sticky, as in the builder; why is in fault */
+    setun_error      fault;
+} st_gen;
+
+/* Lanes of a translated value; a kir value of one lane is an LLVM scalar. */
+uint32_t    st_gen_lanes(val v);
+LLVMTypeRef st_gen_type(st_gen *g, uint32_t elem, uint32_t lanes);
+/* x in every lane; for f32 its bits. */
+val         st_gen_const(st_gen *g, uint32_t elem, uint32_t lanes, int64_t x);
+/* Lanes first, first + 1, ... of v; lanes past its end are undefined. */
+val         st_gen_slice(st_gen *g, val v, uint32_t first, uint32_t lanes);
+val         st_gen_concat(st_gen *g, val a, val b);
+/* lane[i] < 0 is an undefined lane; b may be NULL. */
+val         st_gen_shuffle(st_gen *g, val a, val b, const int32_t *lane, uint32_t lanes);
+val         st_gen_splat(st_gen *g, val scalar, uint32_t lanes);
+/* An intrinsic by name.  Operands are reinterpreted to the types this LLVM wants: vpdpbusd's changed
+ * from i32 to i8 vectors after LLVM 19. */
+val         st_gen_call(st_gen *g, const char *name, LLVMTypeRef *over, uint32_t n_over, val *arg, uint32_t n);
+/* Fail for good; returns a value of that type, so that translation can run on to its end. */
+val         st_gen_fail(st_gen *g, LLVMTypeRef type, const char *fmt, ...) SETUN_PRINTF(3, 4);
+
+/* ---------------------------------------------------------------- llvm_idiom.c */
+
+val st_gen_dot2(st_gen *g, val u, val s);
+/* u_max: no lane of u is above it, taken as unsigned. */
+val st_gen_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max);
+val st_gen_lut16(st_gen *g, val table, val index);
+val st_gen_sign(st_gen *g, val a, val b);
+val st_gen_opaque(st_gen *g, val a, k_type type);
+val st_gen_rint(st_gen *g, val a);
+val st_gen_h2f(st_gen *g, val a);
+val st_gen_f2h(st_gen *g, val a);
+val st_gen_max(st_gen *g, val a, val b, uint32_t elem);
+val st_gen_reduce(st_gen *g, val a, uint32_t elem, int sum);
+
+#endif

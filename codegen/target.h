@@ -1,0 +1,27 @@
+/* codegen/target.h -- a machine to generate code for: one row of data per ISA class. */
+#ifndef ST_TARGET_H
+#define ST_TARGET_H
+
+#include "setun/types.h"
+
+typedef struct st_target {
+    char    triple[64];
+    char    cpu[64];
+    char    features[4096]; /* comma-separated +x,-y as LLVM takes them, the user's last */
+    char    isa[32];        /* "avx512-vnni", "avx2", "avx", "sse2", "neon", ...: for people and bench */
+    int32_t vector_bytes;   /* widest useful register: 16, 32, 64 */
+    int32_t n_registers;
+    int32_t dot2;           /* bytes per native dot2 instruction; 0 none */
+    int32_t dot4;           /* bytes per native dot4 instruction; 0 none */
+    int32_t lut16;          /* bytes per native 16-entry byte look-up; 0 none */
+    int32_t sign;           /* bytes per native sign; 0 none */
+    int32_t f16;            /* native binary16 conversion */
+    int32_t x86;            /* an x86 with the intrinsics the above counts on */
+    int64_t l1_bytes, l2_bytes;
+    uint32_t llvm_version;  /* major << 16 | minor << 8 | patch; 0 without LLVM */
+} st_target;
+
+/* A target without any native idiom: what the interpreter and an LLVM-free build use. */
+void st_target_generic(st_target *t);
+
+#endif

@@ -1,0 +1,25 @@
+/* model/convert.h -- element conversions of file data, which is little-endian and may be unaligned,
+ * and the two ways into SETUN_T2.  [any] */
+#ifndef ST_MODEL_CONVERT_H
+#define ST_MODEL_CONVERT_H
+
+#include "setun/types.h"
+
+/* Bytes of one element; 0 for a type that has none. */
+int64_t st_element_bytes(uint32_t dtype);
+
+/* n elements of F32, F16 or BF16 as floats, exactly.  Returns 0, or -1 for another type. */
+int st_convert_f32(float *out, const void *in, uint32_t dtype, int64_t n);
+
+/* n elements of the given size in bytes from file order to host order. */
+void st_convert_order(void *out, const void *in, int64_t element_bytes, int64_t n);
+
+/* Four planes (docs/formats.md), bytes [quarter][cols], to 4 * quarter rows of T2.  Returns -1, or,
+ * when some code is 3, the logical row of the first such byte and its column in *col. */
+int64_t st_t2_from_planes(uint8_t *t2, const uint8_t *packed, int64_t quarter, int64_t cols, int64_t *col);
+
+/* One row of floats to T2: code 2 where x * s > 0.5, 0 where x * s < -0.5, else 1.
+ * This is rint, ties to even, clamped to -1..1: 0.5 goes to 0, everything above to 1. */
+void st_t2_from_floats(uint8_t *t2, const float *x, int64_t cols, float s);
+
+#endif

@@ -1,0 +1,40 @@
+/* model/tokenizer.h -- byte-level BPE from tokenizer.json.
+ *
+ * Text is split on added tokens, then by the pre-tokenizer's own regex (PCRE2), then merged by rank.
+ * Immutable after opening; [any] for all functions with a const tokenizer (each call has its own
+ * scratch).  Ids are int32. */
+#ifndef ST_MODEL_TOKENIZER_H
+#define ST_MODEL_TOKENIZER_H
+
+#include "setun/types.h"
+
+typedef struct st_tokenizer st_tokenizer;
+
+/* dir holds tokenizer.json.  Refuses what it does not know (model type, normalizer, pre-tokenizer,
+ * decoder, post-processor), naming it. */
+setun_status st_tokenizer_open(st_tokenizer **t, const char *dir, setun_error *err);
+void         st_tokenizer_close(st_tokenizer *t);
+int64_t      st_tokenizer_size(const st_tokenizer *t); /* 1 + largest id */
+
+#define ST_TOK_BOS     1u /* what the post-processor puts around the text */
+#define ST_TOK_SPECIAL 2u /* recognise special tokens written in the text */
+
+/* ids is malloc'ed (free it); text must be valid UTF-8, else SETUN_BAD_ARG with the byte offset. */
+setun_status st_tokenizer_encode(const st_tokenizer *t, const char *text, int64_t n_bytes, uint32_t flags,
+                                 int32_t **ids, int64_t *n, setun_error *err);
+/* The bytes of one token as decoding yields them (special tokens: their text); not NUL-terminated.
+ * Fails for an id that the vocabulary does not have. */
+setun_status st_tokenizer_bytes(const st_tokenizer *t, int32_t id, const char **bytes, int64_t *n,
+                                int *special, setun_error *err);
+int32_t      st_tokenizer_find(const st_tokenizer *t, const char *token); /* added token or vocabulary entry; -1 */
+int32_t      st_tokenizer_bos(const st_tokenizer *t); /* -1: none */
+
+/* Streaming detokeniser: feed tokens, get whole UTF-8 characters; invalid sequences become U+FFFD. */
+typedef struct st_detok {
+    char    held[8];
+    int32_t n_held;
+} st_detok;
+/* Appends to out (at least 4 * (n + 8) bytes); returns the bytes written.  bytes NULL flushes. */
+int64_t st_detok_push(st_detok *d, const char *bytes, int64_t n, char *out);
+
+#endif

@@ -1,0 +1,63 @@
+/* model/weights.h -- a model directory's tensors as named, typed, const views; its config as keys.
+ *
+ * Files stay mapped read-only for the life of the object; nothing is copied that need not be.
+ * Strict: every tensor must be consumed, every config key must be known.  Facts of the formats:
+ * docs/formats.md. */
+#ifndef ST_MODEL_WEIGHTS_H
+#define ST_MODEL_WEIGHTS_H
+
+#include "base/hparam.h"
+#include "base/log.h"
+#include "setun/types.h"
+
+typedef struct st_weights st_weights;
+
+typedef struct st_tensor {
+    const char *name;
+    const char *file;   /* path of the file that holds it */
+    const char *dtype;  /* as the file spells it: "BF16", "U8" */
+    setun_view  view;   /* dtype 0 if Setun has no such element type */
+    int64_t     bytes;
+} st_tensor;
+
+/* path: a Hugging Face directory (config.json, model.safetensors or an index with shards). */
+setun_status st_weights_open(st_weights **w, const char *path, const st_log *log, setun_error *err);
+void         st_weights_close(st_weights *w);
+int64_t          st_weights_count(const st_weights *w);
+const st_tensor *st_weights_at(const st_weights *w, int64_t i);
+const st_tensor *st_weights_find(const st_weights *w, const char *name); /* NULL when absent */
+const char      *st_weights_path(const st_weights *w);
+
+/* config.json, flattened; also generation_config.json's eos_token_id (key "generation.eos_token_id.1"). */
+const st_hparam *st_weights_config(const st_weights *w, int64_t *n);
+const char *st_weights_architecture(const st_weights *w); /* architectures[0] */
+
+/* Identity for caches: hash over every file's path, size, mtime and header. */
+uint64_t     st_weights_identity(const st_weights *w);
+
+/* Where transcoded ternary matrices live: made at first load, then mapped from dir (NULL: kept in
+ * memory).  Call before the first st_weights_ternary; finish after the last one: it commits the
+ * file and maps it.  Views given out stay valid until close. */
+setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *err);
+setun_status st_weights_pack_end(st_weights *w, setun_error *err);
+int          st_weights_pack_hit(const st_weights *w); /* 1: came from the cache file */
+
+/* The three questions of scripts/host.h; each consumes the tensors it answers with.  Messages name
+ * file, tensor and value. */
+int          st_weights_has(st_weights *w, const char *name);
+setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, setun_view *view, setun_error *err);
+setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *codes, setun_view *scale, setun_error *err);
+/* Fails, naming the first ones, if a tensor was never consumed. */
+setun_status st_weights_all_used(const st_weights *w, setun_error *err);
+
+/* Bytes by class for `setun info`. */
+typedef struct st_weights_stats {
+    int64_t ternary_weights, ternary_bytes; /* weights counted, bytes as packed by Setun */
+    int64_t mapped_bytes;  /* 16-bit tensors used in place */
+    int64_t copied_bytes;  /* converted to f32 */
+    int64_t near_threshold; /* master weights within 1e-6 relative of the rounding threshold */
+    const char *scale_rule; /* "multiply (autobitlinear)", "divide (bitlinear)", "absmean on load", "none" */
+} st_weights_stats;
+void st_weights_get_stats(const st_weights *w, st_weights_stats *s);
+
+#endif

@@ -1,0 +1,53 @@
+/* scripts/host.h -- the closed Lua world: text chunks only, memory and step limits, no io, os,
+ * package, debug, load.  A script sees a graph builder (bind_graph.c), a kernel builder
+ * (bind_kernel.c) and the libraries beside it (lib/nn.lua), nothing else.
+ *
+ * Scripts arrive with strangers' weights.  Every failure is SETUN_BAD_SCRIPT with one sentence that
+ * starts with "file.lua:line:". */
+#ifndef ST_SCRIPTS_HOST_H
+#define ST_SCRIPTS_HOST_H
+
+#include "base/hparam.h"
+#include "graph/graph.h"
+#include "graph/registry.h"
+
+typedef struct st_script st_script;
+
+/* What a script may ask of the model's files.  Names are as the file has them. */
+typedef struct st_script_model {
+    void            *user;
+    const st_hparam *hp;
+    int64_t          n_hp;
+    int64_t          n_ctx;    /* positions the session wants */
+    uint32_t         kv_dtype; /* SETUN_F32, F16, BF16 */
+    /* Is there a tensor of this name?  1 or 0. */
+    int          (*has)(void *user, const char *name);
+    /* A tensor as a view, consumed; want SETUN_F32 converts it (norms), 0 leaves 16-bit as it is. */
+    setun_status (*tensor)(void *user, const char *name, uint32_t want, setun_view *view, setun_error *err);
+    /* A ternary linear: codes as T2 [rows, cols] and the f32[1] scale to multiply with; packed
+     * tensors are transcoded, float masters quantised by absmean when the model says so.
+     * SETUN_DECLINED: the tensor is an ordinary float matrix. */
+    setun_status (*ternary)(void *user, const char *name, setun_view *codes, setun_view *scale, setun_error *err);
+} st_script_model;
+
+typedef struct st_script_limits {
+    int64_t memory_bytes; /* 0: 256 MiB */
+    int64_t steps;        /* VM instructions; 0: 200 million */
+} st_script_limits;
+
+/* lib_dir holds lib/ and models/; registry is searched for operators, and setun.op adds to it (the
+ * descriptor lives as long as the script).  arena owns what graphs need after the script closes. */
+setun_status st_script_open(st_script **s, const char *lib_dir, st_registry *r, st_arena *arena,
+                            const st_script_limits *limits, setun_error *err);
+void         st_script_close(st_script *s);
+
+/* Run a model script: find in lib_dir/models the one whose `architectures` has arch, or use file
+ * when it is not NULL, and call its build(g, hp) on a new graph. *path is the file used (arena). */
+setun_status st_script_model_build(st_script *s, const char *file, const char *arch, const st_script_model *m,
+                                   st_graph **g, const char **path, setun_error *err);
+/* Run a file that defines operators with setun.op; they are in the registry afterwards. */
+setun_status st_script_ops(st_script *s, const char *file, setun_error *err);
+/* Where print(...) goes, one line per call without its newline; NULL (the default) drops it. */
+void         st_script_on_print(st_script *s, void (*fn)(void *user, const char *text), void *user);
+
+#endif
