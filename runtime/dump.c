@@ -1,0 +1,76 @@
+/* runtime/dump.c -- every stage of a loaded model, printed in its own input syntax. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "runtime/model.h"
+
+static setun_status dump_plans(const setun_model *m, st_str *t)
+{
+    const char *names[2];
+    for (uint32_t b = 0; b < m->n_backend; b++)
+        names[b] = m->backend[b]->backend_info.name;
+    for (int i = 0; i < 2; i++) {
+        st_str_addf(t, "# %s\n", i == ST_ONE ? "decode: one token" : "prefill: up to n_batch tokens");
+        st_plan_print(m->program[i].plan, names, t);
+    }
+    return SETUN_OK;
+}
+
+static setun_status dump_kernel(const setun_model *m, const st_kernel *k, uint32_t what, st_str *t, setun_error *err)
+{
+    const st_engine *e = m->engine;
+    char *bytes = NULL;
+    int64_t n = 0;
+    st_str_addf(t, "%s %s\n", what == ST_EMIT_IR || what == ST_EMIT_OBJECT ? ";" : "#", k->name);
+    if (!what) {
+        st_kir_print(k->kir, t);
+        return SETUN_OK;
+    }
+    ST_TRY(e->codegen->emit(k->kir, &e->target, "kernel", what, &bytes, &n, err));
+    st_str_addn(t, bytes, (size_t)n);
+    free(bytes);
+    return SETUN_OK;
+}
+
+setun_status setun_model_dump(const setun_model *m, const char *what, const char *kernel, setun_write_fn *out, void *user,
+                              setun_error *err)
+{
+    static const struct { const char *name; uint32_t emit; } stages[] = {
+        {"kir", 0}, {"llvm", ST_EMIT_IR}, {"asm", ST_EMIT_ASM}};
+    st_str t = {0};
+    setun_status s = SETUN_OK;
+    if (strcmp(what, "graph") == 0) {
+        st_graph_print(m->simple, &t);
+    } else if (strcmp(what, "graph=script") == 0) {
+        st_graph_print(m->graph, &t);
+    } else if (strcmp(what, "graph=dot") == 0) {
+        st_graph_dot(m->simple, &t);
+    } else if (strcmp(what, "plan") == 0) {
+        s = dump_plans(m, &t);
+    } else {
+        size_t i = 0, n = sizeof stages / sizeof stages[0], shown = 0;
+        while (i < n && strcmp(stages[i].name, what))
+            i++;
+        if (i == n)
+            s = st_fail(err, SETUN_UNKNOWN, "stage '%s' is not known; graph, graph=script, graph=dot, plan, kir, llvm and "
+                        "asm are", what);
+        else if (stages[i].emit && !m->engine->codegen)
+            s = st_fail(err, SETUN_UNKNOWN, "there is no %s: kernels are not compiled here (%s)", what,
+                        st_engine_isa(m->engine));
+        for (int32_t k = 0; s == SETUN_OK && k < m->kernels->n; k++)
+            if (!kernel || strstr(m->kernels->kernel[k]->name, kernel)) {
+                s = dump_kernel(m, m->kernels->kernel[k], stages[i].emit, &t, err);
+                shown++;
+            }
+        if (s == SETUN_OK && !shown)
+            s = kernel ? st_fail(err, SETUN_UNKNOWN, "no kernel's name contains '%s'", kernel)
+                       : st_fail(err, SETUN_UNKNOWN, "there are no kernels: operators run by eval");
+    }
+    if (s == SETUN_OK && t.failed)
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory to print %s", what);
+    if (s == SETUN_OK && out(user, t.text ? t.text : "", t.len))
+        s = SETUN_CANCELLED;
+    st_str_free(&t);
+    return s;
+}

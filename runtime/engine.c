@@ -1,0 +1,180 @@
+/* runtime/engine.c -- see engine.h. */
+#include "runtime/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/file.h"
+
+#define DEFAULT_BATCH 512
+
+static char *copy(st_engine *e, const char *s)
+{
+    return s ? st_arena_strdup(e->arena, s) : NULL;
+}
+
+static setun_status take_options(st_engine *e, const setun_options *o, setun_error *err)
+{
+    setun_options_init(&e->o);
+    if (o) {
+        /* A caller built against an older header has a shorter struct; the rest keeps its default. */
+        uint32_t n = o->size < sizeof e->o ? o->size : (uint32_t)sizeof e->o;
+        if (n < offsetof(setun_options, n_ctx))
+            return st_fail(err, SETUN_BAD_ARG, "setun_options.size is %u; call setun_options_init first", o->size);
+        memcpy(&e->o, o, n);
+        e->o.size = (uint32_t)sizeof e->o;
+    }
+    e->o.backend = copy(e, e->o.backend ? e->o.backend : "cpu");
+    e->o.plugins = copy(e, e->o.plugins);
+    e->o.script = copy(e, e->o.script);
+    e->o.cpu_features = copy(e, e->o.cpu_features);
+    e->o.kv = copy(e, e->o.kv ? e->o.kv : "f16");
+    e->o.cache_dir = copy(e, e->o.cache_dir);
+    if (!e->o.backend || !e->o.kv)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for options");
+    if (e->o.n_threads < 0 || e->o.n_threads > 1024)
+        return st_fail(err, SETUN_BAD_ARG, "%d threads asked for; 1 to 1024 are possible", e->o.n_threads);
+    if (e->o.n_ctx < 0 || e->o.n_batch < 0 || e->o.n_outputs < 0)
+        return st_fail(err, SETUN_BAD_ARG, "context, batch and output sizes must not be negative");
+    if (!e->o.n_threads)
+        e->o.n_threads = e->cpu.n_cores;
+    if (!e->o.n_batch)
+        e->o.n_batch = DEFAULT_BATCH;
+    if (!e->o.n_outputs)
+        e->o.n_outputs = 1;
+    e->log.write = NULL;
+    if (e->o.log) {
+        e->log.write = (void (*)(void *, int, const char *))e->o.log;
+        e->log.user = e->o.log_user;
+        e->log.level = e->o.log_level;
+    }
+    return SETUN_OK;
+}
+
+static setun_status load_backends(st_engine *e, setun_error *err)
+{
+    static const char *const own[] = {"backend_reference.so", "backend_cpu.so"};
+    ST_TRY(st_plugins_new(&e->plugins, &e->log, err));
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+        const char *file = st_arena_printf(e->arena, "%s/%s", e->modules, own[i]);
+        if (!file)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for a path");
+        ST_TRY(st_plugins_load(e->plugins, file, err));
+    }
+    if (e->o.plugins)
+        ST_TRY(st_plugins_load_list(e->plugins, e->o.plugins, err));
+    e->reference = st_plugins_backend(e->plugins, "reference");
+    e->backend = st_plugins_backend(e->plugins, e->o.backend);
+    if (!e->backend) {
+        st_str names = {0};
+        for (int64_t i = 0; i < st_plugins_count(e->plugins); i++)
+            if (st_plugins_at(e->plugins, i)->backend)
+                st_str_addf(&names, "%s%s", names.len ? ", " : "", st_plugins_at(e->plugins, i)->backend_info.name);
+        setun_status s = st_fail(err, SETUN_UNKNOWN, "there is no backend named '%s'; loaded are: %s", e->o.backend,
+                                 names.text ? names.text : "none");
+        st_str_free(&names);
+        return s;
+    }
+    if (!e->reference)
+        return st_fail(err, SETUN_FAILED, "%s: the backend 'reference' is missing from this installation", e->modules);
+    return SETUN_OK;
+}
+
+static setun_status load_operators(st_engine *e, setun_error *err)
+{
+    ST_TRY(st_registry_new(&e->registry, err));
+    for (const setun_op *const *op = st_builtin_ops; *op; op++)
+        ST_TRY(st_registry_add(e->registry, *op, "built-in", err));
+    for (int64_t i = 0; i < st_plugins_count(e->plugins); i++) {
+        const st_plugin_info *p = st_plugins_at(e->plugins, i);
+        for (uint32_t j = 0; p->ops && j < p->ops->n; j++)
+            ST_TRY(st_registry_add(e->registry, p->ops->op[j], p->file, err));
+    }
+    return SETUN_OK;
+}
+
+/* A Setun built without LLVM has no such module, and says so; a module that will not load is an error. */
+static setun_status load_codegen(st_engine *e, setun_error *err)
+{
+    st_target_generic(&e->target);
+    const char *file = st_arena_printf(e->arena, "%s/codegen_llvm.so", e->modules);
+    if (!file)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a path");
+    if (!st_is_file(file)) {
+        st_logf(&e->log, ST_LOG_INFO, "no code generator is installed: operators run as scalar C, which is slow");
+    } else if (!e->o.interpret) {
+        union { void *p; const st_codegen *(*fn)(uint32_t); } entry;
+        ST_TRY(st_module_symbol(file, "st_codegen_entry", &entry.p, err));
+        e->codegen = entry.fn(ST_CODEGEN_ABI);
+        if (!e->codegen)
+            return st_fail(err, SETUN_UNKNOWN, "%s was built for another Setun; install both from one build", file);
+        ST_TRY(e->codegen->host(e->o.cpu_features, &e->target, err));
+        ST_TRY(e->codegen->jit_new(&e->jit, &e->target, err));
+    }
+    if (e->o.cpu_features && !e->codegen && !e->o.interpret)
+        return st_fail(err, SETUN_BAD_ARG, "--cpu-features needs the code generator, which this Setun was built without");
+    if (!e->target.l1_bytes)
+        e->target.l1_bytes = e->cpu.l1d_bytes ? e->cpu.l1d_bytes : 32 * 1024;
+    if (!e->target.l2_bytes)
+        e->target.l2_bytes = e->cpu.l2_bytes ? e->cpu.l2_bytes : 256 * 1024;
+    return SETUN_OK;
+}
+
+/* A cache directory that cannot be had costs time, not correctness: go on without, and say so. */
+static setun_status open_cache(st_engine *e, setun_error *err)
+{
+    setun_error why;
+    if (st_cache_open(&e->cache, e->o.cache_dir, &why) == SETUN_OK)
+        return SETUN_OK;
+    st_logf(&e->log, ST_LOG_WARN, "no cache: %s", why.text);
+    e->o.cache_dir = NULL;
+    return st_cache_open(&e->cache, NULL, err);
+}
+
+setun_status st_engine_open(st_engine **out, const setun_options *o, setun_error *err)
+{
+    st_arena *arena = st_arena_new();
+    st_engine *e = arena ? st_arena_alloc(arena, sizeof *e) : NULL;
+    *out = NULL;
+    if (!e) {
+        st_arena_free(arena);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to start");
+    }
+    e->arena = arena;
+    st_cpu_detect(&e->cpu);
+    setun_status s = take_options(e, o, err);
+    if (s == SETUN_OK)
+        s = st_install_dirs(e->modules, e->scripts, sizeof e->modules, err);
+    if (s == SETUN_OK)
+        s = load_backends(e, err);
+    if (s == SETUN_OK)
+        s = load_operators(e, err);
+    if (s == SETUN_OK)
+        s = load_codegen(e, err);
+    if (s == SETUN_OK)
+        s = open_cache(e, err);
+    if (s != SETUN_OK) {
+        st_engine_close(e);
+        return s;
+    }
+    *out = e;
+    return SETUN_OK;
+}
+
+void st_engine_close(st_engine *e)
+{
+    if (!e)
+        return;
+    if (e->jit)
+        e->codegen->jit_free(e->jit);
+    st_cache_close(e->cache);
+    st_registry_free(e->registry);
+    st_plugins_free(e->plugins);
+    st_arena_free(e->arena);
+}
+
+const char *st_engine_isa(const st_engine *e)
+{
+    return e->o.interpret ? "interpreter" : e->codegen ? e->target.isa : "eval";
+}

@@ -1,0 +1,187 @@
+/* runtime/info.c -- what was decided about a model and from what evidence, and what is loaded. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "runtime/model.h"
+
+static setun_status finish(st_str *t, setun_status s, setun_write_fn *out, void *user, setun_error *err)
+{
+    if (s == SETUN_OK && t->failed)
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory for the text");
+    if (s == SETUN_OK && out(user, t->text ? t->text : "", t->len))
+        s = SETUN_CANCELLED;
+    st_str_free(t);
+    return s;
+}
+
+/* JSON strings: quotes, backslashes and control characters escaped; the rest is UTF-8 already. */
+static void add_json(st_str *t, const char *s)
+{
+    st_str_add(t, "\"");
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            st_str_addf(t, "\\%c", *s);
+        else if ((unsigned char)*s < 0x20)
+            st_str_addf(t, "\\u%04x", (unsigned)*s);
+        else
+            st_str_addn(t, s, 1);
+    }
+    st_str_add(t, "\"");
+}
+
+/* One fact, in either form. */
+typedef struct facts {
+    st_str t;
+    int    json;
+    int    n;
+} facts;
+
+static void begin(facts *f, const char *key)
+{
+    if (f->json) {
+        st_str_add(&f->t, f->n++ ? ",\n  " : "{\n  ");
+        add_json(&f->t, key);
+        st_str_add(&f->t, ": ");
+    } else {
+        st_str_addf(&f->t, "%-22s ", key);
+    }
+}
+
+static void text(facts *f, const char *key, const char *value)
+{
+    begin(f, key);
+    if (f->json)
+        add_json(&f->t, value);
+    else
+        st_str_addf(&f->t, "%s\n", value);
+}
+
+static void number(facts *f, const char *key, int64_t value, const char *unit)
+{
+    begin(f, key);
+    st_str_addf(&f->t, "%" PRId64, value);
+    if (!f->json)
+        st_str_addf(&f->t, "%s%s\n", *unit ? " " : "", unit);
+}
+
+static void megabytes(facts *f, const char *key, int64_t bytes)
+{
+    if (f->json) {
+        number(f, key, bytes, "");
+    } else {
+        begin(f, key);
+        st_str_addf(&f->t, "%.1f MB\n", (double)bytes / 1e6);
+    }
+}
+
+setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn *out, void *user, setun_error *err)
+{
+    facts f = {.json = json};
+    st_weights_stats w;
+    const setun_model_stats *s = &m->stats;
+    int64_t n_hp, other = 0;
+    const st_hparam *hp = st_weights_config(m->weights, &n_hp);
+    st_weights_get_stats(m->weights, &w);
+    text(&f, "path", m->path);
+    text(&f, "architecture", st_weights_architecture(m->weights));
+    text(&f, "script", m->script);
+    for (int64_t i = 0; i < n_hp; i++) {
+        char key[300];
+        (void)snprintf(key, sizeof key, "config.%s", hp[i].key);
+        if (hp[i].kind == ST_HP_STRING)
+            text(&f, key, hp[i].s);
+        else if (hp[i].kind == ST_HP_FLOAT) {
+            begin(&f, key);
+            st_str_addf(&f.t, json ? "%.17g" : "%.9g\n", hp[i].f);
+        } else if (hp[i].kind == ST_HP_NULL) {
+            begin(&f, key);
+            st_str_add(&f.t, json ? "null" : "null\n");
+        } else if (hp[i].kind == ST_HP_BOOL) {
+            begin(&f, key);
+            st_str_addf(&f.t, json ? "%s" : "%s\n", hp[i].i ? "true" : "false");
+        } else {
+            number(&f, key, hp[i].i, "");
+        }
+    }
+    for (int64_t i = 0; i < st_weights_count(m->weights); i++)
+        other += st_weights_at(m->weights, i)->bytes;
+    number(&f, "tensors", st_weights_count(m->weights), "");
+    megabytes(&f, "tensor_bytes", other);
+    number(&f, "ternary_weights", w.ternary_weights, "");
+    megabytes(&f, "ternary_bytes", w.ternary_bytes);
+    begin(&f, "bits_per_ternary");
+    st_str_addf(&f.t, json ? "%.4f" : "%.4f\n",
+                w.ternary_weights ? 8.0 * (double)w.ternary_bytes / (double)w.ternary_weights : 0.0);
+    megabytes(&f, "mapped_16bit_bytes", w.mapped_bytes);
+    megabytes(&f, "converted_bytes", w.copied_bytes);
+    text(&f, "weight_scale_rule", w.scale_rule);
+    if (w.near_threshold)
+        number(&f, "near_rounding_threshold", w.near_threshold, "master weights within 1e-6 of a rounding threshold");
+    text(&f, "packed_weights", !w.ternary_weights ? "none" : st_weights_pack_hit(m->weights) ? "mapped from the cache" : "packed now");
+    number(&f, "context", m->n_ctx, "positions");
+    text(&f, "kv_cache_type", m->engine->o.kv);
+    megabytes(&f, "kv_cache_bytes", s->kv_bytes);
+    megabytes(&f, "temporary_bytes", s->temp_bytes);
+    megabytes(&f, "bytes_per_token", s->weight_bytes);
+    number(&f, "vocabulary", m->n_vocab, "");
+    text(&f, "backend", s->backend);
+    text(&f, "kernels", s->isa);
+    number(&f, "kernels_compiled", s->n_compiled, "");
+    number(&f, "kernels_cached", s->n_cached, "");
+    text(&f, "exact", "ternary sums, int8 activations, 16-bit head: as trained, the same bits on every machine");
+    text(&f, "approximate", strcmp(m->engine->o.kv, "f32") == 0 ? "nothing" :
+         "the KV cache is rounded to 16 bits (--kv f32 keeps it exact)");
+    if (json)
+        st_str_add(&f.t, "\n}\n");
+    return finish(&f.t, SETUN_OK, out, user, err);
+}
+
+setun_status setun_plugins_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err)
+{
+    st_engine *e;
+    st_str t = {0};
+    ST_TRY(st_engine_open(&e, o, err));
+    for (int64_t i = 0; i < st_plugins_count(e->plugins); i++) {
+        const st_plugin_info *p = st_plugins_at(e->plugins, i);
+        st_str_addf(&t, "%s\n  file     %s\n  version  %s (%s)\n", p->id, p->file, p->version, p->build);
+        if (p->backend)
+            st_str_addf(&t, "  backend  %s: %s%s\n", p->backend_info.name, p->backend_info.doc,
+                        p == e->backend ? " [in use]" : "");
+        for (uint32_t j = 0; p->ops && j < p->ops->n; j++)
+            st_str_addf(&t, "  operator %s: %s\n", p->ops->op[j]->name, p->ops->op[j]->doc);
+    }
+    st_str_addf(&t, "code generator: %s\n", e->codegen ? e->target.isa : "none");
+    if (e->codegen)
+        st_str_addf(&t, "  LLVM     %u.%u.%u\n  target   %s, %s\n", e->target.llvm_version >> 16, e->target.llvm_version >> 8 & 255,
+                    e->target.llvm_version & 255, e->target.triple, e->target.cpu);
+    setun_status s = finish(&t, SETUN_OK, out, user, err);
+    st_engine_close(e);
+    return s;
+}
+
+static void print_ports(st_str *t, const char *title, const setun_port *p, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        st_str_addf(t, "- %s `%s`: %s%s\n", title, p[i].name, p[i].doc, p[i].shares ? " (in place)" : "");
+}
+
+setun_status setun_ops_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err)
+{
+    st_engine *e;
+    st_str t = {0};
+    ST_TRY(st_engine_open(&e, o, err));
+    st_str_add(&t, "# Operators\n\nWritten by `setun doc ops` from the operators' own descriptors.\n");
+    for (int64_t i = 0; i < st_registry_count(e->registry); i++) {
+        const setun_op *op = st_registry_at(e->registry, i);
+        st_str_addf(&t, "\n## %s\n\n%s\n\n", op->name, op->doc);
+        print_ports(&t, "in", op->in, op->n_in);
+        for (uint32_t j = 0; j < op->n_attr; j++)
+            st_str_addf(&t, "- attribute `%s`: %s%s\n", op->attr[j].name, op->attr[j].doc,
+                        op->attr[j].required ? " (required)" : "");
+        print_ports(&t, "out", op->out, op->n_out);
+    }
+    setun_status s = finish(&t, SETUN_OK, out, user, err);
+    st_engine_close(e);
+    return s;
+}

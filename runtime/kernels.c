@@ -1,0 +1,261 @@
+/* runtime/kernels.c -- see kernels.h. */
+#include "runtime/kernels.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+
+setun_status st_kernels_new(st_kernels **out, st_engine *e, st_arena *arena, setun_error *err)
+{
+    st_kernels *k = st_arena_alloc(arena, sizeof *k);
+    if (!k)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for kernels");
+    k->engine = e;
+    k->arena = arena;
+    *out = k;
+    return SETUN_OK;
+}
+
+void st_kernel_code(const st_kir *kir, setun_kernel_fn *fn, setun_code *code)
+{
+    memset(code, 0, sizeof *code);
+    code->size = (uint32_t)sizeof *code;
+    code->launch_abi = SETUN_LAUNCH_ABI;
+    code->fn = fn;
+    code->self = kir;
+    code->slot = kir->slot;
+    code->n_slot = kir->n_slot;
+    code->grid = kir->grid;
+    code->scratch_bytes = kir->scratch_bytes;
+}
+
+static const setun_view *argument(const setun_args *a, int32_t i)
+{
+    return i < (int32_t)a->n_in ? &a->in[i] : &a->out[i - (int32_t)a->n_in];
+}
+
+setun_status st_kernel_launch(const setun_code *code, const setun_args *a, int64_t n_tile, setun_error *err)
+{
+    void *arg[ST_MAX_ARGS];
+    const setun_view *view[ST_MAX_ARGS];
+    int64_t dim[ST_MAX_SLOTS];
+    for (uint32_t i = 0; i < a->n_in + a->n_out; i++) {
+        view[i] = argument(a, (int32_t)i);
+        arg[i] = view[i]->data;
+    }
+    for (uint32_t i = 0; i < code->n_slot; i++)
+        dim[i] = view[code->slot[i].arg]->dim[code->slot[i].dim];
+    setun_launch l = {arg, dim, code->self};
+    setun_tile t = {0, 0, NULL};
+    if (code->scratch_bytes) {
+        t.scratch = aligned_alloc(64, (size_t)(code->scratch_bytes + 63) / 64 * 64);
+        if (!t.scratch)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel's scratch");
+    }
+    int64_t units = st_grid_units(&code->grid, view);
+    for (int64_t i = 0; i < n_tile; i++) {
+        t.begin = units * i / n_tile;
+        t.end = units * (i + 1) / n_tile;
+        if (t.begin < t.end)
+            code->fn(&l, &t);
+    }
+    free(t.scratch);
+    return SETUN_OK;
+}
+
+static double element(const setun_view *v, int64_t i)
+{
+    switch (v->dtype) {
+    case SETUN_F32: return (double)((const float *)v->data)[i];
+    case SETUN_F16: return (double)setun_f16_f32(((const uint16_t *)v->data)[i]);
+    case SETUN_BF16: return (double)setun_bf16_f32(((const uint16_t *)v->data)[i]);
+    case SETUN_I8: return ((const int8_t *)v->data)[i];
+    case SETUN_I32: return ((const int32_t *)v->data)[i];
+    case SETUN_I64: return (double)((const int64_t *)v->data)[i];
+    default: return ((const uint8_t *)v->data)[i];
+    }
+}
+
+setun_status st_outputs_equal(const setun_args *want, const setun_args *got, setun_error *err)
+{
+    for (uint32_t o = 0; o < want->n_out; o++) {
+        const setun_view *w = &want->out[o], *g = &got->out[o];
+        int64_t n = setun_count(w), bytes = setun_view_bytes(w);
+        if (bytes == 0 || memcmp(w->data, g->data, (size_t)bytes) == 0)
+            continue;
+        int64_t step = bytes / n ? bytes / n : 1;
+        for (int64_t i = 0; i < n; i++) {
+            if (memcmp((const char *)w->data + i * step, (const char *)g->data + i * step, (size_t)step) == 0)
+                continue;
+            double a = element(w, i), b = element(g, i), d = a > b ? a - b : b - a, m = a < 0 ? -a : a;
+            if (want->op->tolerance > 0 && d <= want->op->tolerance * (m > 1 ? m : 1))
+                continue;
+            return st_fail(err, SETUN_FAILED, "output '%s' differs at element %" PRId64 " of %" PRId64
+                           ": eval gives %.9g, this gives %.9g", want->op->out[o].name, i, n, a, b);
+        }
+    }
+    return SETUN_OK;
+}
+
+/* The smallest instance that runs the same code: sizes that the kernel reads at run time shrink. */
+#define SMALL_ROWS 37
+#define SMALL_TOKENS 5
+
+static setun_status check_against_eval(st_kernels *k, const setun_args *shape, const st_kernel *kernel, setun_error *err)
+{
+    st_arena *tmp = st_arena_new();
+    setun_view in[ST_MAX_ARGS], out[ST_MAX_ARGS];
+    setun_args small = *shape;
+    setun_status s = SETUN_OK;
+    if (!tmp)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to check a kernel");
+    memcpy(in, shape->in, shape->n_in * sizeof in[0]);
+    memcpy(out, shape->out, shape->n_out * sizeof out[0]);
+    small.in = in;
+    small.out = out;
+    for (uint32_t i = 0; i < kernel->code.n_slot; i++) {
+        setun_slot at = kernel->code.slot[i];
+        if (at.arg < (int32_t)shape->n_in && in[at.arg].dim[at.dim] > SMALL_ROWS)
+            in[at.arg].dim[at.dim] = SMALL_ROWS;
+    }
+    if (shape->op->infer(&small, NULL) != SETUN_OK) {
+        memcpy(in, shape->in, shape->n_in * sizeof in[0]); /* sizes are tied together: check at full size */
+        small.out = shape->out;
+    }
+    int64_t size[SETUN_N_SYMBOLS] = {SMALL_TOKENS, SMALL_TOKENS - 2};
+    for (uint64_t seed = 1; seed <= 2 && s == SETUN_OK; seed++) {
+        st_case want, got;
+        s = st_case_from_shape(&small, size, seed, tmp, &want, err);
+        if (s == SETUN_OK)
+            s = st_case_from_shape(&small, size, seed, tmp, &got, err);
+        if (s == SETUN_OK)
+            s = shape->op->eval(&want.run, err);
+        if (s == SETUN_OK)
+            s = st_kernel_launch(&kernel->code, &got.run, 2, err);
+        if (s == SETUN_OK && st_outputs_equal(&want.run, &got.run, err) != SETUN_OK) {
+            s = SETUN_FAILED;
+            st_wrap(err, "the compiled kernel %s disagrees with its definition; this is a bug of Setun or LLVM "
+                         "(use --interpret to go on)", kernel->name);
+        }
+    }
+    (void)k;
+    st_arena_free(tmp);
+    return s;
+}
+
+/* Everything that can change the bytes of an object is in its key. */
+static setun_status make_key(const st_kernels *k, const st_kir *kir, const char *symbol, st_str *key, setun_error *err)
+{
+    const st_target *t = &k->engine->target;
+    st_str_addf(key, "setun %s launch %u llvm %u codegen %u\n%s\n%s\n%s\n%s\n", SETUN_VERSION, SETUN_LAUNCH_ABI,
+                t->llvm_version, ST_CODEGEN_ABI, t->triple, t->cpu, t->features, symbol);
+    st_kir_print(kir, key);
+    return key->failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel's text") : SETUN_OK;
+}
+
+static setun_status compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
+                            int *from_cache, char **object, int64_t *n, st_str *key, setun_error *err)
+{
+    st_engine *e = k->engine;
+    ST_TRY(make_key(k, kir, symbol, key, err));
+    setun_status s = st_cache_get(e->cache, key->text, (int64_t)key->len, object, n, err);
+    *from_cache = s == SETUN_OK;
+    if (s == SETUN_DECLINED)
+        s = e->codegen->emit(kir, &e->target, symbol, ST_EMIT_OBJECT, object, n, err);
+    if (s == SETUN_OK)
+        s = e->codegen->jit_load(e->jit, *object, *n, symbol, fn, err);
+    return s;
+}
+
+setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
+                                int *from_cache, setun_error *err)
+{
+    char *object = NULL;
+    int64_t n = 0;
+    st_str key = {0};
+    setun_status s = compile(k, kir, symbol, fn, from_cache, &object, &n, &key, err);
+    if (s == SETUN_OK && !*from_cache)
+        s = st_cache_put(k->engine->cache, key.text, (int64_t)key.len, object, n, err);
+    free(object);
+    st_str_free(&key);
+    return s;
+}
+
+static setun_status make_code(st_kernels *k, const setun_args *shape, st_kernel *out, setun_error *err)
+{
+    st_engine *e = k->engine;
+    if (e->o.interpret) {
+        st_kernel_code(out->kir, st_kir_run, &out->code);
+        return SETUN_OK;
+    }
+    char *object = NULL, *symbol = st_arena_strdup(k->arena, out->name);
+    int64_t n = 0;
+    int from_cache = 0;
+    st_str key = {0};
+    setun_kernel_fn *fn = NULL;
+    if (!symbol)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel");
+    for (char *c = symbol; *c; c++)
+        if (*c == '-' || *c == '.')
+            *c = '_';
+    setun_status s = compile(k, out->kir, symbol, &fn, &from_cache, &object, &n, &key, err);
+    if (s == SETUN_OK) {
+        st_kernel_code(out->kir, fn, &out->code);
+        out->compiled = !from_cache;
+        k->n_compiled += !from_cache;
+        k->n_cached += from_cache;
+    }
+    /* Only a kernel that has proved itself here is kept. */
+    if (s == SETUN_OK && !from_cache)
+        s = check_against_eval(k, shape, out, err);
+    if (s == SETUN_OK && !from_cache)
+        s = st_cache_put(e->cache, key.text, (int64_t)key.len, object, n, err);
+    free(object);
+    st_str_free(&key);
+    return s;
+}
+
+setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err)
+{
+    st_engine *e = k->engine;
+    st_kir *kir = NULL;
+    *out = NULL;
+    if (!shape->op->lower || (!e->codegen && !e->o.interpret))
+        return SETUN_DECLINED;
+    st_mark mark = st_arena_mark(k->arena);
+    setun_status s = st_kir_lower(&kir, shape, &e->target, k->arena, err);
+    if (s != SETUN_OK) {
+        if (s != SETUN_DECLINED)
+            st_wrap(err, "lowering %s", shape->op->name);
+        return s;
+    }
+    uint64_t hash = st_kir_hash(kir);
+    for (int32_t i = 0; i < k->n; i++)
+        if (k->kernel[i]->hash == hash && strcmp(k->kernel[i]->kir->name, kir->name) == 0) {
+            st_arena_rewind(k->arena, mark);
+            *out = k->kernel[i];
+            return SETUN_OK;
+        }
+    if (k->n == k->cap) {
+        int32_t cap = k->cap ? 2 * k->cap : 32;
+        st_kernel **more = st_arena_array(k->arena, cap, sizeof *more);
+        if (!more)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for kernels");
+        if (k->n)
+            memcpy(more, k->kernel, (size_t)k->n * sizeof *more);
+        k->kernel = more;
+        k->cap = cap;
+    }
+    st_kernel *one = st_arena_alloc(k->arena, sizeof *one);
+    if (!one || !(one->name = st_arena_printf(k->arena, "%s-%016" PRIx64, shape->op->name, hash)))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel");
+    one->kir = kir;
+    one->hash = hash;
+    ST_TRY(make_code(k, shape, one, err));
+    k->kernel[k->n++] = one;
+    *out = one;
+    return SETUN_OK;
+}

@@ -1,0 +1,42 @@
+/* runtime/kernels.h -- from an operator and shapes to something callable.
+ *
+ *   lower -> verify -> (cache hit: load | compile, check against eval, store) -> setun_code
+ *
+ * Two steps with the same kernel text share one entry.  Always a callable answer: when lower
+ * declines or no code generator exists, there is no code and the backend runs eval. */
+#ifndef ST_RUNTIME_KERNELS_H
+#define ST_RUNTIME_KERNELS_H
+
+#include "runtime/engine.h"
+
+typedef struct st_kernel {
+    const st_kir *kir;
+    uint64_t      hash;
+    const char   *name;     /* "ternary_matmul-0123456789abcdef": also the symbol, with '_' */
+    setun_code    code;
+    int           compiled; /* 1: now, 0: from the cache, or interpreted */
+} st_kernel;
+
+typedef struct st_kernels {
+    st_engine  *engine;
+    st_arena   *arena;
+    st_kernel **kernel;
+    int32_t     n, cap, n_compiled, n_cached;
+} st_kernels;
+
+setun_status st_kernels_new(st_kernels **k, st_engine *e, st_arena *arena, setun_error *err);
+/* The kernel for these shapes (dim[0] may be symbolic).  SETUN_DECLINED: run eval. */
+setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err);
+/* Compile any verified kernel, through the cache.  Needs a code generator. */
+setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
+                                int *from_cache, setun_error *err);
+/* Fill code's launch data for a kernel. */
+void         st_kernel_code(const st_kir *kir, setun_kernel_fn *fn, setun_code *code);
+
+/* Run every unit of a kernel on concrete args, cut into n_tile tiles. */
+setun_status st_kernel_launch(const setun_code *code, const setun_args *a, int64_t n_tile, setun_error *err);
+/* Are the outputs of a and b equal, bit for bit or within the operator's tolerance?  The sentence
+ * says where they differ first. */
+setun_status st_outputs_equal(const setun_args *want, const setun_args *got, setun_error *err);
+
+#endif

@@ -1,0 +1,177 @@
+/* runtime/limits.c -- what the machine can do, measured with loops generated for the same target as
+ * the kernels, so that a share of the limit means something.
+ *
+ * read     every thread streams its part of a large array and folds it into registers
+ * int8     independent chains of the best multiply-add idiom, all in registers
+ * barrier  the thread pool's own barrier */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/pool.h"
+#include "runtime/kernels.h"
+
+#define READ_BYTES ((int64_t)512 << 20)
+#define READ_STEP 4096 /* bytes a loop iteration and a grid unit cover */
+#define CHAINS 10
+#define DOT_STEPS (1 << 20)
+#define REPEATS 5
+
+/* Fold bytes [begin, end) * READ_STEP of argument 0 into one word of argument 1. */
+static setun_status lower_read(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    uint32_t lanes = (uint32_t)k_info(k, K_VECTOR_BYTES) / 4;
+    k_val p = k_arg(k, 0, K_I32), acc[4];
+    (void)a; (void)err;
+    k_grid(k, 0, 0, READ_STEP / 4);
+    for (int i = 0; i < 4; i++)
+        acc[i] = k_var(k, k_int(k, K_TYPE(K_I32, lanes), 0));
+    k_val u = k_for(k, k_begin(k), k_end(k), 1);
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, READ_STEP / 4), 4 * lanes);
+    k_val at = k_add(k, k_muli(k, u, READ_STEP / 4), i);
+    for (int64_t line = 0; line < 4 * lanes * 4; line += 64)
+        k_prefetch(k, p, k_addi(k, k_shl(k, at, 2), 4096 + line), 3);
+    for (int j = 0; j < 4; j++)
+        k_set(k, acc[j], k_xor(k, k_get(k, acc[j]), k_load(k, p, k_addi(k, at, (int64_t)lanes * j), lanes)));
+    k_stop(k);
+    k_stop(k);
+    k_val all = k_get(k, acc[0]);
+    for (int j = 1; j < 4; j++)
+        all = k_xor(k, all, k_get(k, acc[j]));
+    k_store(k, k_arg(k, 1, K_I32), k_begin(k), k_rsum(k, all));
+    return SETUN_OK;
+}
+
+/* CHAINS independent accumulators, one idiom each per step; operands come from memory once. */
+static setun_status lower_dot(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    int dot4 = k_info(k, K_HAS_DOT4) != 0;
+    uint32_t bytes = (uint32_t)k_info(k, K_VECTOR_BYTES);
+    k_type t = dot4 ? K_TYPE(K_I32, bytes / 4) : K_TYPE(K_I16, bytes / 2);
+    k_val zero = k_i64(k, 0), p = k_arg(k, 0, K_I8), acc[CHAINS];
+    (void)a; (void)err;
+    k_grid(k, 0, 0, 4096);
+    k_val w = k_and(k, k_load(k, p, zero, bytes), k_int(k, K_TYPE(K_I8, bytes), 3)), x = k_load(k, p, k_i64(k, 64), bytes);
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = k_var(k, k_int(k, t, i));
+    k_val n = k_for(k, zero, k_i64(k, DOT_STEPS), 1);
+    (void)n;
+    for (int i = 0; i < CHAINS; i++) {
+        k_val v = k_get(k, acc[i]);
+        /* Without dot4 the operand depends on the chain, or the product would leave the loop. */
+        k_set(k, acc[i], dot4 ? k_dot4(k, v, w, x) : k_dot2(k, w, k_cast(k, v, K_TYPE(K_I8, bytes))));
+    }
+    k_stop(k);
+    k_val sum = k_get(k, acc[0]);
+    for (int i = 1; i < CHAINS; i++)
+        sum = k_xor(k, sum, k_get(k, acc[i]));
+    k_store(k, k_arg(k, 1, K_I8), k_muli(k, k_begin(k), 64), k_cast(k, sum, K_TYPE(K_I8, bytes)));
+    return SETUN_OK;
+}
+
+static setun_status make(st_kernels *k, setun_status (*lower)(setun_kernel *, const setun_args *, setun_error *),
+                         const char *name, const setun_view view[2], setun_code *code, setun_error *err)
+{
+    setun_op op = {.size = sizeof op, .name = name, .n_in = 1, .n_out = 1, .lower = lower};
+    setun_view v[2] = {view[0], view[1]};
+    setun_args a = {.size = sizeof a, .n_in = 1, .n_out = 1, .op = &op, .in = &v[0], .out = &v[1]};
+    st_kir *kir;
+    setun_kernel_fn *fn;
+    int cached;
+    ST_TRY(st_kir_lower(&kir, &a, &k->engine->target, k->arena, err));
+    ST_TRY(st_kernels_compile(k, kir, name, &fn, &cached, err));
+    st_kernel_code(kir, fn, code);
+    return SETUN_OK;
+}
+
+typedef struct job {
+    st_pool   *pool;
+    setun_code code;
+    void      *arg[2];
+    int64_t    units, rounds;
+} job;
+
+static void run_kernel(void *user, int32_t worker)
+{
+    job *j = user;
+    int64_t n = st_pool_size(j->pool);
+    setun_launch l = {j->arg, NULL, NULL};
+    setun_tile t = {j->units * worker / n, j->units * (worker + 1) / n, NULL};
+    j->code.fn(&l, &t);
+}
+
+static void run_barriers(void *user, int32_t worker)
+{
+    job *j = user;
+    for (int64_t i = 0; i < j->rounds; i++)
+        st_pool_barrier(j->pool, worker);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Median nanoseconds of REPEATS runs after one to warm up. */
+static double median(job *j, void (*fn)(void *, int32_t))
+{
+    int64_t ns[REPEATS];
+    st_pool_run(j->pool, fn, j);
+    for (int i = 0; i < REPEATS; i++) {
+        int64_t t = st_now_ns();
+        st_pool_run(j->pool, fn, j);
+        ns[i] = st_now_ns() - t;
+    }
+    qsort(ns, REPEATS, sizeof ns[0], by_value);
+    return (double)(ns[REPEATS / 2] > 0 ? ns[REPEATS / 2] : 1);
+}
+
+static setun_status measure(st_kernels *k, st_pool *pool, char *big, setun_limits *l, setun_error *err)
+{
+    const setun_view words[2] = {{NULL, SETUN_I32, 1, {READ_BYTES / 4, 1, 1, 1}}, {NULL, SETUN_I32, 1, {READ_BYTES / READ_STEP, 1, 1, 1}}};
+    const setun_view bytes[2] = {{NULL, SETUN_I8, 1, {(int64_t)l->n_threads * 4096, 1, 1, 1}}, {NULL, SETUN_I8, 1, {READ_BYTES, 1, 1, 1}}};
+    const st_target *t = &k->engine->target;
+    /* dot products leave their sums where the read loop leaves its own, past the array. */
+    job j = {.pool = pool, .arg = {big, big + READ_BYTES}, .rounds = 10000};
+    l->barrier_ns = median(&j, run_barriers) / (double)j.rounds;
+    if (!k->engine->codegen)
+        return SETUN_OK;
+    ST_TRY(make(k, lower_read, "limit_read", words, &j.code, err));
+    j.units = READ_BYTES / READ_STEP;
+    l->read_gb_s = (double)READ_BYTES / median(&j, run_kernel);
+    int32_t width = t->dot4 ? t->dot4 : t->dot2;
+    if (!width)
+        return SETUN_OK;
+    ST_TRY(make(k, lower_dot, "limit_dot", bytes, &j.code, err));
+    j.units = l->n_threads;
+    double macs = (double)DOT_STEPS * CHAINS * (double)t->vector_bytes * (double)l->n_threads;
+    l->int8_gmac_s = macs / median(&j, run_kernel);
+    (void)snprintf(l->int8_with, sizeof l->int8_with, "%s %d", t->dot4 ? "dot4" : "dot2", (int)t->vector_bytes);
+    return SETUN_OK;
+}
+
+setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err)
+{
+    st_engine *e;
+    st_kernels *k;
+    st_pool *pool = NULL;
+    memset(l, 0, sizeof *l);
+    l->size = (uint32_t)sizeof *l;
+    l->n_threads = n_threads;
+    ST_TRY(st_engine_open(&e, o, err));
+    int64_t extra = READ_BYTES / READ_STEP * 4 + 4096;
+    char *big = aligned_alloc(4096, (size_t)(READ_BYTES + extra));
+    setun_status s = big ? st_pool_new(&pool, n_threads, 1, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to measure limits");
+    if (s == SETUN_OK)
+        s = st_kernels_new(&k, e, e->arena, err);
+    if (s == SETUN_OK) {
+        memset(big, 1, (size_t)(READ_BYTES + extra)); /* real pages, not the shared zero page */
+        s = measure(k, pool, big, l, err);
+    }
+    st_pool_free(pool);
+    free(big);
+    st_engine_close(e);
+    return s;
+}

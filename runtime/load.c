@@ -1,0 +1,316 @@
+/* runtime/load.c -- the pipeline, in order: st_load below is the table of contents of Setun.
+ *
+ * Everything that can be refused is refused here, before the first token.  Loading ends with the
+ * Lua state closed; after it a token touches only runtime/session.c, a backend and machine code. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "graph/rules.h"
+#include "runtime/model.h"
+#include "scripts/host.h"
+
+#define MAX_CTX (1 << 20)
+#define DEFAULT_CTX 4096
+
+static const st_hparam *hparam(const setun_model *m, const char *key)
+{
+    int64_t n;
+    const st_hparam *hp = st_weights_config(m->weights, &n);
+    for (int64_t i = 0; i < n; i++)
+        if (strcmp(hp[i].key, key) == 0)
+            return &hp[i];
+    return NULL;
+}
+
+static setun_status choose_sizes(setun_model *m, setun_error *err)
+{
+    const setun_options *o = &m->engine->o;
+    const st_hparam *limit = hparam(m, "max_position_embeddings");
+    int64_t most = limit && limit->kind == ST_HP_INT && limit->i > 0 ? limit->i : DEFAULT_CTX;
+    m->n_ctx = o->n_ctx ? o->n_ctx : most < DEFAULT_CTX ? most : DEFAULT_CTX;
+    if (m->n_ctx > most)
+        return st_fail(err, SETUN_BAD_ARG, "%s: %" PRId64 " positions asked for, but the model was made for %" PRId64
+                       " (config.json, max_position_embeddings)", m->path, m->n_ctx, most);
+    if (m->n_ctx > MAX_CTX)
+        return st_fail(err, SETUN_BAD_ARG, "%" PRId64 " positions asked for; at most %d are possible", m->n_ctx, MAX_CTX);
+    m->n_batch = o->n_batch < m->n_ctx ? o->n_batch : m->n_ctx;
+    m->n_outputs = o->n_outputs < m->n_batch ? o->n_outputs : m->n_batch;
+    return SETUN_OK;
+}
+
+static int32_t find_dtype(const char *kv)
+{
+    static const struct { const char *name; uint32_t dtype; } known[] = {
+        {"f32", SETUN_F32}, {"f16", SETUN_F16}, {"bf16", SETUN_BF16}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(kv, known[i].name) == 0)
+            return (int32_t)known[i].dtype;
+    return 0;
+}
+
+/* The adapters between what scripts ask and what model/ answers. */
+static int has(void *user, const char *name) { return st_weights_has(user, name); }
+static setun_status tensor(void *user, const char *name, uint32_t want, setun_view *v, setun_error *err)
+{
+    return st_weights_tensor(user, name, want, v, err);
+}
+static setun_status ternary(void *user, const char *name, setun_view *codes, setun_view *scale, setun_error *err)
+{
+    return st_weights_ternary(user, name, codes, scale, err);
+}
+
+static setun_status run_script(setun_model *m, st_script *script, setun_error *err)
+{
+    const setun_options *o = &m->engine->o;
+    st_script_model sm = {.user = m->weights, .n_ctx = m->n_ctx, .has = has, .tensor = tensor, .ternary = ternary};
+    sm.hp = st_weights_config(m->weights, &sm.n_hp);
+    sm.kv_dtype = (uint32_t)find_dtype(o->kv);
+    if (!sm.kv_dtype)
+        return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16 and bf16 are", o->kv);
+    ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), err));
+    ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));
+    ST_TRY(st_weights_pack_end(m->weights, err));
+    ST_TRY(st_weights_all_used(m->weights, err));
+    return st_graph_verify(m->graph, err);
+}
+
+st_value_id st_program_output(const st_program *p, const char *name)
+{
+    for (uint32_t i = 0; i < p->graph->n_output; i++)
+        if (strcmp(p->graph->output[i].name, name) == 0)
+            return p->graph->output[i].value;
+    return ST_NO_ID;
+}
+
+setun_status st_step_make(const st_program *p, st_node_id n, st_arena *arena, setun_step *step, setun_error *err)
+{
+    const st_node *node = &p->graph->node[n];
+    const setun_op *op = node->op;
+    setun_operand *in = st_arena_array(arena, op->n_in + 1, sizeof *in);
+    setun_operand *out = st_arena_array(arena, op->n_out + 1, sizeof *out);
+    const char *label = st_arena_printf(arena, "%s%s%s", node->scope, *node->scope ? " " : "", op->name);
+    if (!in || !out || !label)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a step");
+    for (uint32_t i = 0; i < op->n_in; i++) {
+        in[i].shape = p->graph->value[node->in[i]].view;
+        in[i].shape.data = NULL;
+    }
+    for (uint32_t i = 0; i < op->n_out; i++)
+        out[i].shape = p->graph->value[node->out[i]].view;
+    memset(step, 0, sizeof *step);
+    step->size = (uint32_t)sizeof *step;
+    step->n_in = op->n_in;
+    step->n_out = op->n_out;
+    step->n_attr = op->n_attr;
+    step->op = op;
+    step->in = in;
+    step->out = out;
+    step->attr = node->attr;
+    step->label = label;
+    if (p->kernel[n])
+        step->code = &p->kernel[n]->code;
+    return SETUN_OK;
+}
+
+typedef struct plan_context {
+    const setun_model *m;
+    const st_program  *p;
+    st_arena          *tmp;
+} plan_context;
+
+static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, st_node_id n, double *cost)
+{
+    plan_context *c = user;
+    const st_plugin_info *b = c->m->backend[backend];
+    setun_step step;
+    (void)g;
+    if (st_step_make(c->p, n, c->tmp, &step, NULL) != SETUN_OK)
+        return SETUN_DECLINED;
+    return b->backend->supports(b->self, &step, cost);
+}
+
+/* Kernels for every node, then a plan.  Sizes that are -1 stay symbolic. */
+static setun_status make_program(setun_model *m, st_program *p, const int64_t size[SETUN_N_SYMBOLS], setun_error *err)
+{
+    const int64_t bound[SETUN_N_SYMBOLS] = {size[0] < 0 ? m->n_batch : size[0], size[1] < 0 ? m->n_outputs : size[1]};
+    ST_TRY(st_graph_bind(m->simple, size, m->arena, &p->graph, err));
+    p->kernel = st_arena_array(m->arena, p->graph->n_node + 1, sizeof *p->kernel);
+    if (!p->kernel)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a program");
+    for (st_node_id n = 0; n < p->graph->n_node; n++) {
+        setun_args shape;
+        ST_TRY(st_node_args(p->graph, n, m->arena, &shape, err));
+        setun_status s = st_kernels_get(m->kernels, &shape, &p->kernel[n], err);
+        if (s != SETUN_OK && s != SETUN_DECLINED) {
+            if (*p->graph->node[n].where)
+                st_wrap(err, "%s", p->graph->node[n].where);
+            return s;
+        }
+    }
+    plan_context c = {m, p, st_arena_new()};
+    if (!c.tmp)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a plan");
+    setun_status s = st_plan_build(p->graph, bound, m->n_backend, plan_cost, &c, m->arena, &p->plan, err);
+    st_arena_free(c.tmp);
+    return s == SETUN_OK ? st_plan_verify(p->plan, err) : s;
+}
+
+static setun_status make_programs(setun_model *m, setun_error *err)
+{
+    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1};
+    int64_t t = st_now_ns();
+    m->backend[0] = m->engine->backend;
+    m->backend[1] = m->engine->reference;
+    m->n_backend = m->engine->backend == m->engine->reference ? 1 : 2;
+    ST_TRY(st_kernels_new(&m->kernels, m->engine, m->arena, err));
+    ST_TRY(make_program(m, &m->program[ST_ONE], one, err));
+    ST_TRY(make_program(m, &m->program[ST_MANY], many, err));
+    m->stats.kernels_ns = st_now_ns() - t;
+    return SETUN_OK;
+}
+
+/* The graph's interface is fixed: what sessions feed and read. */
+static setun_status check_interface(setun_model *m, setun_error *err)
+{
+    static const struct { const char *name; int64_t dim; } want[] = {
+        {"tokens", SETUN_DIM_TOKENS}, {"positions", SETUN_DIM_TOKENS}, {"outputs", SETUN_DIM_OUTPUTS}};
+    for (size_t i = 0; i < 3; i++) {
+        st_value_id v = st_graph_find(m->graph, want[i].name);
+        const setun_view *view = v == ST_NO_ID ? NULL : &m->graph->value[v].view;
+        if (!view || m->graph->value[v].kind != ST_INPUT || view->dtype != SETUN_I32 || view->dim[0] != want[i].dim)
+            return st_fail(err, SETUN_BAD_SCRIPT, "%s: the graph must use the input '%s'", m->script, want[i].name);
+    }
+    for (uint32_t i = 0; i < m->graph->n_output; i++) {
+        const setun_view *v = &m->graph->value[m->graph->output[i].value].view;
+        if (strcmp(m->graph->output[i].name, "logits") == 0 && v->dtype == SETUN_F32 && v->rank == 2 &&
+            v->dim[0] == SETUN_DIM_OUTPUTS && v->dim[1] > 0) {
+            m->n_vocab = v->dim[1];
+            return SETUN_OK;
+        }
+    }
+    return st_fail(err, SETUN_BAD_SCRIPT, "%s: the graph has no output 'logits' of type f32[m,vocabulary]", m->script);
+}
+
+static setun_status open_vocab(setun_model *m, setun_error *err)
+{
+    ST_TRY(st_tokenizer_open(&m->vocab.tokenizer, m->path, err));
+    if (st_tokenizer_size(m->vocab.tokenizer) > m->n_vocab)
+        return st_fail(err, SETUN_BAD_FILE, "%s: the tokenizer has ids up to %" PRId64 ", but the model only %" PRId64 " rows",
+                       m->path, st_tokenizer_size(m->vocab.tokenizer) - 1, m->n_vocab);
+    /* generation_config.json may name several ends; config.json usually names one. */
+    int64_t n;
+    const st_hparam *hp = st_weights_config(m->weights, &n);
+    for (int64_t i = 0; i < n; i++) {
+        const char *key = hp[i].key;
+        if (strncmp(key, "generation.", 11) == 0)
+            key += 11;
+        if (strncmp(key, "eos_token_id", 12) == 0 && (key[12] == 0 || key[12] == '.') && hp[i].kind == ST_HP_INT &&
+            m->n_end < (int32_t)(sizeof m->end / sizeof m->end[0]))
+            m->end[m->n_end++] = (int32_t)hp[i].i;
+    }
+    return SETUN_OK;
+}
+
+/* Work and traffic of one token of decode, from the operators' own accounts. */
+static setun_status account(setun_model *m, setun_error *err)
+{
+    const st_graph *g = m->program[ST_ONE].graph;
+    setun_model_stats *s = &m->stats;
+    for (st_node_id n = 0; n < g->n_node; n++) {
+        setun_args a;
+        setun_cost c = {0, 0, 0};
+        ST_TRY(st_node_args(g, n, m->arena, &a, err));
+        if (a.op->cost)
+            a.op->cost(&a, &c);
+        s->int_ops_token += c.int_ops;
+        s->float_ops_token += c.float_ops;
+    }
+    const st_value_id *embedded = NULL;
+    for (st_node_id n = 0; n < g->n_node; n++)
+        if (strcmp(g->node[n].op->name, "embed") == 0 && !embedded)
+            embedded = &g->node[n].in[0];
+    for (uint32_t v = 0; v < g->n_value; v++) {
+        const st_value *value = &g->value[v];
+        if (value->kind == ST_STATE)
+            s->kv_bytes += setun_view_bytes(&value->view);
+        if (value->kind != ST_CONST)
+            continue;
+        /* An embedding that is not also the head is read one row at a time. */
+        int64_t used = 0;
+        for (st_node_id n = 0; n < g->n_node; n++)
+            for (uint32_t i = 0; i < g->node[n].op->n_in; i++)
+                if (g->node[n].in[i] == v)
+                    used += strcmp(g->node[n].op->name, "embed") && strcmp(g->node[n].op->name, "rope");
+        if (used)
+            s->weight_bytes += setun_view_bytes(&value->view);
+    }
+    for (int i = 0; i < 2; i++)
+        if (m->program[i].plan->bytes > s->temp_bytes)
+            s->temp_bytes = m->program[i].plan->bytes;
+    st_weights_stats ws;
+    st_weights_get_stats(m->weights, &ws);
+    s->ternary_weights = ws.ternary_weights;
+    s->n_kernels = m->kernels->n;
+    s->n_compiled = m->kernels->n_compiled;
+    s->n_cached = m->kernels->n_cached;
+    s->n_threads = m->engine->o.n_threads;
+    (void)snprintf(s->isa, sizeof s->isa, "%s", m->engine->backend->backend_info.wants_code ? st_engine_isa(m->engine) : "eval");
+    (void)snprintf(s->backend, sizeof s->backend, "%s", m->engine->backend->backend_info.name);
+    return SETUN_OK;
+}
+
+/* The pipeline.  Every stage can be printed with `setun dump`. */
+static setun_status load(setun_model *m, st_script **script, setun_error *err)
+{
+    int64_t t = st_now_ns();
+    st_engine *e = m->engine;
+    ST_TRY(st_weights_open(&m->weights, m->path, &e->log, err));                               /* files */
+    ST_TRY(choose_sizes(m, err));
+    ST_TRY(st_script_open(script, e->scripts, e->registry, m->arena, NULL, err));
+    ST_TRY(run_script(m, *script, err));                                                       /* graph */
+    ST_TRY(check_interface(m, err));
+    m->stats.weights_ns = st_now_ns() - t;
+    ST_TRY(st_graph_simplify(m->graph, e->registry, m->arena, &m->simple, err));               /* rules */
+    ST_TRY(st_graph_verify(m->simple, err));
+    ST_TRY(make_programs(m, err));                                                             /* kernels, plans */
+    ST_TRY(open_vocab(m, err));
+    ST_TRY(account(m, err));
+    m->stats.load_ns = st_now_ns() - t;
+    return SETUN_OK;
+}
+
+setun_status setun_model_load(setun_model **out, const char *path, const setun_options *o, setun_error *err)
+{
+    st_arena *arena = st_arena_new();
+    setun_model *m = arena ? st_arena_alloc(arena, sizeof *m) : NULL;
+    st_script *script = NULL;
+    *out = NULL;
+    if (!m || !(m->path = st_arena_strdup(arena, path))) {
+        st_arena_free(arena);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to load a model");
+    }
+    m->arena = arena;
+    setun_status s = st_engine_open(&m->engine, o, err);
+    if (s == SETUN_OK)
+        s = load(m, &script, err);
+    st_script_close(script);
+    if (s != SETUN_OK) {
+        setun_model_free(m);
+        return s;
+    }
+    *out = m;
+    return SETUN_OK;
+}
+
+void setun_model_free(setun_model *m)
+{
+    if (!m)
+        return;
+    st_tokenizer_close(m->vocab.tokenizer);
+    st_weights_close(m->weights);
+    st_engine_close(m->engine);
+    st_arena_free(m->arena);
+}

@@ -1,0 +1,48 @@
+/* runtime/model.h -- a loaded model, as the runtime's own files see it. */
+#ifndef ST_RUNTIME_MODEL_H
+#define ST_RUNTIME_MODEL_H
+
+#include "graph/plan.h"
+#include "model/tokenizer.h"
+#include "model/weights.h"
+#include "runtime/kernels.h"
+
+struct setun_vocab {
+    st_tokenizer *tokenizer;
+};
+
+/* A plan for one class of row counts, with the kernel of every node. */
+typedef struct st_program {
+    st_graph         *graph;  /* sizes bound for this class */
+    st_plan          *plan;
+    const st_kernel **kernel; /* per node; NULL: eval */
+} st_program;
+
+#define ST_ONE  0 /* one token, one row of logits: sizes are constants */
+#define ST_MANY 1 /* up to n_batch tokens: sizes are read at run time */
+
+struct setun_model {
+    st_arena          *arena;    /* owns everything below that has no owner of its own */
+    st_engine         *engine;
+    st_weights        *weights;
+    st_graph          *graph;    /* as the script built it; kept for messages */
+    st_graph          *simple;   /* after the rules */
+    st_kernels        *kernels;
+    st_program         program[2];
+    const st_plugin_info *backend[2];
+    uint32_t           n_backend;
+    setun_vocab        vocab;
+    const char        *path, *script;
+    int64_t            n_ctx, n_batch, n_outputs, n_vocab;
+    int32_t            end[16];  /* tokens that end a text */
+    int32_t            n_end;
+    setun_model_stats  stats;
+};
+
+/* Find an input, state or output of a program's graph. */
+st_value_id st_program_output(const st_program *p, const char *name);
+
+/* A step as a backend sees it, with shapes but without buffers; arrays come from the arena. */
+setun_status st_step_make(const st_program *p, st_node_id n, st_arena *arena, setun_step *out, setun_error *err);
+
+#endif

@@ -1,0 +1,408 @@
+/* runtime/session.c -- one conversation with a model: buffers, position, programs, profile.
+ *
+ * Everything is allocated in setun_session_new.  A feed writes three small inputs (tokens, positions,
+ * which rows of logits are wanted), runs one program per chunk and points at the logits.
+ * A program is cut into runs of steps of one backend; all backends but the first see the first one's
+ * memory through buffer_wrap, so values move without copies. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "runtime/model.h"
+
+#define MAX_SEGMENTS 64
+
+typedef struct segment {
+    uint32_t       backend, first, n; /* steps */
+    setun_program *program;
+} segment;
+
+typedef struct runner {
+    segment    seg[MAX_SEGMENTS];
+    uint32_t   n_seg;
+    int64_t   *ns;      /* per step, while profiling */
+    int64_t    n_run, n_row;
+    setun_view logits;  /* place of the logits: offset in the temporary buffer */
+    int64_t    logits_offset;
+} runner;
+
+struct setun_session {
+    st_arena          *arena;
+    const setun_model *m;
+    setun_context     *context[2];
+    setun_buffer     **buffer[2]; /* per value of the simplified graph's CONST, STATE and INPUT; see slots */
+    setun_buffer      *temp[2];
+    uint32_t           n_buffer;
+    const char       **buffer_name;
+    runner             run[2];
+    int32_t           *tokens, *positions, *outputs; /* host side of the inputs: n_batch each */
+    setun_buffer      *tokens_b, *positions_b, *outputs_b;
+    char              *temp_host;
+    int64_t            position;
+    int              (*progress)(void *, int64_t, int64_t);
+    void              *progress_user;
+    int                profiling;
+};
+
+static const setun_backend_v1 *api(const setun_session *s, uint32_t b) { return s->m->backend[b]->backend; }
+
+/* Values that need a buffer of their own have names; both programs share them by name. */
+static int64_t find_buffer(const setun_session *s, const char *name)
+{
+    for (uint32_t i = 0; i < s->n_buffer; i++)
+        if (strcmp(s->buffer_name[i], name) == 0)
+            return i;
+    return -1;
+}
+
+/* Give every other backend the memory that the first one has. */
+static setun_status share(setun_session *s, setun_buffer *own, int64_t bytes, setun_buffer **other, setun_error *err)
+{
+    if (s->m->n_backend == 1)
+        return SETUN_OK;
+    void *host = api(s, 0)->buffer_map(own);
+    if (!host)
+        return st_fail(err, SETUN_UNKNOWN, "backend '%s' cannot share memory with '%s', and does not take every operator",
+                       s->m->backend[0]->backend_info.name, s->m->backend[1]->backend_info.name);
+    return api(s, 1)->buffer_wrap(s->context[1], host, bytes, other, err);
+}
+
+static setun_status make_buffers(setun_session *s, setun_error *err)
+{
+    const st_graph *g = s->m->program[ST_MANY].graph;
+    for (int b = 0; b < 2; b++)
+        s->buffer[b] = st_arena_array(s->arena, g->n_value + 1, sizeof *s->buffer[b]);
+    s->buffer_name = st_arena_array(s->arena, g->n_value + 1, sizeof *s->buffer_name);
+    if (!s->buffer[0] || !s->buffer[1] || !s->buffer_name)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+    for (uint32_t v = 0; v < g->n_value; v++) {
+        const st_value *value = &g->value[v];
+        if (value->kind == ST_TEMP)
+            continue;
+        setun_view view = value->view;
+        if (view.rank && view.dim[0] < 0)
+            view.dim[0] = view.dim[0] == SETUN_DIM_TOKENS ? s->m->n_batch : s->m->n_outputs;
+        int64_t bytes = setun_view_bytes(&view);
+        uint32_t i = s->n_buffer;
+        if (value->kind == ST_CONST && !view.data)
+            return st_fail(err, SETUN_BAD_ARG, "constant '%s' has no data", value->name);
+        if (value->kind == ST_CONST)
+            ST_TRY(api(s, 0)->buffer_wrap(s->context[0], view.data, bytes, &s->buffer[0][i], err));
+        else
+            ST_TRY(api(s, 0)->buffer_new(s->context[0], bytes, &s->buffer[0][i], err));
+        s->buffer_name[i] = value->name;
+        s->n_buffer++;
+        ST_TRY(share(s, s->buffer[0][i], bytes, &s->buffer[1][i], err));
+    }
+    ST_TRY(api(s, 0)->buffer_new(s->context[0], s->m->stats.temp_bytes + 64, &s->temp[0], err));
+    ST_TRY(share(s, s->temp[0], s->m->stats.temp_bytes + 64, &s->temp[1], err));
+    s->temp_host = api(s, 0)->buffer_map(s->temp[0]);
+    static const char *const names[3] = {"tokens", "positions", "outputs"};
+    setun_buffer **to[3] = {&s->tokens_b, &s->positions_b, &s->outputs_b};
+    int32_t **host[3] = {&s->tokens, &s->positions, &s->outputs};
+    for (int i = 0; i < 3; i++) {
+        *to[i] = s->buffer[0][find_buffer(s, names[i])];
+        *host[i] = st_arena_array(s->arena, s->m->n_batch + 1, sizeof(int32_t));
+        if (!*host[i])
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+    }
+    return SETUN_OK;
+}
+
+static void operand(const setun_session *s, const st_program *p, uint32_t backend, st_value_id v, setun_operand *o)
+{
+    const st_value *value = &p->graph->value[v], *root = &p->graph->value[value->root];
+    o->shape = value->view;
+    o->shape.data = NULL;
+    if (root->kind == ST_TEMP) {
+        o->buffer = s->temp[backend];
+        o->offset = p->plan->place[value->root].offset;
+    } else {
+        o->buffer = s->buffer[backend][find_buffer(s, root->name)];
+        o->offset = 0;
+    }
+}
+
+static setun_status make_runner(setun_session *s, int which, setun_error *err)
+{
+    const st_program *p = &s->m->program[which];
+    const st_plan *plan = p->plan;
+    runner *r = &s->run[which];
+    setun_step *step = st_arena_array(s->arena, plan->n_step + 1, sizeof *step);
+    r->ns = st_arena_array(s->arena, plan->n_step + 1, sizeof *r->ns);
+    if (!step || !r->ns)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+    for (uint32_t i = 0; i < plan->n_step; i++) {
+        uint32_t b = plan->step[i].backend;
+        ST_TRY(st_step_make(p, plan->step[i].node, s->arena, &step[i], err));
+        if (!s->m->backend[b]->backend_info.wants_code)
+            step[i].code = NULL;
+        const st_node *node = &p->graph->node[plan->step[i].node];
+        for (uint32_t j = 0; j < step[i].n_in; j++)
+            operand(s, p, b, node->in[j], (setun_operand *)&step[i].in[j]);
+        for (uint32_t j = 0; j < step[i].n_out; j++)
+            operand(s, p, b, node->out[j], (setun_operand *)&step[i].out[j]);
+        if (r->n_seg && r->seg[r->n_seg - 1].backend == b) {
+            r->seg[r->n_seg - 1].n++;
+            continue;
+        }
+        if (r->n_seg == MAX_SEGMENTS)
+            return st_fail(err, SETUN_UNKNOWN, "backend '%s' leaves too many operators to others; more than %d changes",
+                           s->m->backend[0]->backend_info.name, MAX_SEGMENTS);
+        r->seg[r->n_seg++] = (segment){b, i, 1, NULL};
+    }
+    for (uint32_t i = 0; i < r->n_seg; i++) {
+        segment *g = &r->seg[i];
+        ST_TRY(api(s, g->backend)->program_new(s->context[g->backend], step + g->first, g->n, &g->program, err));
+    }
+    st_value_id v = st_program_output(p, "logits");
+    setun_operand o;
+    operand(s, p, 0, v, &o);
+    if (o.buffer != s->temp[0])
+        return st_fail(err, SETUN_BAD_SCRIPT, "%s: the logits must be computed", s->m->script);
+    r->logits = o.shape;
+    r->logits_offset = o.offset;
+    return SETUN_OK;
+}
+
+setun_status setun_session_new(setun_session **out, const setun_model *m, setun_error *err)
+{
+    st_arena *arena = st_arena_new();
+    setun_session *s = arena ? st_arena_alloc(arena, sizeof *s) : NULL;
+    *out = NULL;
+    if (!s) {
+        st_arena_free(arena);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+    }
+    s->arena = arena;
+    s->m = m;
+    setun_status status = SETUN_OK;
+    for (uint32_t b = 0; b < m->n_backend && status == SETUN_OK; b++)
+        status = m->backend[b]->backend->context_new(m->backend[b]->self, m->engine->o.n_threads, &s->context[b], err);
+    if (status == SETUN_OK)
+        status = make_buffers(s, err);
+    for (int i = 0; i < 2 && status == SETUN_OK; i++)
+        status = make_runner(s, i, err);
+    if (status == SETUN_OK && !s->temp_host)
+        status = st_fail(err, SETUN_UNKNOWN, "backend '%s' has no memory that the host can read", m->backend[0]->backend_info.name);
+    if (status != SETUN_OK) {
+        setun_session_free(s);
+        return status;
+    }
+    *out = s;
+    return SETUN_OK;
+}
+
+void setun_session_free(setun_session *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; i < 2; i++)
+        for (uint32_t j = 0; j < s->run[i].n_seg; j++)
+            if (s->run[i].seg[j].program)
+                api(s, s->run[i].seg[j].backend)->program_free(s->run[i].seg[j].program);
+    for (uint32_t b = s->m->n_backend; b-- > 0;) {
+        if (!s->context[b])
+            continue;
+        for (uint32_t i = 0; s->buffer[b] && i < s->m->program[ST_MANY].graph->n_value; i++)
+            if (s->buffer[b][i])
+                api(s, b)->buffer_free(s->buffer[b][i]);
+        if (s->temp[b])
+            api(s, b)->buffer_free(s->temp[b]);
+        api(s, b)->context_free(s->context[b]);
+    }
+    st_arena_free(s->arena);
+}
+
+int64_t setun_session_position(const setun_session *s) { return s->position; }
+
+setun_status setun_session_rewind(setun_session *s, int64_t p, setun_error *err)
+{
+    if (p < 0 || p > s->position)
+        return st_fail(err, SETUN_BAD_ARG, "cannot rewind to position %" PRId64 " of %" PRId64, p, s->position);
+    s->position = p; /* later cache rows are never read before they are written again */
+    return SETUN_OK;
+}
+
+void setun_session_on_progress(setun_session *s, int (*fn)(void *, int64_t, int64_t), void *user)
+{
+    s->progress = fn;
+    s->progress_user = user;
+}
+
+/* One chunk: n <= n_batch tokens, the last n_out of them give logits. */
+static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t n_out, const float **logits,
+                              setun_error *err)
+{
+    /* The one-token program always makes one row of logits; without any the other one runs. */
+    runner *r = &s->run[n == 1 && n_out == 1 ? ST_ONE : ST_MANY];
+    for (int64_t i = 0; i < n; i++) {
+        s->tokens[i] = tokens[i];
+        s->positions[i] = (int32_t)(s->position + i);
+    }
+    for (int64_t i = 0; i < n_out; i++)
+        s->outputs[i] = (int32_t)(n - n_out + i);
+    const setun_backend_v1 *a = api(s, 0);
+    ST_TRY(a->buffer_write(s->tokens_b, 0, s->tokens, 4 * n, err));
+    ST_TRY(a->buffer_write(s->positions_b, 0, s->positions, 4 * n, err));
+    if (n_out)
+        ST_TRY(a->buffer_write(s->outputs_b, 0, s->outputs, 4 * n_out, err));
+    const int64_t size[SETUN_N_SYMBOLS] = {n, n_out};
+    for (uint32_t i = 0; i < r->n_seg; i++) {
+        const setun_backend_v1 *b = api(s, r->seg[i].backend);
+        ST_TRY(b->program_run(r->seg[i].program, size, SETUN_N_SYMBOLS, err));
+        if (SETUN_HAS(setun_backend_v1, b, wait))
+            ST_TRY(b->wait(s->context[r->seg[i].backend], err));
+    }
+    r->n_run++;
+    r->n_row += n;
+    s->position += n;
+    if (logits)
+        *logits = n_out ? (const float *)(void *)(s->temp_host + r->logits_offset) : NULL;
+    return SETUN_OK;
+}
+
+setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t n, int32_t want, const float **logits,
+                                setun_error *err)
+{
+    const setun_model *m = s->m;
+    int64_t start = s->position;
+    if (n < 1)
+        return st_fail(err, SETUN_BAD_ARG, "no tokens to feed");
+    if (want < SETUN_LOGITS_NONE || want > SETUN_LOGITS_ALL)
+        return st_fail(err, SETUN_BAD_ARG, "want is %d; 0, 1 and 2 are known", want);
+    if (n > m->n_ctx - s->position)
+        return st_fail(err, SETUN_FULL, "no room for %" PRId64 " tokens: the context holds %" PRId64 " positions and %" PRId64
+                       " are taken", n, m->n_ctx, s->position);
+    if (want == SETUN_LOGITS_ALL && (n > m->n_outputs || n > m->n_batch))
+        return st_fail(err, SETUN_BAD_ARG, "logits of %" PRId64 " tokens wanted at once; this model was loaded for %" PRId64,
+                       n, m->n_outputs < m->n_batch ? m->n_outputs : m->n_batch);
+    for (int64_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= m->n_vocab)
+            return st_fail(err, SETUN_BAD_ARG, "token %d is outside the vocabulary of %" PRId64, tokens[i], m->n_vocab);
+    if (logits)
+        *logits = NULL;
+    for (int64_t done = 0; done < n;) {
+        int64_t chunk = n - done < m->n_batch ? n - done : m->n_batch;
+        int last = done + chunk == n;
+        int64_t n_out = want == SETUN_LOGITS_ALL ? chunk : want == SETUN_LOGITS_LAST && last;
+        if (s->progress && s->progress(s->progress_user, done, n)) {
+            s->position = start;
+            return st_fail(err, SETUN_CANCELLED, "cancelled");
+        }
+        setun_status status = run_chunk(s, tokens + done, chunk, n_out, logits, err);
+        if (status != SETUN_OK) {
+            s->position = start;
+            return status;
+        }
+        done += chunk;
+    }
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- profile */
+
+void setun_session_profile(setun_session *s, int32_t on)
+{
+    for (int i = 0; i < 2; i++) {
+        runner *r = &s->run[i];
+        memset(r->ns, 0, s->m->program[i].plan->n_step * sizeof *r->ns);
+        r->n_run = r->n_row = 0;
+        for (uint32_t j = 0; j < r->n_seg; j++) {
+            const setun_backend_v1 *b = api(s, r->seg[j].backend);
+            if (SETUN_HAS(setun_backend_v1, b, program_times))
+                b->program_times(r->seg[j].program, on ? r->ns + r->seg[j].first : NULL);
+        }
+    }
+    s->profiling = on;
+}
+
+typedef struct line {
+    const char *op, *how;
+    setun_view  shape;
+    int64_t     ns, n;
+    setun_cost  cost;
+} line;
+
+static int by_time(const void *a, const void *b)
+{
+    int64_t x = ((const line *)a)->ns, y = ((const line *)b)->ns;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* Sum the steps that have the same operator and output shape, with their work at n tokens. */
+static uint32_t collect(const setun_session *s, int which, st_arena *tmp, line *l)
+{
+    const st_program *p = &s->m->program[which];
+    const runner *r = &s->run[which];
+    int64_t rows = r->n_run ? r->n_row / r->n_run : 1;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->plan->n_step; i++) {
+        st_node_id id = p->plan->step[i].node;
+        setun_args a;
+        if (st_node_args(p->graph, id, tmp, &a, NULL) != SETUN_OK)
+            return n;
+        setun_view shape = a.out[0];
+        uint32_t j = 0;
+        while (j < n && (strcmp(l[j].op, a.op->name) || memcmp(l[j].shape.dim, shape.dim, sizeof shape.dim)))
+            j++;
+        if (j == n) {
+            memset(&l[n], 0, sizeof l[n]);
+            l[n].op = a.op->name;
+            l[n].shape = shape;
+            l[n].how = p->kernel[id] && s->m->backend[p->plan->step[i].backend]->backend_info.wants_code
+                     ? st_engine_isa(s->m->engine) : "eval (slow)";
+            n++;
+        }
+        for (uint32_t v = 0; v < a.n_in + a.n_out; v++) {
+            setun_view *view = v < a.n_in ? &a.in[v] : &a.out[v - a.n_in];
+            if (view->rank && view->dim[0] < 0)
+                view->dim[0] = view->dim[0] == SETUN_DIM_TOKENS ? rows : 1;
+        }
+        setun_cost c = {0, 0, 0};
+        if (a.op->cost)
+            a.op->cost(&a, &c);
+        l[j].cost.int_ops += c.int_ops;
+        l[j].cost.float_ops += c.float_ops;
+        l[j].cost.bytes += c.bytes;
+        l[j].ns += r->ns[i];
+        l[j].n++;
+    }
+    return n;
+}
+
+setun_status setun_session_profile_print(const setun_session *s, int32_t decode, double read_gb_s, double int_gops,
+                                         setun_write_fn *out, void *user, setun_error *err)
+{
+    int which = decode ? ST_ONE : ST_MANY;
+    const runner *r = &s->run[which];
+    st_arena *tmp = st_arena_new();
+    line *l = tmp ? st_arena_array(tmp, s->m->program[which].plan->n_step + 1, sizeof *l) : NULL;
+    st_str t = {0};
+    if (!l) {
+        st_arena_free(tmp);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a profile");
+    }
+    uint32_t n = collect(s, which, tmp, l);
+    qsort(l, n, sizeof *l, by_time);
+    int64_t total = 0, runs = r->n_run ? r->n_run : 1;
+    for (uint32_t i = 0; i < n; i++)
+        total += l[i].ns;
+    st_str_addf(&t, "%-16s %5s %9s %6s %8s %6s %8s %6s  %s\n", "operator", "steps", "us", "time", "GB/s", "of mem",
+                "GMAC/s", "of int", "runs as, output");
+    for (uint32_t i = 0; i < n; i++) {
+        double ns = (double)l[i].ns / (double)runs, gb = ns > 0 ? l[i].cost.bytes / ns : 0;
+        double gm = ns > 0 ? l[i].cost.int_ops / ns : 0;
+        st_str_addf(&t, "%-16s %5" PRId64 " %9.1f %5.1f%% %8.2f %5.0f%% %8.1f %5.0f%%  %s ", l[i].op, l[i].n, ns / 1000,
+                    total ? 100.0 * (double)l[i].ns / (double)total : 0, gb, read_gb_s > 0 ? 100 * gb / read_gb_s : 0, gm,
+                    int_gops > 0 ? 100 * gm / int_gops : 0, l[i].how);
+        st_view_print(&l[i].shape, &t);
+        st_str_add(&t, "\n");
+    }
+    setun_status status = t.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a profile")
+                        : out(user, t.text ? t.text : "", t.len) ? SETUN_CANCELLED : SETUN_OK;
+    st_str_free(&t);
+    st_arena_free(tmp);
+    return status;
+}
