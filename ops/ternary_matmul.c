@@ -1,0 +1,519 @@
+/* ops/ternary_matmul.c -- the heart: int8 activations times ternary weights.
+ *
+ *     y[t][r] = (float)S * (ws / scale[t]),     S = sum over k of (code[r][k] - 1) * q[t][k]
+ *
+ * S is an exact integer, so every kernel below gives the same bits: any order, any instruction set.
+ * Bounds: |q| <= 127 gives |S| <= 127 K, and K <= 132104 keeps S below 2^24, where (float)S is exact.
+ *
+ * Three kernels (docs/performance.md has their measurements):
+ *   row   one token: stream the 2-bit rows once, multiply-add with dot4 or dot2 (memory-bound)
+ *   lut   many tokens: "four Russians": for 32 tokens at a time, a table of the sums of the four
+ *         columns of a byte, then one load and one add per byte, row and 32 tokens.  Plain loads and
+ *         adds: fast on every ISA, and the packed byte itself is the index
+ *   tile  many tokens on machines with a 64-byte dot4: decode rows once per call, then dense dot4
+ *         with the tokens in the lanes
+ *
+ * Weights stay in the SETUN_T2 layout of setun/types.h for all of them. */
+#include "setun/op.h"
+
+enum { Q, SCALE, SUM, W, WS, Y }; /* arguments, as kernels count them */
+
+#define MAX_K 132104
+
+static int64_t padded(int64_t k)
+{
+    return (k + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
+}
+
+static setun_status infer(setun_args *a, setun_error *err)
+{
+    static const uint32_t want[5] = {SETUN_I8, SETUN_F32, SETUN_I32, SETUN_T2, SETUN_F32};
+    static const uint32_t rank[5] = {2, 1, 1, 2, 1};
+    const setun_view *q = &a->in[Q], *w = &a->in[W];
+    for (uint32_t i = 0; i < 5; i++)
+        if (a->in[i].dtype != want[i] || a->in[i].rank != rank[i])
+            return setun_fail(err, SETUN_BAD_SHAPE, "input %u has the wrong type or rank (wants q i8[n,K], "
+                              "scale f32[n], sum i32[n], w t2[r,k], ws f32[1])", i);
+    if (q->dim[1] != padded(w->dim[1]))
+        return setun_fail(err, SETUN_BAD_SHAPE, "q has %lld columns, weight wants %lld (%lld rounded up to 128)",
+                          (long long)q->dim[1], (long long)padded(w->dim[1]), (long long)w->dim[1]);
+    if (a->in[SCALE].dim[0] != q->dim[0] || a->in[SUM].dim[0] != q->dim[0])
+        return setun_fail(err, SETUN_BAD_SHAPE, "scale and sum must have one element per row of q");
+    if (a->in[WS].dim[0] != 1)
+        return setun_fail(err, SETUN_BAD_SHAPE, "ws has %lld elements, wants 1", (long long)a->in[WS].dim[0]);
+    if (w->dim[1] < 1 || w->dim[1] > MAX_K)
+        return setun_fail(err, SETUN_BAD_SHAPE, "weight has %lld columns; 1 to %d keep the sum exact in f32",
+                          (long long)w->dim[1], MAX_K);
+    a->out[0].dtype = SETUN_F32;
+    a->out[0].rank = 2;
+    a->out[0].dim[0] = q->dim[0];
+    a->out[0].dim[1] = w->dim[0];
+    return SETUN_OK;
+}
+
+static setun_status eval(const setun_args *a, setun_error *err)
+{
+    const int8_t *q = a->in[Q].data;
+    const float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
+    const uint8_t *w = a->in[W].data;
+    float *y = a->out[0].data;
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], rows = a->in[W].dim[0], row_bytes = kp / 4;
+    (void)err;
+    for (int64_t t = 0; t < n; t++) {
+        float m = ws[0] / scale[t];
+        for (int64_t r = 0; r < rows; r++) {
+            const uint8_t *p = w + r * row_bytes;
+            int32_t s = 0;
+            for (int64_t b = 0; b < kp / 128; b++, p += 32)
+                for (int f = 0; f < 4; f++)
+                    for (int j = 0; j < 32; j++)
+                        s += ((p[j] >> (2 * f) & 3) - 1) * q[t * kp + 128 * b + 32 * f + j];
+            y[t * rows + r] = (float)s * m;
+        }
+    }
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- one token */
+
+typedef struct row_kernel {
+    setun_kernel *k;
+    k_val    w, x;        /* bytes */
+    int64_t  row_bytes, n_block;
+    uint32_t lanes;       /* bytes per step: 32, or 64 for two blocks at once */
+} row_kernel;
+
+#define PREFETCH_BYTES 4096
+
+/* The four fields of w: masks 0x03 and 0x0c on w and on w >> 4.  A field under mask 0x0c holds four
+ * times its code, so one exact shift of its sums replaces three shifts of the weights. */
+static void fields(setun_kernel *k, k_val w, k_val f[4])
+{
+    uint32_t n = K_LANES(k_type_of(k, w));
+    k_val m1 = k_int(k, K_TYPE(K_I8, n), 0x03), m4 = k_int(k, K_TYPE(K_I8, n), 0x0c);
+    /* The shift runs on 16-bit lanes, which every ISA has; bits that cross a byte are masked off. */
+    k_val h = k_cast(k, k_shru(k, k_cast(k, w, K_TYPE(K_I16, n / 2)), 4), K_TYPE(K_I8, n));
+    f[0] = k_and(k, w, m1);
+    f[1] = k_and(k, w, m4);
+    f[2] = k_and(k, h, m1);
+    f[3] = k_and(k, h, m4);
+}
+
+/* Blocks [from, from + count) of one row into the 32-bit sums by dot2.  The 16-bit sums of the
+ * four-fold fields take two products of at most 4 * 2 * 2 * 127 = 2032 a block: 8 blocks reach
+ * 32512, which fits; so count <= 8. */
+static void row_dot2(const row_kernel *c, k_val roff, k_val from, int64_t count, k_val acc1, k_val acc4)
+{
+    setun_kernel *k = c->k;
+    k_val a = 0, b = 0;
+    for (int64_t i = 0; i < count; i++) {
+        k_val at = k_add(k, roff, k_muli(k, k_addi(k, from, i), 32)), f[4], d[4];
+        k_val w = k_load(k, c->w, at, 32);
+        if (i % 2 == 0)
+            k_prefetch(k, c->w, k_addi(k, at, PREFETCH_BYTES), 3);
+        fields(k, w, f);
+        for (int j = 0; j < 4; j++) {
+            k_val xi = k_addi(k, k_muli(k, from, 128), 128 * i + 32 * j);
+            d[j] = k_dot2(k, f[j], k_load(k, c->x, xi, 32));
+        }
+        a = a ? k_add(k, a, d[0]) : d[0];
+        b = b ? k_add(k, b, d[1]) : d[1];
+        a = k_add(k, a, d[2]);
+        b = k_add(k, b, d[3]);
+    }
+    k_set(k, acc1, k_add(k, k_get(k, acc1), k_sext(k, a, K_I32)));
+    k_set(k, acc4, k_add(k, k_get(k, acc4), k_sext(k, b, K_I32)));
+}
+
+/* The sum of code * x over rows r, r + 1, ... (n_row of them) as i32 scalars. */
+static void row_sums(const row_kernel *c, k_val r, int n_row, k_val out[2])
+{
+    setun_kernel *k = c->k;
+    k_val roff[2];
+    for (int u = 0; u < n_row; u++)
+        roff[u] = k_muli(k, k_addi(k, r, u), c->row_bytes);
+    if (!k_info(k, K_HAS_DOT4)) {
+        int64_t chunk = 8;
+        for (int64_t d = 8; d >= 4; d--) /* prefer a chunk that leaves no rest */
+            if (c->n_block % d == 0) {
+                chunk = d;
+                break;
+            }
+        k_val zero = k_int(k, K_TYPE(K_I32, 16), 0);
+        int64_t whole = c->n_block / chunk * chunk;
+        for (int u = 0; u < n_row; u++) {
+            k_val acc1 = k_var(k, zero), acc4 = k_var(k, zero);
+            if (whole) {
+                k_val b = k_for(k, k_i64(k, 0), k_i64(k, whole), chunk);
+                row_dot2(c, roff[u], b, chunk, acc1, acc4);
+                k_stop(k);
+            }
+            if (c->n_block > whole)
+                row_dot2(c, roff[u], k_i64(k, whole), c->n_block - whole, acc1, acc4);
+            /* Every lane of acc4 is a multiple of 4: the shift is exact. */
+            out[u] = k_rsum(k, k_add(k, k_get(k, acc1), k_shrs(k, k_get(k, acc4), 2)));
+        }
+        return;
+    }
+    int64_t n_step = c->n_block * 32 / c->lanes, unroll = n_step % 2 == 0 ? 2 : n_step % 3 == 0 ? 3 : 1;
+    uint32_t n = c->lanes;
+    k_val zero = k_int(k, K_TYPE(K_I32, n / 4), 0), acc[2][4];
+    for (int u = 0; u < n_row; u++)
+        for (int f = 0; f < 4; f++)
+            acc[u][f] = k_var(k, zero);
+    k_val p = k_for(k, k_i64(k, 0), k_i64(k, n_step), unroll);
+    for (int64_t i = 0; i < unroll; i++)
+        for (int u = 0; u < n_row; u++) {
+            k_val at = k_add(k, roff[u], k_muli(k, k_addi(k, p, i), n)), f[4];
+            k_prefetch(k, c->w, k_addi(k, at, PREFETCH_BYTES), 3);
+            fields(k, k_load(k, c->w, at, n), f);
+            for (int j = 0; j < 4; j++) {
+                k_val xi = k_addi(k, k_muli(k, p, 4 * n), (int64_t)n * (4 * i + j));
+                k_set(k, acc[u][j], k_dot4(k, k_get(k, acc[u][j]), f[j], k_load(k, c->x, xi, n)));
+            }
+        }
+    k_stop(k);
+    for (int u = 0; u < n_row; u++) {
+        k_val one = k_add(k, k_get(k, acc[u][0]), k_get(k, acc[u][2]));
+        k_val four = k_add(k, k_get(k, acc[u][1]), k_get(k, acc[u][3]));
+        out[u] = k_rsum(k, k_add(k, one, k_shrs(k, four, 2)));
+    }
+}
+
+#define ROW_GRANULE 16
+
+static void lower_row(setun_kernel *k, const setun_args *a)
+{
+    int64_t kp = a->in[Q].dim[1];
+    row_kernel c = {k, k_arg(k, W, K_I8), k_arg(k, Q, K_I8), kp / 4, kp / 128, 32};
+    k_val y = k_arg(k, Y, K_F32), zero = k_i64(k, 0), rows = k_dim_run(k, W, 0);
+    k_grid(k, W, 0, ROW_GRANULE);
+    k_val m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), zero, 1));
+    k_val bias = k_load(k, k_arg(k, SUM, K_I32), zero, 1);
+    k_val r0 = k_muli(k, k_begin(k), ROW_GRANULE);
+    k_val r1 = k_min(k, k_muli(k, k_end(k), ROW_GRANULE), rows);
+    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && c.n_block % 2 == 0) {
+        /* Two blocks a step: put the 32-byte pieces of x that meet the same field side by side.
+         *     xs[256 p + 64 f + 32 h] = x[256 p + 128 h + 32 f] */
+        k_val xs = k_local(k, K_I8, kp);
+        k_val p = k_for(k, zero, k_i64(k, kp), 256);
+        for (int f = 0; f < 4; f++)
+            for (int h = 0; h < 2; h++)
+                k_store(k, xs, k_addi(k, p, 64 * f + 32 * h), k_load(k, c.x, k_addi(k, p, 128 * h + 32 * f), 32));
+        k_stop(k);
+        c.x = xs;
+        c.lanes = 64;
+    }
+    /* Two rows share the activations where the registers allow it; an odd last row goes alone. */
+    int pair = k_info(k, K_HAS_DOT4) != 0;
+    k_val s[2], from = r0;
+    if (pair) {
+        k_val even = k_and(k, k_sub(k, r1, r0), k_i64(k, -2));
+        from = k_add(k, r0, even);
+        k_val r = k_for(k, r0, from, 2);
+        row_sums(&c, r, 2, s);
+        for (int u = 0; u < 2; u++)
+            k_store(k, y, k_addi(k, r, u), k_mul(k, k_i2f(k, k_sub(k, s[u], bias)), m));
+        k_stop(k);
+    }
+    k_val r = k_for(k, from, r1, 1);
+    row_sums(&c, r, 1, s);
+    k_store(k, y, r, k_mul(k, k_i2f(k, k_sub(k, s[0], bias)), m));
+    k_stop(k);
+}
+
+/* ---------------------------------------------------------------- many tokens: common parts */
+
+#define TOKENS 32      /* of a token tile: lanes of the accumulators */
+#define MANY_GRANULE 4 /* rows; a tile is one contiguous run of units, blocked below */
+
+/* In-register transpose of n = 4 vectors of 4 lanes (or 16 of 16): log2(n) rounds of interleaving
+ * the first half with the second: vector i meets vector i + n/2. */
+static void transpose(setun_kernel *k, k_val *v, int n)
+{
+    int32_t lo[16], hi[16];
+    k_val t[16];
+    for (int i = 0; i < n; i++) {
+        lo[i] = (i % 2 ? n : 0) + i / 2;
+        hi[i] = lo[i] + n / 2;
+    }
+    for (int round = 1; round < n; round *= 2) {
+        for (int i = 0; i < n / 2; i++) {
+            t[2 * i] = k_shuffle(k, v[i], v[i + n / 2], lo, (uint32_t)n);
+            t[2 * i + 1] = k_shuffle(k, v[i], v[i + n / 2], hi, (uint32_t)n);
+        }
+        for (int i = 0; i < n; i++)
+            v[i] = t[i];
+    }
+}
+
+/* Per token of the tile: ws / scale, 0 past the end. */
+static void token_scales(setun_kernel *k, k_val t0, k_val n, k_val out)
+{
+    k_val zero = k_i64(k, 0);
+    k_store(k, out, zero, k_f32v(k, 0.0f, TOKENS));
+    k_val ws = k_load(k, k_arg(k, WS, K_F32), zero, 1), scale = k_arg(k, SCALE, K_F32);
+    k_val t = k_for(k, zero, k_min(k, k_i64(k, TOKENS), k_sub(k, n, t0)), 1);
+    k_store(k, out, t, k_div(k, ws, k_load(k, scale, k_add(k, t0, t), 1)));
+    k_stop(k);
+}
+
+/* y[t0 + t][r] = (float)acc[r - r0][t] * m[t] for the tile's valid tokens and rows [r0, r1). */
+static void store_tile(setun_kernel *k, k_val acc, k_val m, k_val r0, k_val r1, k_val rows, k_val t0, k_val n)
+{
+    k_val y = k_arg(k, Y, K_F32), zero = k_i64(k, 0), quad = k_local(k, K_F32, TOKENS * 4);
+    k_val valid = k_min(k, k_i64(k, TOKENS), k_sub(k, n, t0)), count = k_sub(k, r1, r0);
+    k_val mult = k_load(k, m, zero, TOKENS);
+    k_val whole = k_and(k, count, k_i64(k, -4));
+    k_val r = k_for(k, zero, whole, 4);
+    k_val row[4];
+    for (int i = 0; i < 4; i++)
+        row[i] = k_mul(k, k_i2f(k, k_load(k, acc, k_muli(k, k_addi(k, r, i), TOKENS), TOKENS)), mult);
+    for (int tq = 0; tq < TOKENS / 4; tq++) {
+        k_val v[4];
+        for (int i = 0; i < 4; i++)
+            v[i] = k_slice(k, row[i], 4 * tq, 4);
+        transpose(k, v, 4);
+        for (int i = 0; i < 4; i++)
+            k_store(k, quad, k_i64(k, 16 * tq + 4 * i), v[i]);
+    }
+    k_val t = k_for(k, zero, valid, 1);
+    k_store(k, y, k_add(k, k_mul(k, k_add(k, t0, t), rows), k_add(k, r0, r)), k_load(k, quad, k_muli(k, t, 4), 4));
+    k_stop(k);
+    k_stop(k);
+    r = k_for(k, whole, count, 1);
+    k_store(k, quad, zero, k_mul(k, k_i2f(k, k_load(k, acc, k_muli(k, r, TOKENS), TOKENS)), mult));
+    t = k_for(k, zero, valid, 1);
+    k_store(k, y, k_add(k, k_mul(k, k_add(k, t0, t), rows), k_add(k, r0, r)), k_load(k, quad, t, 1));
+    k_stop(k);
+    k_stop(k);
+}
+
+/* ---------------------------------------------------------------- many tokens: lookup
+ *
+ * Byte j of block b meets the four columns 128 b + j + {0, 32, 64, 96}.  Its table has one entry of 32
+ * 16-bit sums per byte value c0 | c1 << 2 | c2 << 4 | c3 << 6 (171 slots, 81 of them real), so the
+ * packed byte is the index.  Entries are at most 4 * 127 = 508; 64 bytes (256 columns) between
+ * flushes reach 32512, which fits 16 bits. */
+
+#define SLOTS 171
+#define STRIP_GROUPS 16 /* groups of 4 bytes between flushes: 64 bytes */
+#define MAX_ROWS 2560   /* of a row block: bounds the scratch memory */
+
+/* Entries of the table of one byte position from its four columns' 32 activations. */
+static void build_table(setun_kernel *k, k_val xt, k_val column, k_val table, k_val base)
+{
+    k_val x[4], zero = k_int(k, K_TYPE(K_I16, TOKENS), 0), low[9], high[9];
+    for (int f = 0; f < 4; f++)
+        x[f] = k_sext(k, k_load(k, xt, k_muli(k, k_addi(k, column, 32 * f), TOKENS), TOKENS), K_I16);
+    for (int half = 0; half < 2; half++) {
+        k_val *s = half ? high : low, a = x[2 * half], b = x[2 * half + 1];
+        k_val na = k_sub(k, zero, a), nb = k_sub(k, zero, b);
+        s[0] = k_sub(k, na, b); s[1] = nb; s[2] = k_sub(k, a, b);
+        s[3] = na;              s[4] = zero; s[5] = a;
+        s[6] = k_sub(k, b, a);  s[7] = b;  s[8] = k_add(k, a, b);
+    }
+    for (int h = 0; h < 9; h++)
+        for (int l = 0; l < 9; l++) {
+            int slot = l % 3 | l / 3 << 2 | h % 3 << 4 | h / 3 << 6;
+            k_store(k, table, k_addi(k, base, (int64_t)slot * TOKENS), k_add(k, high[h], low[l]));
+        }
+}
+
+/* One pass over the rows for n_group groups: sum their table entries; first: nothing to add to,
+ * last: widen into acc32. */
+static void lut_rows(setun_kernel *k, k_val codes, k_val g, int64_t stride, int n_group, k_val tables,
+                     k_val acc16, k_val acc32, k_val count, int first, int last)
+{
+    k_val r = k_for(k, k_i64(k, 0), count, 1), s = 0;
+    for (int i = 0; i < n_group; i++) {
+        k_val c = k_load(k, codes, k_add(k, k_muli(k, k_addi(k, g, i), stride), r), 1);
+        for (int j = 0; j < 4; j++) {
+            k_val byte = k_zext(k, k_trunc(k, j ? k_shru(k, c, 8 * j) : c, K_I8), K_I64);
+            k_val at = k_addi(k, k_shl(k, byte, 5), (int64_t)(4 * i + j) * SLOTS * TOKENS);
+            k_val e = k_load(k, tables, at, TOKENS);
+            s = s ? k_add(k, s, e) : e;
+        }
+    }
+    k_val at = k_shl(k, r, 5);
+    if (!first)
+        s = k_add(k, s, k_load(k, acc16, at, TOKENS));
+    if (last)
+        k_store(k, acc32, at, k_add(k, k_load(k, acc32, at, TOKENS), k_sext(k, s, K_I32)));
+    else
+        k_store(k, acc16, at, s);
+    k_stop(k);
+}
+
+/* codes[group][row] from the rows' packed bytes, by 4 x 4 transposes: the row loop then reads
+ * memory in order.  Rows past the block repeat the last one and are never stored. */
+static void repack(setun_kernel *k, k_val w, k_val codes, int64_t n_group, int64_t stride, k_val r0, k_val count)
+{
+    k_val last = k_addi(k, count, -1);
+    k_val r = k_for(k, k_i64(k, 0), count, 4), off[4];
+    for (int i = 0; i < 4; i++)
+        off[i] = k_muli(k, k_add(k, r0, k_min(k, k_addi(k, r, i), last)), n_group);
+    k_val g = k_for(k, k_i64(k, 0), k_i64(k, n_group), 4), v[4];
+    for (int i = 0; i < 4; i++)
+        v[i] = k_load(k, w, k_add(k, off[i], g), 4);
+    transpose(k, v, 4);
+    for (int i = 0; i < 4; i++)
+        k_store(k, codes, k_add(k, k_muli(k, k_addi(k, g, i), stride), r), v[i]);
+    k_stop(k);
+    k_stop(k);
+}
+
+/* xt[column][token] from the tile's rows of q; tokens past n repeat the last one. */
+static void transpose_tokens(setun_kernel *k, k_val xt, int64_t kp, k_val t0, k_val n)
+{
+    k_val q = k_arg(k, Q, K_I8), last = k_addi(k, n, -1), off[16], v[16];
+    k_val half = k_for(k, k_i64(k, 0), k_i64(k, TOKENS), 16);
+    for (int i = 0; i < 16; i++)
+        off[i] = k_muli(k, k_min(k, k_addi(k, k_add(k, t0, half), i), last), kp);
+    k_val c = k_for(k, k_i64(k, 0), k_i64(k, kp), 16);
+    for (int i = 0; i < 16; i++)
+        v[i] = k_load(k, q, k_add(k, off[i], c), 16);
+    transpose(k, v, 16);
+    for (int i = 0; i < 16; i++)
+        k_store(k, xt, k_add(k, k_muli(k, k_addi(k, c, i), TOKENS), half), v[i]);
+    k_stop(k);
+    k_stop(k);
+}
+
+static void lower_lut(setun_kernel *k, const setun_args *a)
+{
+    int64_t kp = a->in[Q].dim[1], n_group = kp / 16;
+    int64_t cap = a->in[W].dim[0] < MAX_ROWS ? (a->in[W].dim[0] + 3) / 4 * 4 : MAX_ROWS;
+    /* Eight tables touch 8 * 81 * 64 = 41 KB; a smaller first-level cache takes four. */
+    int pass = k_info(k, K_L1_BYTES) >= 48 * 1024 ? 2 : 1;
+    k_val zero = k_i64(k, 0), rows = k_dim_run(k, W, 0), n = k_dim(k, Q, 0);
+    k_grid(k, W, 0, MANY_GRANULE);
+    k_val codes = k_scratch(k, K_I32, n_group * cap * 4), xt = k_scratch(k, K_I8, kp * TOKENS);
+    k_val acc16 = k_scratch(k, K_I16, cap * TOKENS * 2), acc32 = k_scratch(k, K_I32, cap * TOKENS * 4);
+    k_val tables = k_local(k, K_I16, (int64_t)pass * 4 * SLOTS * TOKENS), m = k_local(k, K_F32, TOKENS);
+    k_val w = k_arg(k, W, K_I32);
+    k_val tile0 = k_muli(k, k_begin(k), MANY_GRANULE);
+    k_val tile1 = k_min(k, k_muli(k, k_end(k), MANY_GRANULE), rows);
+
+    k_val r0 = k_for(k, tile0, tile1, cap);
+    k_val r1 = k_min(k, k_addi(k, r0, cap), tile1), count = k_sub(k, r1, r0);
+    repack(k, w, codes, n_group, cap, r0, count);
+    k_val t0 = k_for(k, zero, n, TOKENS);
+    transpose_tokens(k, xt, kp, t0, n);
+    token_scales(k, t0, n, m);
+    k_val r = k_for(k, zero, count, 1);
+    k_store(k, acc32, k_muli(k, r, TOKENS), k_int(k, K_TYPE(K_I32, TOKENS), 0));
+    k_stop(k);
+    k_val strip = k_for(k, zero, k_i64(k, n_group), STRIP_GROUPS);
+    k_val strip_end = k_min(k, k_addi(k, strip, STRIP_GROUPS), k_i64(k, n_group));
+    k_val g = k_for(k, strip, strip_end, pass);
+    {
+        /* Group g holds bytes 4 (g mod 8) ... of block g / 8. */
+        k_val j = k_for(k, zero, k_i64(k, 4 * pass), 1);
+        k_val byte = k_add(k, k_shl(k, g, 2), j); /* of the row */
+        k_val column = k_add(k, k_shl(k, k_shru(k, byte, 5), 7), k_and(k, byte, k_i64(k, 31)));
+        build_table(k, xt, column, tables, k_muli(k, j, SLOTS * TOKENS));
+        k_stop(k);
+    }
+    k_if(k, k_eq(k, g, strip));
+    lut_rows(k, codes, g, cap, pass, tables, acc16, acc32, count, 1, 0);
+    k_else(k);
+    k_if(k, k_lt(k, k_addi(k, g, pass), strip_end));
+    lut_rows(k, codes, g, cap, pass, tables, acc16, acc32, count, 0, 0);
+    k_else(k);
+    lut_rows(k, codes, g, cap, pass, tables, acc16, acc32, count, 0, 1);
+    k_stop(k);
+    k_stop(k);
+    k_stop(k); /* g */
+    k_stop(k); /* strip */
+    store_tile(k, acc32, m, r0, r1, rows, t0, n);
+    k_stop(k); /* t0 */
+    k_stop(k); /* r0 */
+}
+
+static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    (void)err;
+    if (a->in[Q].dim[0] == 1)
+        lower_row(k, a);
+    else
+        lower_lut(k, a);
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- descriptor */
+
+static void cost(const setun_args *a, setun_cost *c)
+{
+    double n = setun_cost_count(&a->in[SCALE]), kp = (double)a->in[Q].dim[1], rows = (double)a->in[W].dim[0];
+    c->int_ops = n * rows * (double)a->in[W].dim[1];
+    c->float_ops = n * rows;
+    c->bytes = rows * kp / 4 + n * kp + 4 * n * rows;
+}
+
+/* sum must be that of q, and scales must be positive. */
+static void fill(const setun_args *a, uint64_t seed)
+{
+    const int8_t *q = a->in[Q].data;
+    float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
+    int32_t *sum = a->in[SUM].data;
+    int8_t *edge = a->in[Q].data;
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[1];
+    ws[0] = 0.75f + (float)(seed % 7) * 0.125f;
+    for (int64_t t = 0; t < n; t++) {
+        /* Every third row is all +-127, the worst case for narrow sums. */
+        if ((t + (int64_t)seed) % 3 == 0)
+            for (int64_t i = 0; i < k; i++)
+                edge[t * kp + i] = (int8_t)(t % 2 ? -127 : 127);
+        for (int64_t i = k; i < kp; i++)
+            edge[t * kp + i] = 0;
+        sum[t] = 0;
+        for (int64_t i = 0; i < kp; i++)
+            sum[t] += q[t * kp + i];
+        scale[t] = 3.0f + (float)t * 0.37f;
+    }
+    /* The first row of weights is all +1: with an all-127 row of q the sum is as large as it gets. */
+    uint8_t *w = a->in[W].data;
+    for (int64_t b = 0; b < kp / 128; b++)
+        for (int64_t j = 0; j < 32; j++) {
+            uint8_t byte = 0;
+            for (int64_t f = 0; f < 4; f++)
+                byte = (uint8_t)(byte | (128 * b + 32 * f + j < k ? 2 : 1) << (2 * f));
+            w[b * 32 + j] = byte;
+        }
+}
+
+static const setun_port in[] = {
+    {"q", "i8[n,K]: quantised activations in -127..127, rows padded with 0 to K, a multiple of 128", 0, 0},
+    {"scale", "f32[n]: what the activations were multiplied with", 0, 0},
+    {"sum", "i32[n]: sum of each row of q", 0, 0},
+    {"w", "t2[r,k]: ternary weights", 0, 0},
+    {"ws", "f32[1]: weight scale, multiplied", 0, 0},
+};
+static const setun_port out[] = {{"y", "f32[n,r]", 0, 0}};
+
+static const char *const cases[] = {
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[1,1] ws:f32[1]",
+    "q:i8[1,256] scale:f32[1] sum:i32[1] w:t2[7,129] ws:f32[1]",
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[16,128] ws:f32[1]",
+    "q:i8[1,384] scale:f32[1] sum:i32[1] w:t2[33,300] ws:f32[1]",
+    "q:i8[1,1024] scale:f32[1] sum:i32[1] w:t2[5,1024] ws:f32[1]",
+    "q:i8[1,2560] scale:f32[1] sum:i32[1] w:t2[3,2560] ws:f32[1]",
+    "q:i8[1,6912] scale:f32[1] sum:i32[1] w:t2[2,6912] ws:f32[1]",
+    "q:i8[n1,128] scale:f32[n1] sum:i32[n1] w:t2[5,128] ws:f32[1]",
+    "q:i8[n2,256] scale:f32[n2] sum:i32[n2] w:t2[7,129] ws:f32[1]",
+    "q:i8[n7,384] scale:f32[n7] sum:i32[n7] w:t2[1,300] ws:f32[1]",
+    "q:i8[n31,384] scale:f32[n31] sum:i32[n31] w:t2[9,384] ws:f32[1]",
+    "q:i8[n33,1152] scale:f32[n33] sum:i32[n33] w:t2[34,1152] ws:f32[1]",
+    "q:i8[n65,768] scale:f32[n65] sum:i32[n65] w:t2[6,700] ws:f32[1]",
+    "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[10,200] ws:f32[1]",
+    NULL,
+};
+
+SETUN_OP(ternary_matmul) = {
+    .size = sizeof(setun_op), .version = 1,
+    .name = "ternary_matmul",
+    .doc = "y = q . w^T * (ws / scale): exact integer sums of ternary weights and int8 activations.",
+    .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
+    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+};
