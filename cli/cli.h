@@ -1,0 +1,86 @@
+/* cli/cli.h -- what the commands share: options, output, errors.  Users of setun/setun.h only.
+ *
+ * Exit codes: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130 interrupted. */
+#ifndef CLI_H
+#define CLI_H
+
+#include <getopt.h>
+#include <stdio.h>
+
+#include "setun/setun.h"
+
+#define CLI_FAILED 1
+#define CLI_USAGE  2
+#define CLI_INTERRUPTED 130
+
+typedef struct cli {
+    const char   *command; /* "run" */
+    const char   *help;    /* its help text */
+    setun_options o;
+    int           quiet, verbose, json;
+    char          cache[4096], plugins[8192];
+} cli;
+
+/* Values of long options without a letter start here; a command's own start at CLI_OWN. */
+enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_CACHE, CLI_CACHE_DIR, CLI_INTERPRET, CLI_CTX,
+       CLI_BATCH, CLI_JSON, CLI_HELP, CLI_OWN };
+
+#define CLI_COMMON_LETTERS "t:qvh"
+#define CLI_COMMON_OPTIONS \
+    {"threads", required_argument, NULL, 't'}, {"backend", required_argument, NULL, CLI_BACKEND}, \
+    {"plugin", required_argument, NULL, CLI_PLUGIN}, {"script", required_argument, NULL, CLI_SCRIPT}, \
+    {"cpu-features", required_argument, NULL, CLI_FEATURES}, {"kv", required_argument, NULL, CLI_KV}, \
+    {"no-cache", no_argument, NULL, CLI_NO_CACHE}, {"cache-dir", required_argument, NULL, CLI_CACHE_DIR}, \
+    {"interpret", no_argument, NULL, CLI_INTERPRET}, {"ctx", required_argument, NULL, CLI_CTX}, \
+    {"batch", required_argument, NULL, CLI_BATCH}, {"json", no_argument, NULL, CLI_JSON}, \
+    {"quiet", no_argument, NULL, 'q'}, {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}
+
+#define CLI_COMMON_HELP \
+    "\nCommon options:\n" \
+    "  -t, --threads N        worker threads (default: one per core)\n" \
+    "      --backend NAME     cpu (default), reference, or one that a plugin brings\n" \
+    "      --plugin FILE      load a plugin (again for more; also SETUN_PLUGIN_PATH)\n" \
+    "      --script FILE.lua  another architecture script\n" \
+    "      --cpu-features L   what generated code may use, e.g. -avx512f or -avx2,+sse4.1\n" \
+    "      --kv TYPE          KV cache: f32, f16 (default), bf16\n" \
+    "      --ctx N            positions to make room for (default: the model's, at most 4096)\n" \
+    "      --batch N          most tokens in one step of prefill (default 512)\n" \
+    "      --interpret        interpret kernels instead of compiling them (very slow)\n" \
+    "      --no-cache         keep nothing on disk;  --cache-dir DIR: keep it there\n" \
+    "  -q, -v                 less, more on stderr\n" \
+    "  -h, --help             this text\n"
+
+void cli_init(cli *c, const char *command, const char *help);
+/* Handle a common option: 1 done, 0 not one of these, -1 bad (already said), 2 help was printed. */
+int  cli_common(cli *c, int opt);
+/* After getopt: apply defaults that depend on the environment. */
+void cli_finish(cli *c);
+
+int  cli_fail(const setun_error *err);                                       /* prints; returns CLI_FAILED */
+int  cli_usage(const cli *c, const char *fmt, ...) SETUN_PRINTF(2, 3);       /* prints; returns CLI_USAGE */
+int  cli_write(void *file, const char *text, size_t n);                      /* a setun_write_fn for a FILE */
+int  cli_close_out(void);  /* flush stdout: a full disk is a failure; returns an exit code */
+int  cli_int(const cli *c, const char *name, const char *text, long long min, long long max, long long *out);
+int  cli_float(const cli *c, const char *name, const char *text, double min, double max, double *out);
+/* A whole file or, with path "-", standard input; malloc'ed, NUL-terminated.  Prints when it fails. */
+char *cli_read(const char *path, size_t *n);
+
+/* Ctrl-C: the first one is noted, the second one ends the process. */
+void cli_catch_interrupt(void);
+int  cli_interrupted(void);
+
+/* The commands: argv[0] is the command's name. */
+int cli_run(int argc, char **argv);
+int cli_logits(int argc, char **argv);
+int cli_tokenize(int argc, char **argv);
+int cli_detokenize(int argc, char **argv);
+int cli_perplexity(int argc, char **argv);
+int cli_info(int argc, char **argv);
+int cli_dump(int argc, char **argv);
+int cli_check(int argc, char **argv);
+int cli_plugins(int argc, char **argv);
+int cli_synth(int argc, char **argv);
+int cli_doc(int argc, char **argv);
+int cli_bench(int argc, char **argv);
+
+#endif

@@ -1,0 +1,215 @@
+/* cli/generate.c -- run: a prompt in, streamed text out. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+enum { TEMP = CLI_OWN, TOP_K, TOP_P, MIN_P, REPEAT, REPEAT_LAST, SEED, IGNORE_EOS, SPECIAL, ECHO, GREEDY, PROFILE };
+
+static const char help[] =
+    "usage: setun run MODEL [-p TEXT | -f FILE] [options]\n\n"
+    "Generate text after a prompt (standard input when neither -p nor -f is given).\n\n"
+    "  -p, --prompt TEXT     the prompt;  -f, --file FILE: read it from a file\n"
+    "  -n, --tokens N        most tokens to generate (default 256; -1: until the context is full)\n"
+    "      --temp T          temperature (default 0.8; 0 is greedy)\n"
+    "      --greedy          the same as --temp 0\n"
+    "      --top-k K --top-p P --min-p P\n"
+    "                        keep K best (40), the smallest set of probability P (0.95), those with at least P\n"
+    "                        times the best one's probability (0)\n"
+    "      --repeat-penalty R --repeat-last N\n"
+    "                        discourage the last N tokens (1: off; 64)\n"
+    "      --seed S          runs with equal seeds are equal (default 1)\n"
+    "      --ignore-eos      do not stop at the end token\n"
+    "      --special         recognise and print special tokens\n"
+    "      --echo            print the prompt first\n"
+    "      --profile         time per operator on stderr\n"
+    CLI_COMMON_HELP;
+
+typedef struct settings {
+    cli            c;
+    setun_sampling s;
+    const char    *prompt, *file;
+    long long      n;
+    int            ignore_eos, special, echo, profile;
+} settings;
+
+static double seconds(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Returns -1 to go on, else an exit code. */
+static int parse(settings *a, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"prompt", required_argument, NULL, 'p'}, {"file", required_argument, NULL, 'f'}, {"tokens", required_argument, NULL, 'n'},
+        {"temp", required_argument, NULL, TEMP}, {"top-k", required_argument, NULL, TOP_K}, {"top-p", required_argument, NULL, TOP_P},
+        {"min-p", required_argument, NULL, MIN_P}, {"repeat-penalty", required_argument, NULL, REPEAT},
+        {"repeat-last", required_argument, NULL, REPEAT_LAST}, {"seed", required_argument, NULL, SEED},
+        {"ignore-eos", no_argument, NULL, IGNORE_EOS}, {"special", no_argument, NULL, SPECIAL}, {"echo", no_argument, NULL, ECHO},
+        {"greedy", no_argument, NULL, GREEDY}, {"profile", no_argument, NULL, PROFILE}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+    int opt;
+    long long i;
+    double f;
+    while ((opt = getopt_long(argc, argv, "p:f:n:" CLI_COMMON_LETTERS, options, NULL)) != -1) {
+        const cli *c = &a->c;
+        switch (opt) {
+        case 'p': a->prompt = optarg; break;
+        case 'f': a->file = optarg; break;
+        case 'n': if (cli_int(c, "-n", optarg, -1, 1 << 30, &a->n)) return CLI_USAGE; break;
+        case TEMP: if (cli_float(c, "--temp", optarg, 0, 100, &f)) return CLI_USAGE; a->s.temp = (float)f; break;
+        case TOP_P: if (cli_float(c, "--top-p", optarg, 1e-6, 1, &f)) return CLI_USAGE; a->s.top_p = (float)f; break;
+        case MIN_P: if (cli_float(c, "--min-p", optarg, 0, 1, &f)) return CLI_USAGE; a->s.min_p = (float)f; break;
+        case REPEAT: if (cli_float(c, "--repeat-penalty", optarg, 0.01, 100, &f)) return CLI_USAGE; a->s.repeat_penalty = (float)f; break;
+        case TOP_K: if (cli_int(c, "--top-k", optarg, 0, 1 << 30, &i)) return CLI_USAGE; a->s.top_k = (int32_t)i; break;
+        case REPEAT_LAST: if (cli_int(c, "--repeat-last", optarg, 0, 1 << 20, &i)) return CLI_USAGE; a->s.repeat_last = (int32_t)i; break;
+        case SEED: if (cli_int(c, "--seed", optarg, 0, INT64_MAX, &i)) return CLI_USAGE; a->s.seed = (uint64_t)i; break;
+        case IGNORE_EOS: a->ignore_eos = 1; break;
+        case SPECIAL: a->special = 1; break;
+        case ECHO: a->echo = 1; break;
+        case GREEDY: a->s.temp = 0; break;
+        case PROFILE: a->profile = 1; break;
+        default:
+            i = cli_common(&a->c, opt);
+            if (i != 1)
+                return i == 2 ? 0 : i == 0 ? cli_usage(c, "unknown option") : CLI_USAGE;
+        }
+    }
+    if (optind + 1 != argc)
+        return cli_usage(&a->c, optind == argc ? "a model is missing" : "one model is enough");
+    if (a->prompt && a->file)
+        return cli_usage(&a->c, "-p and -f exclude each other");
+    if (!a->prompt && !a->file && isatty(0))
+        return cli_usage(&a->c, "a prompt is missing (-p, -f or standard input)");
+    cli_finish(&a->c);
+    return -1;
+}
+
+static int on_progress(void *user, int64_t done, int64_t total)
+{
+    const settings *a = user;
+    if (!a->c.quiet && isatty(2) && total > 512)
+        fprintf(stderr, "\rprompt %3d %%%s", (int)(100 * done / total), done == total ? "\r          \r" : "");
+    return cli_interrupted();
+}
+
+typedef struct writer {
+    const setun_vocab *v;
+    setun_stream       stream;
+    int                special;
+} writer;
+
+/* Whole characters go to stdout as soon as they are whole. */
+static int emit(writer *w, int32_t token, setun_error *err)
+{
+    const char *bytes;
+    size_t n;
+    if (setun_vocab_piece(w->v, token, w->special, &bytes, &n, err) != SETUN_OK)
+        return -1;
+    char *out = malloc(4 * (n + 8));
+    if (!out) {
+        (void)snprintf(err->text, sizeof err->text, "no memory for a piece of text");
+        return -1;
+    }
+    size_t m = n ? setun_stream_push(&w->stream, bytes, n, out) : 0;
+    int bad = m && (fwrite(out, 1, m, stdout) != m || fflush(stdout) != 0);
+    free(out);
+    if (bad)
+        (void)snprintf(err->text, sizeof err->text, "writing the text failed");
+    return bad ? -1 : 0;
+}
+
+static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler *sampler, const int32_t *ids, int64_t n_ids)
+{
+    setun_error err = {0};
+    writer w = {setun_model_vocab(m), {{0}, 0}, a->special};
+    const float *logits;
+    char tail[64];
+    int64_t room = setun_model_n_ctx(m) - n_ids, made = 0;
+    setun_session_on_progress(s, on_progress, a);
+    double t0 = seconds();
+    if (setun_session_feed(s, ids, n_ids, SETUN_LOGITS_LAST, &logits, &err) != SETUN_OK)
+        return cli_fail(&err);
+    (void)on_progress(a, n_ids, n_ids);
+    double t1 = seconds();
+    for (int64_t i = 0; i < n_ids; i++) {
+        setun_sampler_accept(sampler, ids[i]);
+        if (a->echo && emit(&w, ids[i], &err))
+            return cli_fail(&err);
+    }
+    setun_session_profile(s, a->profile);
+    int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;
+    while (made < want && !cli_interrupted()) {
+        int32_t token = setun_sampler_pick(sampler, logits);
+        if (setun_model_is_end(m, token) && !a->ignore_eos)
+            break;
+        made++;
+        setun_sampler_accept(sampler, token);
+        if (emit(&w, token, &err))
+            return cli_fail(&err);
+        if (made < want && setun_session_feed(s, &token, 1, SETUN_LOGITS_LAST, &logits, &err) != SETUN_OK)
+            return err.code == SETUN_CANCELLED ? CLI_INTERRUPTED : cli_fail(&err);
+    }
+    double t2 = seconds();
+    size_t n = setun_stream_push(&w.stream, NULL, 0, tail);
+    if (fwrite(tail, 1, n, stdout) != n || fputc('\n', stdout) == EOF || cli_close_out())
+        return CLI_FAILED;
+    if (!a->c.quiet) {
+        setun_model_stats st = {.size = sizeof st};
+        setun_model_get_stats(m, &st);
+        fprintf(stderr, "prompt %lld tokens, %.1f tokens/s; generated %lld, %.1f tokens/s; loaded in %.2f s; %.0f MB; %s, %d threads\n",
+                (long long)n_ids, (double)n_ids / (t1 - t0), (long long)made,
+                made > 1 ? (double)(made - 1) / (t2 - t1) : 0.0, 1e-9 * (double)st.load_ns,
+                1e-6 * (double)st.resident_peak_bytes, st.isa, st.n_threads);
+        if (want == room && made == room && a->n != made)
+            fprintf(stderr, "setun: stopped because the context of %lld positions is full (--ctx)\n",
+                    (long long)setun_model_n_ctx(m));
+    }
+    if (a->profile && setun_session_profile_print(s, 1, 0, 0, cli_write, stderr, &err) != SETUN_OK)
+        return cli_fail(&err);
+    return cli_interrupted() ? CLI_INTERRUPTED : 0;
+}
+
+int cli_run(int argc, char **argv)
+{
+    settings a = {.n = 256};
+    setun_error err = {0};
+    setun_model *m = NULL;
+    setun_session *s = NULL;
+    setun_sampler *sampler = NULL;
+    int32_t *ids = NULL;
+    int64_t n_ids = 0;
+    size_t n_text = 0;
+    cli_init(&a.c, "run", help);
+    setun_sampling_init(&a.s);
+    int code = parse(&a, argc, argv);
+    if (code >= 0)
+        return code;
+    char *text = a.prompt ? NULL : cli_read(a.file ? a.file : "-", &n_text);
+    if (!a.prompt && !text)
+        return CLI_FAILED;
+    const char *prompt = a.prompt ? a.prompt : text;
+    if (a.prompt)
+        n_text = strlen(a.prompt);
+    cli_catch_interrupt();
+    uint32_t flags = SETUN_ENCODE_BOS | (a.special ? SETUN_ENCODE_SPECIAL : 0);
+    if (setun_model_load(&m, argv[optind], &a.c.o, &err) != SETUN_OK ||
+        setun_vocab_encode(setun_model_vocab(m), prompt, n_text, flags, &ids, &n_ids, &err) != SETUN_OK ||
+        setun_sampler_new(&sampler, &a.s, setun_model_n_vocab(m), &err) != SETUN_OK ||
+        setun_session_new(&s, m, &err) != SETUN_OK)
+        code = cli_fail(&err);
+    else if (n_ids == 0)
+        code = cli_usage(&a.c, "the prompt is empty and the tokenizer adds nothing to it");
+    else
+        code = generate(&a, m, s, sampler, ids, n_ids);
+    setun_session_free(s);
+    setun_sampler_free(sampler);
+    setun_free(ids);
+    setun_model_free(m);
+    free(text);
+    return code;
+}

@@ -1,0 +1,237 @@
+/* cli/main.c -- the program: find the command, share options, say what went wrong. */
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+#define MAX_INPUT ((size_t)256 << 20)
+
+static const struct { const char *name; int (*fn)(int, char **); const char *what; } commands[] = {
+    {"run", cli_run, "generate text, streamed"},
+    {"logits", cli_logits, "logits of the last or every position, or their hash"},
+    {"tokenize", cli_tokenize, "text to token ids"},
+    {"detokenize", cli_detokenize, "token ids to text"},
+    {"perplexity", cli_perplexity, "perplexity over a text file"},
+    {"bench", cli_bench, "speed, memory, and shares of what the machine can do"},
+    {"info", cli_info, "what a model is and what was decided about it"},
+    {"dump", cli_dump, "graph, plan, kernels, LLVM IR, assembly"},
+    {"check", cli_check, "every operator through every witness"},
+    {"plugins", cli_plugins, "what is loaded"},
+    {"synth", cli_synth, "a model of a known shape with random weights"},
+    {"doc", cli_doc, "reference of the operators"},
+};
+
+/* The one mutable object of the program: a signal handler has nothing else to reach. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    if (interrupted)
+        _exit(CLI_INTERRUPTED);
+    interrupted = number;
+}
+
+void cli_catch_interrupt(void)
+{
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_interrupt;
+    (void)sigaction(SIGINT, &a, NULL);
+    (void)sigaction(SIGTERM, &a, NULL);
+}
+
+int cli_interrupted(void) { return interrupted != 0; }
+
+/* ---------------------------------------------------------------- messages and output */
+
+int cli_fail(const setun_error *err)
+{
+    fflush(stdout);
+    fprintf(stderr, "setun: %s\n", err->text);
+    return err->code == SETUN_CANCELLED ? CLI_INTERRUPTED : CLI_FAILED;
+}
+
+int cli_usage(const cli *c, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "setun %s: ", c->command);
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "; see setun %s --help\n", c->command);
+    va_end(ap);
+    return CLI_USAGE;
+}
+
+int cli_write(void *file, const char *text, size_t n)
+{
+    return fwrite(text, 1, n, file) != n;
+}
+
+int cli_close_out(void)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "setun: writing the result failed: %s\n", strerror(errno));
+        return CLI_FAILED;
+    }
+    return 0;
+}
+
+static void on_log(void *user, int32_t level, const char *text)
+{
+    (void)user;
+    fprintf(stderr, "setun: %s%s\n", level == 0 ? "warning: " : "", text);
+}
+
+/* ---------------------------------------------------------------- values */
+
+int cli_int(const cli *c, const char *name, const char *text, long long min, long long max, long long *out)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (errno || end == text || *end || v < min || v > max) {
+        (void)cli_usage(c, "%s takes a whole number from %lld to %lld, not '%s'", name, min, max, text);
+        return -1;
+    }
+    *out = v;
+    return 0;
+}
+
+int cli_float(const cli *c, const char *name, const char *text, double min, double max, double *out)
+{
+    char *end;
+    errno = 0;
+    double v = strtod(text, &end);
+    if (errno || end == text || *end || !isfinite(v) || v < min || v > max) {
+        (void)cli_usage(c, "%s takes a number from %g to %g, not '%s'", name, min, max, text);
+        return -1;
+    }
+    *out = v;
+    return 0;
+}
+
+char *cli_read(const char *path, size_t *n)
+{
+    FILE *f = strcmp(path, "-") ? fopen(path, "rb") : stdin;
+    char *text = NULL;
+    size_t cap = 0, len = 0, got = 1;
+    while (f && got && len <= MAX_INPUT) {
+        if (len + 65536 + 1 > cap) {
+            cap = cap ? 2 * cap : 1 << 17;
+            char *more = realloc(text, cap);
+            if (!more) {
+                errno = ENOMEM;
+                break;
+            }
+            text = more;
+        }
+        got = fread(text + len, 1, 65536, f);
+        len += got;
+    }
+    int bad = !f || !text || ferror(f) || got;
+    if (bad)
+        fprintf(stderr, "setun: cannot read %s: %s\n", path, len > MAX_INPUT ? "more than 256 MiB" : strerror(errno));
+    if (f && f != stdin)
+        (void)fclose(f);
+    if (bad) {
+        free(text);
+        return NULL;
+    }
+    text[len] = 0;
+    *n = len;
+    return text;
+}
+
+/* ---------------------------------------------------------------- common options */
+
+void cli_init(cli *c, const char *command, const char *help)
+{
+    memset(c, 0, sizeof *c);
+    c->command = command;
+    c->help = help;
+    setun_options_init(&c->o);
+    c->o.log = on_log;
+    /* The cache's place: the user's cache directory. */
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (xdg && *xdg == '/')
+        (void)snprintf(c->cache, sizeof c->cache, "%s/setun", xdg);
+    else if (home && *home == '/')
+        (void)snprintf(c->cache, sizeof c->cache, "%s/.cache/setun", home);
+    c->o.cache_dir = *c->cache ? c->cache : NULL;
+    /* Plugins from the environment never reach a program that runs with another user's rights. */
+    const char *path = getenv("SETUN_PLUGIN_PATH");
+    if (path && getuid() == geteuid() && getgid() == getegid())
+        (void)snprintf(c->plugins, sizeof c->plugins, "%s", path);
+}
+
+int cli_common(cli *c, int opt)
+{
+    long long n;
+    size_t used;
+    switch (opt) {
+    case 't': if (cli_int(c, "--threads", optarg, 1, 1024, &n)) return -1; c->o.n_threads = (int32_t)n; return 1;
+    case CLI_CTX: if (cli_int(c, "--ctx", optarg, 1, 1 << 20, &n)) return -1; c->o.n_ctx = n; return 1;
+    case CLI_BATCH: if (cli_int(c, "--batch", optarg, 1, 1 << 16, &n)) return -1; c->o.n_batch = n; return 1;
+    case CLI_BACKEND: c->o.backend = optarg; return 1;
+    case CLI_SCRIPT: c->o.script = optarg; return 1;
+    case CLI_FEATURES: c->o.cpu_features = optarg; return 1;
+    case CLI_KV: c->o.kv = optarg; return 1;
+    case CLI_NO_CACHE: c->o.cache_dir = NULL; return 1;
+    case CLI_CACHE_DIR: c->o.cache_dir = optarg; return 1;
+    case CLI_INTERPRET: c->o.interpret = 1; return 1;
+    case CLI_JSON: c->json = 1; return 1;
+    case CLI_PLUGIN:
+        used = strlen(c->plugins);
+        (void)snprintf(c->plugins + used, sizeof c->plugins - used, "%s%s", used ? ":" : "", optarg);
+        return 1;
+    case 'q': c->quiet = 1; return 1;
+    case 'v': c->verbose++; return 1;
+    case 'h': fputs(c->help, stdout); return 2;
+    case '?': case ':': (void)cli_usage(c, "that is not how it is used"); return -1;
+    default: return 0;
+    }
+}
+
+void cli_finish(cli *c)
+{
+    c->o.plugins = *c->plugins ? c->plugins : NULL;
+    c->o.log_level = c->quiet ? 0 : c->verbose > 1 ? 2 : c->verbose ? 1 : 0;
+}
+
+/* ---------------------------------------------------------------- dispatch */
+
+static void print_help(FILE *f)
+{
+    fputs("setun -- runs natively ternary language models\n\nusage: setun COMMAND [MODEL] [options]\n\n", f);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        fprintf(f, "  %-12s %s\n", commands[i].name, commands[i].what);
+    fputs("\nMODEL is a Hugging Face directory (config.json, tokenizer.json, *.safetensors).\n"
+          "setun COMMAND --help tells the rest.\n", f);
+}
+
+int main(int argc, char **argv)
+{
+    (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not a death */
+    if (argc < 2) {
+        print_help(stderr);
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("setun %s\n", setun_version());
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].fn(argc - 1, argv + 1);
+    fprintf(stderr, "setun: there is no command '%s'; see setun --help\n", argv[1]);
+    return CLI_USAGE;
+}

@@ -1,0 +1,221 @@
+/* cli/tools.c -- info, dump, check, plugins, synth, doc: looking inside, and making test models. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS };
+
+/* Common parsing for commands whose own options all take no part in the loop: 1 go on, else exit code in *code. */
+static int common(cli *c, int opt, int *code)
+{
+    int r = cli_common(c, opt);
+    *code = r == 2 ? 0 : CLI_USAGE;
+    return r == 1;
+}
+
+static const char info_help[] =
+    "usage: setun info MODEL [--json]\n\n"
+    "What a model is, what was decided about it and from what evidence.\n" CLI_COMMON_HELP;
+
+int cli_info(int argc, char **argv)
+{
+    static const struct option options[] = {CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+    cli c;
+    setun_error err = {0};
+    int opt, code = 0;
+    cli_init(&c, "info", info_help);
+    while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1)
+        if (!common(&c, opt, &code))
+            return code;
+    if (optind + 1 != argc)
+        return cli_usage(&c, optind == argc ? "a model is missing" : "one model is enough");
+    cli_finish(&c);
+    setun_model *m = NULL;
+    if (setun_model_load(&m, argv[optind], &c.o, &err) != SETUN_OK ||
+        setun_model_info(m, c.json, cli_write, stdout, &err) != SETUN_OK)
+        code = cli_fail(&err);
+    setun_model_free(m);
+    return code ? code : cli_close_out();
+}
+
+static const char dump_help[] =
+    "usage: setun dump MODEL --graph[=script|dot] | --plan | --kir | --llvm | --asm [--kernel NAME]\n\n"
+    "One stage of a loaded model in its own syntax.\n\n"
+    "      --graph           what is computed, after the rules; =script before them; =dot for Graphviz\n"
+    "      --plan            order, memory, who runs what\n"
+    "      --kir             kernels in Setun's own IR;  --llvm: as LLVM IR;  --asm: as assembly\n"
+    "      --kernel NAME     only kernels whose name contains NAME\n"
+    CLI_COMMON_HELP;
+
+int cli_dump(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"graph", optional_argument, NULL, GRAPH}, {"plan", no_argument, NULL, PLAN}, {"kir", no_argument, NULL, KIR},
+        {"llvm", no_argument, NULL, LLVM}, {"asm", no_argument, NULL, ASM}, {"kernel", required_argument, NULL, KERNEL},
+        CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+    cli c;
+    setun_error err = {0};
+    const char *what = NULL, *kernel = NULL;
+    char graph[32];
+    int opt, code = 0;
+    cli_init(&c, "dump", dump_help);
+    while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1) {
+        switch (opt) {
+        case GRAPH:
+            (void)snprintf(graph, sizeof graph, "graph%s%.20s", optarg ? "=" : "", optarg ? optarg : "");
+            what = graph;
+            break;
+        case PLAN: what = "plan"; break;
+        case KIR: what = "kir"; break;
+        case LLVM: what = "llvm"; break;
+        case ASM: what = "asm"; break;
+        case KERNEL: kernel = optarg; break;
+        default:
+            if (!common(&c, opt, &code))
+                return code;
+        }
+    }
+    if (optind + 1 != argc)
+        return cli_usage(&c, optind == argc ? "a model is missing" : "one model is enough");
+    if (!what)
+        return cli_usage(&c, "say which stage: --graph, --plan, --kir, --llvm or --asm");
+    cli_finish(&c);
+    setun_model *m = NULL;
+    if (setun_model_load(&m, argv[optind], &c.o, &err) != SETUN_OK ||
+        setun_model_dump(m, what, kernel, cli_write, stdout, &err) != SETUN_OK)
+        code = cli_fail(&err);
+    setun_model_free(m);
+    return code ? code : cli_close_out();
+}
+
+static const char check_help[] =
+    "usage: setun check [FILE.lua ...] [--op NAME]\n\n"
+    "Run every operator's cases through eval, the interpreter, the JIT and every backend, and compare bits.\n"
+    "With files, check the operators that they define instead of the built-in ones.\n\n"
+    "      --op NAME         only this operator\n"
+    CLI_COMMON_HELP;
+
+int cli_check(int argc, char **argv)
+{
+    static const struct option options[] = {{"op", required_argument, NULL, OP}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+    cli c;
+    setun_error err = {0};
+    const char *only = NULL;
+    int opt, code = 0;
+    int64_t failed = 0;
+    cli_init(&c, "check", check_help);
+    while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1) {
+        if (opt == OP)
+            only = optarg;
+        else if (!common(&c, opt, &code))
+            return code;
+    }
+    cli_finish(&c);
+    if (setun_check((const char *const *)argv + optind, argc - optind, only, &c.o, &failed, cli_write, stdout, &err) != SETUN_OK)
+        return cli_fail(&err);
+    if (failed) {
+        fflush(stdout);
+        fprintf(stderr, "setun: %lld checks failed\n", (long long)failed);
+        return CLI_FAILED;
+    }
+    return cli_close_out();
+}
+
+typedef setun_status printer(const setun_options *o, setun_write_fn *out, void *user, setun_error *err);
+
+static int print_only(int argc, char **argv, const char *name, const char *help, int n_word, printer *print)
+{
+    static const struct option options[] = {CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+    cli c;
+    setun_error err = {0};
+    int opt, code = 0;
+    cli_init(&c, name, help);
+    while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1)
+        if (!common(&c, opt, &code))
+            return code;
+    if (argc - optind != n_word || (n_word && strcmp(argv[optind], "ops")))
+        return cli_usage(&c, "that is not how it is used");
+    cli_finish(&c);
+    if (print(&c.o, cli_write, stdout, &err) != SETUN_OK)
+        return cli_fail(&err);
+    return cli_close_out();
+}
+
+int cli_plugins(int argc, char **argv)
+{
+    static const char help[] = "usage: setun plugins [--plugin FILE ...]\n\nWhat is loaded: plugins, backends, operators, the code generator.\n"
+                               CLI_COMMON_HELP;
+    return print_only(argc, argv, "plugins", help, 0, setun_plugins_print);
+}
+
+int cli_doc(int argc, char **argv)
+{
+    static const char help[] = "usage: setun doc ops\n\nReference of all operators, in Markdown, from their descriptors.\n" CLI_COMMON_HELP;
+    return print_only(argc, argv, "doc", help, 1, setun_ops_print);
+}
+
+static const char synth_help[] =
+    "usage: setun synth (--like NAME | --config FILE) --as hf -o DIR [options]\n\n"
+    "A model of a known shape with random weights, for benchmarks and tests.\n\n"
+    "      --like NAME       a shape that Setun knows (an unknown name lists them)\n"
+    "      --config FILE     the shape of a config.json\n"
+    "      --as hf           a Hugging Face directory (the only form so far)\n"
+    "  -o, --output DIR      where; must not exist\n"
+    "      --seed S          equal seeds give equal files (default 1)\n"
+    "      --zeros SHARE     share of zero weights (default 0.42)\n"
+    "      --master          bf16 master weights instead of packed ternary ones\n"
+    "      --shard-mb N      several files of about N MB\n"
+    "  -q, --quiet           no progress\n"
+    "  -h, --help            this text\n";
+
+static int on_synth(void *user, int64_t done, int64_t total)
+{
+    const cli *c = user;
+    if (!c->quiet && isatty(2))
+        fprintf(stderr, "\rwriting %3d %%%s", total ? (int)(100 * done / total) : 100, done == total ? "\n" : "");
+    return cli_interrupted();
+}
+
+int cli_synth(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"like", required_argument, NULL, LIKE}, {"config", required_argument, NULL, CONFIG}, {"seed", required_argument, NULL, SEED},
+        {"as", required_argument, NULL, AS}, {"output", required_argument, NULL, 'o'}, {"zeros", required_argument, NULL, ZEROS},
+        {"master", no_argument, NULL, MASTER}, {"shard-mb", required_argument, NULL, SHARD}, {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    cli c;
+    setun_error err = {0};
+    setun_synth_options o = {.size = sizeof o, .seed = 1, .zero_share = -1};
+    const char *as = NULL;
+    int opt;
+    long long n;
+    cli_init(&c, "synth", synth_help);
+    while ((opt = getopt_long(argc, argv, "o:qh", options, NULL)) != -1) {
+        switch (opt) {
+        case LIKE: o.like = optarg; break;
+        case CONFIG: o.config = optarg; break;
+        case AS: as = optarg; break;
+        case 'o': o.out = optarg; break;
+        case MASTER: o.float_master = 1; break;
+        case SEED: if (cli_int(&c, "--seed", optarg, 0, INT64_MAX, &n)) return CLI_USAGE; o.seed = (uint64_t)n; break;
+        case SHARD: if (cli_int(&c, "--shard-mb", optarg, 1, 1 << 20, &n)) return CLI_USAGE; o.shard_bytes = n * 1000000; break;
+        case ZEROS: if (cli_float(&c, "--zeros", optarg, 0, 1, &o.zero_share)) return CLI_USAGE; break;
+        default: return cli_common(&c, opt) == 1 ? 0 : opt == 'h' ? 0 : CLI_USAGE;
+        case 'q': c.quiet = 1; break;
+        }
+    }
+    if (optind != argc)
+        return cli_usage(&c, "'%s' is one word too many", argv[optind]);
+    if (!o.like == !o.config)
+        return cli_usage(&c, "give --like or --config; known names: %s", setun_synth_names());
+    if (!o.out)
+        return cli_usage(&c, "-o is missing");
+    if (!as || strcmp(as, "hf"))
+        return cli_usage(&c, "--as takes hf, not '%s'", as ? as : "nothing");
+    o.progress = on_synth;
+    o.user = &c;
+    cli_catch_interrupt();
+    return setun_synth(&o, &err) == SETUN_OK ? 0 : cli_fail(&err);
+}

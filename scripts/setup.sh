@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Install what the build needs, where it is missing (Debian 12 or newer).  Sourced by try.sh and test.sh.
+setun_setup() {
+  local packages=(gcc g++ cmake ninja-build pkg-config lua5.4 liblua5.4-dev libpcre2-dev libhwloc-dev libjansson-dev
+    libcmocka-dev llvm-19-dev) missing=() p
+  for p in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+  done
+  [ ${#missing[@]} -eq 0 ] && return 0
+  echo "installing: ${missing[*]}" >&2
+  local sudo=()
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || { echo "setun: these packages are needed, and only root can install them: ${missing[*]}" >&2; return 1; }
+    sudo=(sudo)
+  fi
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || return 1
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+}
