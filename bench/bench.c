@@ -254,8 +254,8 @@ int cli_bench(int argc, char **argv)
         return code;
     cli_catch_interrupt();
     long long most = b.n_prefill > b.depth + b.n_decode ? b.n_prefill : b.depth + b.n_decode;
-    if (!b.c.o.n_ctx)
-        b.c.o.n_ctx = most + 1 > 1024 ? most + 1 : 1024;
+    if (!b.c.o.n_ctx && most >= 4096) /* more than the default makes room for */
+        b.c.o.n_ctx = most + 1;
     if (b.c.json)
         fputs("[", stdout);
     code = 0;

@@ -216,7 +216,6 @@ static void print_help(FILE *f)
 
 int main(int argc, char **argv)
 {
-    (void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error, not a death */
     if (argc < 2) {
         print_help(stderr);
         return CLI_USAGE;

@@ -11,7 +11,7 @@ enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS
 static int common(cli *c, int opt, int *code)
 {
     int r = cli_common(c, opt);
-    *code = r == 2 ? 0 : CLI_USAGE;
+    *code = r > 0 ? 0 : CLI_USAGE;
     return r == 1;
 }
 

@@ -57,9 +57,17 @@ static setun_status tensor(void *user, const char *name, uint32_t want, setun_vi
 {
     return st_weights_tensor(user, name, want, v, err);
 }
+/* A script names the matrix; weights.h names the linear that owns the matrix and its scale. */
 static setun_status ternary(void *user, const char *name, setun_view *codes, setun_view *scale, setun_error *err)
 {
-    return st_weights_ternary(user, name, codes, scale, err);
+    static const char suffix[] = ".weight";
+    char linear[256];
+    size_t n = strlen(name), m = sizeof suffix - 1;
+    if (n <= m || n >= sizeof linear || strcmp(name + n - m, suffix))
+        return SETUN_DECLINED;
+    memcpy(linear, name, n - m);
+    linear[n - m] = 0;
+    return st_weights_ternary(user, linear, codes, scale, err);
 }
 
 static setun_status run_script(setun_model *m, st_script *script, setun_error *err)
