@@ -9,7 +9,7 @@
 
 typedef struct st_pool st_pool;
 
-/* n >= 1 threads in all; pin != 0 binds worker i to core i.  [owner] */
+/* n >= 1 threads in all; pin != 0 binds each but the caller's to a core of its own.  [owner] */
 setun_status st_pool_new(st_pool **p, int32_t n, int pin, setun_error *err);
 void         st_pool_free(st_pool *p);
 int32_t      st_pool_size(const st_pool *p);

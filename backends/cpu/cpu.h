@@ -1,0 +1,30 @@
+/* backends/cpu/cpu.h -- what the two files of the cpu backend share. */
+#ifndef ST_BACKENDS_CPU_CPU_H
+#define ST_BACKENDS_CPU_CPU_H
+
+#include "backends/steps.h"
+#include "base/pool.h"
+#include "setun/plugin.h"
+
+#define MOST_REPORTED 64
+
+struct setun_context {
+    const setun_host *host;
+    st_pool          *pool;
+    int32_t           n_threads;
+    uint32_t          n_reported; /* operators without a kernel that were already logged */
+    const setun_op   *reported[MOST_REPORTED];
+};
+
+struct setun_program {
+    setun_context *context;
+    st_steps       steps;
+    int64_t       *ns;           /* NULL: not asked for */
+    char          *scratch;      /* one piece per worker */
+    int64_t        scratch_step; /* from one worker's to the next's */
+};
+
+/* run.c: one run on all workers. */
+setun_status st_cpu_run(setun_program *p, const int64_t *size, uint32_t n_size, setun_error *err);
+
+#endif

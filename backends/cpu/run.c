@@ -1,0 +1,86 @@
+/* backends/cpu/run.c -- one run of a program: the workers walk its steps together.
+ *
+ *     worker 0   |units 0..k |   |eval     |   |units 0..m |
+ *     worker 1   |units k..n |   |  (idle) |   |units m..n |
+ *                         barrier       barrier
+ *
+ * The pool is entered once.  Units are cut statically into one contiguous range per worker: ranges
+ * of weights stay with the same core, token after token, and what a unit computes never depends on
+ * who runs it.  Barriers stand only where a step depends on one since the last barrier.
+ * Nothing here allocates. */
+#include <stdatomic.h>
+
+#include "backends/cpu/cpu.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+#define NEVER UINT32_MAX
+
+typedef struct job {
+    setun_program *p;
+    setun_error   *err;       /* only worker 0, the caller's thread, runs what can fail */
+    setun_status   status;    /* of the step that failed; worker 0's own */
+    atomic_uint    failed_at; /* its number */
+} job;
+
+static void run_units(const setun_program *p, const st_bound *b, int32_t worker)
+{
+    int64_t n = p->context->n_threads, each = b->units / n, rest = b->units % n;
+    setun_tile tile;
+    /* The first `rest` workers take one more; the ranges are contiguous and cover every unit. */
+    tile.begin = worker * each + (worker < rest ? worker : rest);
+    tile.end = tile.begin + each + (worker < rest);
+    tile.scratch = p->scratch + worker * p->scratch_step;
+    if (tile.begin < tile.end)
+        b->code->fn(&b->launch, &tile);
+}
+
+/* Worker 0 may be a step ahead of those who look at failed_at; they compare it with their own
+ * place, so that all leave at the same one. */
+static int failed_before(job *j, uint32_t i)
+{
+    return atomic_load_explicit(&j->failed_at, memory_order_relaxed) < i;
+}
+
+static void walk(void *arg, int32_t worker)
+{
+    job *j = (job *)arg;
+    const setun_program *p = j->p;
+    int64_t then = p->ns && worker == 0 ? st_now_ns() : 0;
+
+    for (uint32_t i = 0; i < p->steps.n; i++) {
+        const st_bound *b = &p->steps.step[i];
+        /* What follows an eval waits for it, dependent or not: it may have failed. */
+        if (i > 0 && (b->ordered || !b[-1].code || p->ns)) {
+            st_pool_barrier(p->context->pool, worker);
+            if (failed_before(j, i))
+                return;
+        }
+        if (p->ns && worker == 0 &&
+            i > 0) { /* timed: a barrier everywhere, each step's time is its own */
+            int64_t now = st_now_ns();
+            p->ns[i - 1] += now - then;
+            then = now;
+        }
+        if (b->code) {
+            run_units(p, b, worker);
+        } else if (worker == 0) {
+            j->status = st_steps_eval(b, j->err);
+            if (j->status != SETUN_OK)
+                atomic_store_explicit(&j->failed_at, i, memory_order_relaxed);
+        }
+    }
+    if (p->ns && p->steps.n) {
+        st_pool_barrier(p->context->pool, worker);
+        if (worker == 0)
+            p->ns[p->steps.n - 1] += st_now_ns() - then;
+    }
+}
+
+setun_status st_cpu_run(setun_program *p, const int64_t *size, uint32_t n_size, setun_error *err)
+{
+    job j = { p, err, SETUN_OK, NEVER };
+    ST_TRY(st_steps_bind(&p->steps, size, n_size, err));
+    st_pool_run(p->context->pool, walk, &j);
+    return j.status;
+}

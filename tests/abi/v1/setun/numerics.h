@@ -1,0 +1,102 @@
+/* setun/numerics.h -- the float contract in scalar C, shared by every eval.
+ *
+ * docs/numerics.md states the rules; this file is their executable form.  Compile with
+ * -ffp-contract=off and without any fast-math flag.  Nothing here calls libm except sqrtf and
+ * rintf, which IEEE 754 defines exactly.  Kernels restate the same steps with the builder. */
+#ifndef SETUN_NUMERICS_H
+#define SETUN_NUMERICS_H
+
+#include <stdint.h>
+
+static inline float setun_bits_f32(uint32_t u)
+{
+    union { uint32_t u; float f; } b;
+    b.u = u;
+    return b.f;
+}
+static inline uint32_t setun_f32_bits(float f)
+{
+    union { uint32_t u; float f; } b;
+    b.f = f;
+    return b.u;
+}
+
+/* min and max as x86 has them: the second operand when the comparison fails (NaN, equal zeros). */
+static inline float setun_minf(float a, float b) { return a < b ? a : b; }
+static inline float setun_maxf(float a, float b) { return a > b ? a : b; }
+static inline float setun_absf(float a) { return setun_bits_f32(setun_f32_bits(a) & 0x7fffffffu); }
+
+/* bf16 is the upper half of a binary32: widening is exact. */
+static inline float setun_bf16_f32(uint16_t h) { return setun_bits_f32((uint32_t)h << 16); }
+
+/* Round to nearest, ties to even; every NaN becomes the quiet 0x7fc0 with its sign. */
+static inline uint16_t setun_f32_bf16(float f)
+{
+    uint32_t u = setun_f32_bits(f);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((u >> 16 & 0x8000u) | 0x7fc0u);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+/* binary16 to binary32, exact; every NaN becomes 0x7fc00000 with its sign. */
+static inline float setun_f16_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, e = h >> 10 & 31u, m = h & 0x3ffu;
+    if (e == 31)
+        return setun_bits_f32(sign | (m ? 0x7fc00000u : 0x7f800000u));
+    if (e == 0) { /* subnormal: m * 2^-24 is exact in binary32 */
+        float f = (float)m * (1.0f / 16777216.0f);
+        return setun_bits_f32(setun_f32_bits(f) | sign);
+    }
+    return setun_bits_f32(sign | (e + 112u) << 23 | m << 13);
+}
+
+/* binary32 to binary16, ties to even, overflow to infinity; NaN becomes 0x7e00 with its sign. */
+static inline uint16_t setun_f32_f16(float f)
+{
+    uint32_t u = setun_f32_bits(f), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
+    if (a > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00u);
+    if (a >= 0x477ff000u) /* 65520 and above round to infinity */
+        return (uint16_t)(sign | 0x7c00u);
+    if (a < 0x38800000u) { /* below 2^-14: adding 0.5 leaves m * 2^-24, rounded by the hardware */
+        float r = setun_bits_f32(a) + 0.5f;
+        return (uint16_t)(sign | (setun_f32_bits(r) - 0x3f000000u));
+    }
+    return (uint16_t)(sign | ((a - 0x38000000u + 0xfffu + (a >> 13 & 1u)) >> 13));
+}
+
+/* A float sum is 32 striped partials (element i goes to partial i mod 32, in order, starting from
+ * +0) and then this halving tree: 16, 8, 4, 2, 1.  Destroys p. */
+static inline float setun_tree32(float *p)
+{
+    for (int half = 16; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            p[i] += p[i + half];
+    return p[0];
+}
+
+/* exp(x): x = n ln2 + r with n = rint(x / ln2), |r| <= 0.347; a degree-6 Taylor-like polynomial in r
+ * (minimax over the interval, relative error below 2e-7); times 2^n by adding n to the exponent.
+ * Below -87 the result is 0; above 88 it is that of 88; NaN gives exp(-87.5) = 0. */
+static inline float setun_expf(float x)
+{
+    if (!(x >= -87.0f))
+        return 0.0f;
+    x = setun_minf(x, 88.0f);
+    float t = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    float n = t - 12582912.0f;
+    float r = x - n * 0.693359375f;          /* ln2 in two parts; n * hi is exact for |n| < 2^9 */
+    r = r - n * -2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r;
+    p = p + 1.0f;
+    return setun_bits_f32(setun_f32_bits(p) + (uint32_t)((int32_t)n * (1 << 23)));
+}
+
+#endif

@@ -1,0 +1,139 @@
+/* setun/types.h -- status, error, element types, views: the frozen layouts.
+ *
+ * Everything here crosses the plugin ABI.  Fields are fixed-width integers, doubles and pointers;
+ * no bool, enum, long, size_t or bit-field.  No layout in this file may ever change
+ * (tests/abi holds them).  C11; also compiles as C++17. */
+#ifndef SETUN_TYPES_H
+#define SETUN_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SETUN_EXPORT __attribute__((visibility("default")))
+#define SETUN_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define SETUN_EXPORT
+#define SETUN_PRINTF(f, a)
+#endif
+
+#ifdef __cplusplus
+#define SETUN_STATIC_ASSERT(c, m) static_assert(c, m)
+#else
+#define SETUN_STATIC_ASSERT(c, m) _Static_assert(c, m)
+#endif
+
+/* Not an enum, so that its size is fixed.  0 done, negative failed, positive declined. */
+typedef int32_t setun_status;
+
+#define SETUN_OK           0
+#define SETUN_DECLINED     1  /* "not me, ask someone else"; nothing was changed */
+#define SETUN_FAILED      (-1) /* none of the below */
+#define SETUN_NO_MEMORY   (-2)
+#define SETUN_BAD_ARG     (-3) /* the caller's mistake */
+#define SETUN_BAD_FILE    (-4) /* a file is malformed, truncated or lies */
+#define SETUN_BAD_SHAPE   (-5) /* dimensions or types do not fit together */
+#define SETUN_UNKNOWN     (-6) /* a name, version or value that this Setun does not know */
+#define SETUN_FULL        (-7) /* no room left (context, limit); nothing was changed */
+#define SETUN_BAD_SCRIPT  (-8) /* a Lua script failed or broke a limit */
+#define SETUN_IO          (-9) /* the operating system refused */
+#define SETUN_CANCELLED   (-10)
+
+/* Filled by the callee when it fails; owned by the caller; needs no free; may be NULL everywhere.
+ * text is one sentence without a final newline, UTF-8, NUL-terminated, truncated if too long. */
+typedef struct setun_error {
+    int32_t code;
+    char    text[508];
+} setun_error;
+SETUN_STATIC_ASSERT(sizeof(setun_error) == 512, "setun_error is part of the ABI");
+
+/* Element types.  0 is "none".  Values are part of the ABI and of cached files. */
+#define SETUN_F32  1u /* IEEE binary32 */
+#define SETUN_F16  2u /* IEEE binary16 */
+#define SETUN_BF16 3u /* upper half of a binary32 */
+#define SETUN_I8   4u
+#define SETUN_I16  5u
+#define SETUN_I32  6u
+#define SETUN_I64  7u
+#define SETUN_U8   8u
+#define SETUN_T2   9u /* ternary, 2 bits a weight, as drawn below */
+
+/* SETUN_T2: a row of K weights is ceil(K / 128) blocks of 32 bytes; a block holds 128 weights.
+ *
+ *     bit    7 6    5 4    3 2    1 0
+ *          +------+------+------+------+
+ *   byte j |j + 96|j + 64|j + 32|  j   |     j = 0..31;  code 0 1 2 = weight -1 0 +1
+ *          +------+------+------+------+     code 3 never occurs; weights past K have code 1
+ *
+ * Strided by 32 so that (block >> 2s) & 3 is 32 neighbours in natural order, and so that one byte
+ * indexes a table of the sums of its four columns.  Source: docs/numerics.md. */
+#define SETUN_T2_BLOCK 128
+#define SETUN_T2_BLOCK_BYTES 32
+
+#define SETUN_MAX_RANK 4
+
+/* A dense row-major array.  Borrowed: a view owns nothing.
+ * A dimension below 0 is symbolic: a number of rows that is known only when a program runs.
+ * Equal negative numbers are equal; only dim[0] may be symbolic. */
+typedef struct setun_view {
+    void    *data;
+    uint32_t dtype;
+    uint32_t rank;                /* 0 is a scalar */
+    int64_t  dim[SETUN_MAX_RANK]; /* outermost first; unused ones are 1 */
+} setun_view;
+SETUN_STATIC_ASSERT(sizeof(setun_view) == 16 + 8 * SETUN_MAX_RANK, "setun_view is part of the ABI");
+
+#define SETUN_DIM_TOKENS  (-1) /* tokens fed in one call */
+#define SETUN_DIM_OUTPUTS (-2) /* of these, how many rows of logits are wanted */
+#define SETUN_N_SYMBOLS 2
+
+/* Value of an operator's parameter; which member holds is said by the operator's schema. */
+typedef union setun_value {
+    int64_t     i;
+    double      f;
+    const char *s;
+} setun_value;
+
+/* Is this table long enough to hold the field, and is the field filled in? */
+#define SETUN_HAS(T, p, field) \
+    ((p)->size >= offsetof(T, field) + sizeof(((T *)0)->field) && (p)->field)
+
+/* Number of elements of a view with no symbolic dimension. */
+static inline int64_t setun_count(const setun_view *v)
+{
+    int64_t n = 1;
+    for (uint32_t i = 0; i < v->rank; i++)
+        n *= v->dim[i];
+    return n;
+}
+
+/* Bytes of one row of n elements (T2: whole blocks); 0 for an unknown type. */
+static inline int64_t setun_row_bytes(uint32_t dtype, int64_t n)
+{
+    switch (dtype) {
+    case SETUN_F32: case SETUN_I32: return 4 * n;
+    case SETUN_F16: case SETUN_BF16: case SETUN_I16: return 2 * n;
+    case SETUN_I8: case SETUN_U8: return n;
+    case SETUN_I64: return 8 * n;
+    case SETUN_T2: return (n + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK_BYTES;
+    default: return 0;
+    }
+}
+
+/* Bytes of a view with no symbolic dimension. */
+static inline int64_t setun_view_bytes(const setun_view *v)
+{
+    int64_t last = v->rank ? v->dim[v->rank - 1] : 1, rows = 1;
+    for (uint32_t i = 0; i + 1 < v->rank; i++)
+        rows *= v->dim[i];
+    return rows * setun_row_bytes(v->dtype, last);
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif
