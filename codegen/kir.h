@@ -1,8 +1,9 @@
-/* codegen/kir.h -- a kernel: flat instructions, structured loops, printable, checkable, runnable.
+/* codegen/kir.h -- a kernel: flat instructions, structured loops, printable, checkable,
+ * runnable.
  *
- * Built through the table of setun/op.h (st_kir_new gives the setun_kernel that lower() fills), read
- * by the printer, the verifier, the interpreter and llvm.c.  Knows nothing of graphs.  The words'
- * meaning is kir.def; instruction 0 is unused, so that value 0 can mean "none". */
+ * Built through the table of setun/op.h (st_kir_new gives the setun_kernel that lower() fills),
+ * read by the printer, the verifier, the interpreter and llvm.c.  Knows nothing of graphs.  The
+ * words' meaning is kir.def; instruction 0 is unused, so that value 0 can mean "none". */
 #ifndef ST_KIR_H
 #define ST_KIR_H
 
@@ -57,40 +58,44 @@ typedef struct st_kir {
 #define ST_MAX_STEPS ((int64_t)1 << 31)     /* instructions executed by one st_kir_eval */
 
 /* An empty kernel for these argument shapes; pass &k->head to lower(). */
-setun_status st_kir_new(st_kir **k, const char *name, const setun_args *shape, const st_target *target,
-                        st_arena *arena, setun_error *err);
+setun_status st_kir_new(st_kir **k, const char *name, const setun_args *shape,
+                        const st_target *target, st_arena *arena, setun_error *err);
 /* lower(), then the sticky error, then the verifier.  SETUN_DECLINED passes through. */
-setun_status st_kir_lower(st_kir **k, const setun_args *shape, const st_target *target, st_arena *arena,
-                          setun_error *err);
-/* Types, structure, visibility, operand kinds; sets inst[].match and prepares for the interpreter. */
+setun_status st_kir_lower(st_kir **k, const setun_args *shape, const st_target *target,
+                          st_arena *arena, setun_error *err);
+/* Types, structure, visibility, operand kinds; sets inst[].match and prepares for the
+ * interpreter. */
 setun_status st_kir_verify(st_kir *k, setun_error *err);
 
-/* The parts of the above that the builder and the parser share.  Check instruction i alone: operand
- * kinds, types, immediates; append one after that check (*v is its value); translate for kir_eval.c. */
+/* The parts of the above that the builder and the parser share.  Check instruction i alone:
+ * operand kinds, types, immediates; append one after that check (*v is its value); translate for
+ * kir_eval.c. */
 setun_status st_kir_check(const st_kir *k, uint32_t i, setun_error *err);
 setun_status st_kir_append(st_kir *k, const st_inst *in, k_val *v, setun_error *err);
 setun_status st_kir_prepare(st_kir *k, setun_error *err);
 /* The place of n mask entries in the side array (copied), or of run-time size (arg, dim). */
-setun_status st_kir_add_mask(st_kir *k, const int32_t *mask, uint32_t n, int64_t *at, setun_error *err);
+setun_status st_kir_add_mask(st_kir *k, const int32_t *mask, uint32_t n, int64_t *at,
+                             setun_error *err);
 setun_status st_kir_add_slot(st_kir *k, int32_t arg, int32_t dim, int64_t *at, setun_error *err);
 
 /* Text form, both ways; printing what was parsed gives the same bytes. */
 void         st_kir_print(const st_kir *k, st_str *out);
-setun_status st_kir_parse(const char *text, const char *name, const st_target *target, st_arena *arena,
-                          st_kir **out, setun_error *err);
+setun_status st_kir_parse(const char *text, const char *name, const st_target *target,
+                          st_arena *arena, st_kir **out, setun_error *err);
 
 /* Hash of the printed form: the identity of a kernel in caches.  0: no memory for the text. */
 uint64_t     st_kir_hash(const st_kir *k);
 
 /* The interpreter, with the launch ABI: launch->self is a verified kernel.  An access outside an
- * argument is not checked here, as in compiled code; st_kir_eval checks.  What the launch ABI cannot
- * report (no memory for the frame, division by zero) ends the process rather than give wrong numbers. */
+ * argument is not checked here, as in compiled code; st_kir_eval checks.  What the launch ABI
+ * cannot report (no memory for the frame, division by zero) ends the process rather than give
+ * wrong numbers. */
 setun_kernel_fn st_kir_run;
 /* Run units [begin, end) with every memory access checked against bytes[] of each argument; a fault
  * (out of range, not aligned to its element, division by zero, too many steps) is a sentence.  With
  * t->scratch NULL it has scratch of its own; that and locals start filled with 0xa5.  [any] */
-setun_status st_kir_eval(const st_kir *k, const setun_launch *l, const int64_t *bytes, const setun_tile *t,
-                         setun_error *err);
+setun_status st_kir_eval(const st_kir *k, const setun_launch *l, const int64_t *bytes,
+                         const setun_tile *t, setun_error *err);
 
 /* Number of units of a grid for concrete argument views (inputs then outputs); -1 if a dimension is
  * symbolic or the product overflows. */

@@ -1,9 +1,10 @@
-/* codegen/kir_lanes.h -- the interpreter's two halves: what kir_eval.c runs and kir_lanes.c computes.
+/* codegen/kir_lanes.h -- the interpreter's two halves: what kir_eval.c runs and kir_lanes.c
+ * computes.
  *
- * A step is one instruction with everything resolved: where its operands lie in the frame, how many
- * lanes, which function computes it.  A slot of the frame starts at a multiple of 16 bytes and has
- * a power of two of them, at least 16, so functions may compute whole groups of 16 bytes: the lanes past
- * the last are garbage that nobody reads. */
+ * A step is one instruction with everything resolved: where its operands lie in the frame, how
+ * many lanes, which function computes it.  A slot of the frame starts at a multiple of 16 bytes
+ * and has a power of two of them, at least 16, so functions may compute whole groups of 16
+ * bytes: the lanes past the last are garbage that nobody reads. */
 #ifndef ST_KIR_LANES_H
 #define ST_KIR_LANES_H
 
@@ -14,11 +15,11 @@ typedef void st_lanes_fn(uint8_t *frame, const st_step *s);
 
 struct st_step {
     st_lanes_fn *fn;      /* NULL: kir_eval.c itself does it, by op */
-    uint32_t     op, n;   /* lanes of the result; of operand a for rsum, rmax; of operand c for store */
+    uint32_t op, n; /* lanes of the result; of operand a for rsum, rmax; of operand c for store */
     uint32_t     d, a, b, c; /* offsets in the frame */
     uint32_t     bytes;   /* of one element, in memory or of the result */
     uint32_t     na;      /* lanes of operand a */
-    uint32_t     target;  /* for, if, else: where to go on; stop of a for: the for; local: its bytes */
+    uint32_t target; /* for, if, else: where to go on; stop of a for: the for; local: its bytes */
     int64_t      imm;
     const int32_t *mask;
 };
