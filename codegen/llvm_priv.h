@@ -20,14 +20,14 @@ int          st_llvm_has(const st_target *t, const char *name);
 
 /* ---------------------------------------------------------------- llvm.c */
 
-setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, uint32_t what, char **bytes,
-                          int64_t *n, setun_error *err);
-/* Refuse an object that needs a symbol from elsewhere: kernels call nothing, and a helper function
- * of the C library need not round as kir.def says. */
-setun_status st_llvm_closed(const void *object, int64_t n, const char *symbol, setun_error *err);
+setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, uint32_t what,
+                          char **bytes, int64_t *n, setun_error *err);
 
 /* ---------------------------------------------------------------- jit.c */
 
+/* Refuse an object that needs a symbol from elsewhere: kernels call nothing, and a helper function
+ * of the C library need not round as kir.def says. */
+setun_status st_llvm_closed(const void *object, int64_t n, const char *symbol, setun_error *err);
 setun_status st_llvm_jit_new(st_jit **j, const st_target *t, setun_error *err);
 void         st_llvm_jit_free(st_jit *j);
 setun_status st_llvm_jit_load(st_jit *j, const void *object, int64_t n, const char *symbol,
@@ -43,7 +43,7 @@ typedef struct st_gen {
     LLVMContextRef   ctx;
     LLVMModuleRef    mod;
     LLVMBuilderRef   b;       /* where the kernel has got to */
-    LLVMBuilderRef   entry;   /* the first block: stack slots, and the launch's contents read once */
+    LLVMBuilderRef entry; /* the first block: stack slots, and the launch's contents read once */
     LLVMTypeRef      elem[8]; /* by K_I1 ... K_F32 */
     val             *v;       /* by instruction; of a variable its stack slot */
     struct st_frame *frame;   /* open for and if blocks */
@@ -51,7 +51,8 @@ typedef struct st_gen {
     val              fn, arg[ST_MAX_ARGS], dim[ST_MAX_SLOTS], begin, end, scratch;
     val              scope_args, scope_scratch; /* alias scopes, see scopes() in llvm.c */
     unsigned         kind_scope, kind_noalias;
-    int              avx, avx512, sse41;
+    int              avx, avx512, arm;
+    int              roundeven; /* an instruction rounds floats to integers, ties to even */
     setun_status     status;  /* sticky, as in the builder; why is in fault */
     setun_error      fault;
 } st_gen;
@@ -67,9 +68,10 @@ val         st_gen_concat(st_gen *g, val a, val b);
 /* lane[i] < 0 is an undefined lane; b may be NULL. */
 val         st_gen_shuffle(st_gen *g, val a, val b, const int32_t *lane, uint32_t lanes);
 val         st_gen_splat(st_gen *g, val scalar, uint32_t lanes);
-/* An intrinsic by name.  Operands are reinterpreted to the types this LLVM wants: vpdpbusd's changed
- * from i32 to i8 vectors after LLVM 19. */
-val         st_gen_call(st_gen *g, const char *name, LLVMTypeRef *over, uint32_t n_over, val *arg, uint32_t n);
+/* An intrinsic by name.  Operands are reinterpreted to the types this LLVM wants: vpdpbusd's
+ * changed from i32 to i8 vectors after LLVM 19. */
+val st_gen_call(st_gen *g, const char *name, LLVMTypeRef *over, uint32_t n_over, val *arg,
+                uint32_t n);
 /* Fail for good; returns a value of that type, so that translation can run on to its end. */
 val         st_gen_fail(st_gen *g, LLVMTypeRef type, const char *fmt, ...) SETUN_PRINTF(3, 4);
 

@@ -1,0 +1,410 @@
+/* codegen/llvm_idiom.c -- the instructions whose best code differs from machine to machine.
+ *
+ * Each has a generic lowering in plain IR that is exact everywhere, and better ones for targets
+ * whose st_target row promises the instruction.  Vectors wider than a native piece are cut into
+ * pieces of the widest width and put together again; cutting at register borders costs nothing.
+ *
+ * Target intrinsics are found by name at run time, so an LLVM without one is an error sentence and
+ * not a link failure. */
+#include <llvm-c/Core.h>
+
+#include "base/error.h"
+#include "codegen/llvm_priv.h"
+
+#define MAX_PIECES 16 /* 256 lanes of one byte in registers of 16 */
+
+static val bits_as(st_gen *g, val v, uint32_t elem, uint32_t lanes)
+{
+    return LLVMBuildBitCast(g->b, v, st_gen_type(g, elem, lanes), "");
+}
+static val and_(st_gen *g, val a, val b) { return LLVMBuildAnd(g->b, a, b, ""); }
+static val or_(st_gen *g, val a, val b) { return LLVMBuildOr(g->b, a, b, ""); }
+static val add(st_gen *g, val a, val b) { return LLVMBuildAdd(g->b, a, b, ""); }
+static val sub(st_gen *g, val a, val b) { return LLVMBuildSub(g->b, a, b, ""); }
+static val pick(st_gen *g, val c, val a, val b) { return LLVMBuildSelect(g->b, c, a, b, ""); }
+
+/* Shifts by a constant. */
+static val shl(st_gen *g, val a, uint32_t elem, int64_t n)
+{
+    return LLVMBuildShl(g->b, a, st_gen_const(g, elem, st_gen_lanes(a), n), "");
+}
+static val lshr(st_gen *g, val a, uint32_t elem, int64_t n)
+{
+    return LLVMBuildLShr(g->b, a, st_gen_const(g, elem, st_gen_lanes(a), n), "");
+}
+static val ashr(st_gen *g, val a, uint32_t elem, int64_t n)
+{
+    return LLVMBuildAShr(g->b, a, st_gen_const(g, elem, st_gen_lanes(a), n), "");
+}
+
+static val concat_all(st_gen *g, val *part, uint32_t n)
+{
+    if (n == 1)
+        return part[0];
+    return st_gen_concat(g, concat_all(g, part, n / 2), concat_all(g, part + n / 2, n - n / 2));
+}
+
+/* One native instruction: a, b, c have bytes bytes each; a and c may be NULL. */
+typedef val piece_fn(st_gen *g, val a, val b, val c, uint32_t bytes);
+
+/* Apply fn to pieces of at most width bytes (16 at least; shorter rests are padded with undefined
+ * lanes).  b and c are bytes; a result lane, and a lane of a, stands for per of them. */
+static val pieces(st_gen *g, piece_fn *fn, uint32_t width, uint32_t per, val a, val b, val c)
+{
+    val part[MAX_PIECES];
+    uint32_t total = st_gen_lanes(b), n = 0;
+    for (uint32_t at = 0; at < total;) {
+        uint32_t w = width;
+        while (w > 16 && w > total - at)
+            w /= 2;
+        part[n++] = fn(g, a ? st_gen_slice(g, a, at / per, w / per) : NULL,
+                       st_gen_slice(g, b, at, w), c ? st_gen_slice(g, c, at, w) : NULL, w);
+        at += w;
+    }
+    return st_gen_slice(g, concat_all(g, part, n), 0, total / per);
+}
+
+static const char *by_width(uint32_t bytes, const char *w16, const char *w32, const char *w64)
+{
+    return bytes == 64 ? w64 : bytes == 32 ? w32 : w16;
+}
+
+/* ---------------------------------------------------------------- dot products */
+
+static val x86_maddubs(st_gen *g, val a, val u, val s, uint32_t bytes)
+{
+    val arg[2] = { u, s };
+    (void)a;
+    return st_gen_call(g,
+                       by_width(bytes, "llvm.x86.ssse3.pmadd.ub.sw.128",
+                                "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx512.pmaddubs.w.512"),
+                       NULL, 0, arg, 2);
+}
+
+/* i32 sums of neighbouring products of i16. */
+static val x86_maddwd(st_gen *g, val x, val y, uint32_t bytes)
+{
+    val arg[2] = { x, y };
+    return st_gen_call(g, by_width(bytes, "llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd",
+                                   "llvm.x86.avx512.pmaddw.d.512"), NULL, 0, arg, 2);
+}
+
+static val x86_dpbusd(st_gen *g, val acc, val u, val s, uint32_t bytes)
+{
+    val arg[3] = { acc, u, s };
+    return st_gen_call(g,
+                       by_width(bytes, "llvm.x86.avx512.vpdpbusd.128",
+                                "llvm.x86.avx512.vpdpbusd.256", "llvm.x86.avx512.vpdpbusd.512"),
+                       NULL, 0, arg, 3);
+}
+
+/* Even and odd bytes as i16 lanes, u's zero extended and s's sign extended. */
+static void even_odd(st_gen *g, val u, val s, val u16[2], val s16[2])
+{
+    uint32_t n = st_gen_lanes(u) / 2;
+    val x = bits_as(g, u, K_I16, n), y = bits_as(g, s, K_I16, n);
+    u16[0] = and_(g, x, st_gen_const(g, K_I16, n, 255));
+    u16[1] = lshr(g, x, K_I16, 8);
+    s16[0] = ashr(g, shl(g, y, K_I16, 8), K_I16, 8);
+    s16[1] = ashr(g, y, K_I16, 8);
+}
+
+val st_gen_dot2(st_gen *g, val u, val s)
+{
+    if (g->t->x86 && g->t->dot2)
+        return pieces(g, x86_maddubs, (uint32_t)g->t->dot2, 2, NULL, u, s);
+    /* 255 * -128 = -32640 and 255 * 127 = 32385 fit i16; only their sum may saturate. */
+    val x[2], y[2], arg[2];
+    even_odd(g, u, s, x, y);
+    arg[0] = LLVMBuildMul(g->b, x[0], y[0], "");
+    arg[1] = LLVMBuildMul(g->b, x[1], y[1], "");
+    LLVMTypeRef over = LLVMTypeOf(arg[0]);
+    return st_gen_call(g, "llvm.sadd.sat", &over, 1, arg, 2);
+}
+
+/* u <= 127: 2 * 127 * 128 = 32512 does not saturate, and pairs of such sums are exact in i32. */
+static val x86_dot4_small(st_gen *g, val acc, val u, val s, uint32_t bytes)
+{
+    val pair = x86_maddubs(g, NULL, u, s, bytes);
+    return add(g, acc, x86_maddwd(g, pair, st_gen_const(g, K_I16, bytes / 2, 1), bytes));
+}
+
+/* Any u: products of even bytes and of odd bytes, summed in pairs in i32. */
+static val x86_dot4_any(st_gen *g, val acc, val u, val s, uint32_t bytes)
+{
+    val x[2], y[2];
+    even_odd(g, u, s, x, y);
+    acc = add(g, acc, x86_maddwd(g, x[0], y[0], bytes));
+    return add(g, acc, x86_maddwd(g, x[1], y[1], bytes));
+}
+
+static val arm_dot(st_gen *g, const char *name, val acc, val u, val s)
+{
+    val arg[3] = { acc, u, s };
+    LLVMTypeRef over[2] = { LLVMTypeOf(acc), LLVMTypeOf(u) };
+    return st_gen_call(g, name, over, 2, arg, 3);
+}
+static val arm_usdot(st_gen *g, val acc, val u, val s, uint32_t bytes)
+{
+    (void)bytes;
+    return arm_dot(g, "llvm.aarch64.neon.usdot", acc, u, s);
+}
+/* u <= 127 is the same number signed. */
+static val arm_sdot(st_gen *g, val acc, val u, val s, uint32_t bytes)
+{
+    (void)bytes;
+    return arm_dot(g, "llvm.aarch64.neon.sdot", acc, u, s);
+}
+/* Any u: u = (u & 127) + 128 * (u >> 7), two signed dot products; the shift is exact mod 2^32. */
+static val arm_sdot_any(st_gen *g, val acc, val u, val s, uint32_t bytes)
+{
+    val high = arm_sdot(g, st_gen_const(g, K_I32, 4, 0), lshr(g, u, K_I8, 7), s, bytes);
+    acc = arm_sdot(g, acc, and_(g, u, st_gen_const(g, K_I8, 16, 127)), s, bytes);
+    return add(g, acc, shl(g, high, K_I32, 7));
+}
+
+val st_gen_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max)
+{
+    const st_target *t = g->t;
+    if (t->x86) {
+        if (t->dot4)
+            return pieces(g, x86_dpbusd, (uint32_t)t->dot4, 4, acc, u, s);
+        if (t->dot2 && u_max <= 127)
+            return pieces(g, x86_dot4_small, (uint32_t)t->dot2, 4, acc, u, s);
+        return pieces(g, x86_dot4_any, (uint32_t)t->vector_bytes, 4, acc, u, s);
+    }
+    if (t->dot4) /* only aarch64 has one besides x86 */
+        return pieces(g,
+                      u_max <= 127             ? arm_sdot
+                      : st_llvm_has(t, "i8mm") ? arm_usdot
+                                               : arm_sdot_any,
+                      (uint32_t)t->dot4, 4, acc, u, s);
+    uint32_t n = st_gen_lanes(acc);
+    val x = bits_as(g, u, K_I32, n), y = bits_as(g, s, K_I32, n);
+    for (int64_t j = 0; j < 4; j++) {
+        val ub = and_(g, lshr(g, x, K_I32, 8 * j), st_gen_const(g, K_I32, n, 255));
+        val sb = ashr(g, shl(g, y, K_I32, 24 - 8 * j), K_I32, 24);
+        acc = add(g, acc, LLVMBuildMul(g->b, ub, sb, ""));
+    }
+    return acc;
+}
+
+/* ---------------------------------------------------------------- bytes */
+
+/* The table has 16 lanes; pshufb looks up inside each 16 bytes, so it is repeated. */
+static val x86_pshufb(st_gen *g, val table, val index, val unused, uint32_t bytes)
+{
+    int32_t lane[64];
+    (void)unused;
+    for (uint32_t i = 0; i < bytes; i++)
+        lane[i] = (int32_t)(i % 16);
+    val arg[2] = { st_gen_shuffle(g, table, NULL, lane, bytes),
+                   and_(g, index, st_gen_const(g, K_I8, bytes, 15)) };
+    return st_gen_call(g, by_width(bytes, "llvm.x86.ssse3.pshuf.b.128", "llvm.x86.avx2.pshuf.b",
+                                   "llvm.x86.avx512.pshuf.b.512"), NULL, 0, arg, 2);
+}
+
+static val arm_tbl(st_gen *g, val table, val index, val unused, uint32_t bytes)
+{
+    val arg[2] = { table, and_(g, index, st_gen_const(g, K_I8, bytes, 15)) };
+    LLVMTypeRef over = LLVMTypeOf(index);
+    (void)unused;
+    return st_gen_call(g, "llvm.aarch64.neon.tbl1", &over, 1, arg, 2);
+}
+
+val st_gen_lut16(st_gen *g, val table, val index)
+{
+    uint32_t n = st_gen_lanes(index);
+    if (g->t->lut16) {
+        /* pieces() cuts its first operand as well; the table is handed on whole instead. */
+        val part[MAX_PIECES];
+        uint32_t m = 0;
+        for (uint32_t at = 0; at < n;) {
+            uint32_t w = (uint32_t)g->t->lut16;
+            while (w > 16 && w > n - at)
+                w /= 2;
+            val i = st_gen_slice(g, index, at, w);
+            part[m++] =
+                g->t->x86 ? x86_pshufb(g, table, i, NULL, w) : arm_tbl(g, table, i, NULL, w);
+            at += w;
+        }
+        return st_gen_slice(g, concat_all(g, part, m), 0, n);
+    }
+    /* Four levels of choice between neighbours, by the index's bits from the lowest on. */
+    val level[16];
+    for (uint32_t i = 0; i < 16; i++)
+        level[i] = st_gen_splat(g, st_gen_slice(g, table, i, 1), n);
+    for (uint32_t bit = 0, left = 8; left; bit++, left /= 2) {
+        val is0 = LLVMBuildICmp(g->b, LLVMIntEQ, and_(g, index, st_gen_const(g, K_I8, n, 1 << bit)),
+                                st_gen_const(g, K_I8, n, 0), "");
+        for (uint32_t i = 0; i < left; i++)
+            level[i] = pick(g, is0, level[2 * i], level[2 * i + 1]);
+    }
+    return level[0];
+}
+
+static val x86_psign(st_gen *g, val unused, val a, val b, uint32_t bytes)
+{
+    val arg[2] = { a, b };
+    (void)unused;
+    return st_gen_call(g,
+                       by_width(bytes, "llvm.x86.ssse3.psign.b.128", "llvm.x86.avx2.psign.b", ""),
+                       NULL, 0, arg, 2);
+}
+
+val st_gen_sign(st_gen *g, val a, val b)
+{
+    uint32_t n = st_gen_lanes(a);
+    /* Where registers have 64 bytes, two masked operations beat cutting and joining. */
+    if (g->t->x86 && g->t->sign && (g->t->vector_bytes <= g->t->sign || n <= (uint32_t)g->t->sign))
+        return pieces(g, x86_psign, (uint32_t)g->t->sign, 1, NULL, a, b);
+    val zero = st_gen_const(g, K_I8, n, 0);
+    val r = pick(g, LLVMBuildICmp(g->b, LLVMIntEQ, b, zero, ""), zero, a);
+    return pick(g, LLVMBuildICmp(g->b, LLVMIntSLT, b, zero, ""), sub(g, zero, a), r);
+}
+
+/* ---------------------------------------------------------------- opaque */
+
+/* An empty piece of assembly that claims to produce its output in the register of its input.  It is
+ * declared free of side effects, so it moves and goes away like any pure instruction. */
+static val asm_copy(st_gen *g, val a, const char *constraint)
+{
+    LLVMTypeRef type = LLVMTypeOf(a), fn = LLVMFunctionType(type, &type, 1, 0);
+    val text = LLVMGetInlineAsm(fn, "", 0, constraint, 4, 0, 0, LLVMInlineAsmDialectATT, 0);
+    val call = LLVMBuildCall2(g->b, fn, text, &a, 1, "");
+    /* memory(none) and nounwind; the encoding of memory effects "none" is 0. */
+    unsigned kind = LLVMGetEnumAttributeKindForName("memory", 6);
+    LLVMAddCallSiteAttribute(call, (LLVMAttributeIndex)LLVMAttributeFunctionIndex,
+                             LLVMCreateEnumAttribute(g->ctx, kind, 0));
+    kind = LLVMGetEnumAttributeKindForName("nounwind", 8);
+    LLVMAddCallSiteAttribute(call, (LLVMAttributeIndex)LLVMAttributeFunctionIndex,
+                             LLVMCreateEnumAttribute(g->ctx, kind, 0));
+    return call;
+}
+
+val st_gen_opaque(st_gen *g, val a, k_type type)
+{
+    static const uint32_t bytes[8] = { 0, 1, 1, 2, 4, 8, 4, 0 };
+    uint32_t elem = K_ELEM(type), n = K_LANES(type), arm = (uint32_t)g->arm;
+    LLVMTypeRef given = LLVMTypeOf(a);
+    if (!g->t->x86 && !arm) {
+        /* No register class is known here: through memory, where volatile keeps it opaque. */
+        val slot = LLVMBuildAlloca(g->entry, given, "");
+        LLVMSetVolatile(LLVMBuildStore(g->b, a, slot), 1);
+        val r = LLVMBuildLoad2(g->b, given, slot, "");
+        LLVMSetVolatile(r, 1);
+        return r;
+    }
+    if (n == 1 && elem != K_F32) { /* narrow integers live in 32-bit registers */
+        val x = bytes[elem] < 4 ? LLVMBuildZExt(g->b, a, g->elem[K_I32], "") : a;
+        x = asm_copy(g, x, "=r,0");
+        return bytes[elem] < 4 ? LLVMBuildTrunc(g->b, x, given, "") : x;
+    }
+    const char *in_vector = arm ? "=w,0" : g->avx512 ? "=v,0" : "=x,0";
+    if (n == 1)
+        return asm_copy(g, a, in_vector);
+    val part[K_MAX_LANES / 2]; /* i64 in registers of 16 bytes */
+    uint32_t m = 0, widest = g->avx512 ? 64 : g->avx ? 32 : 16;
+    for (uint32_t at = 0; at < n;) {
+        uint32_t w = widest / bytes[elem];
+        while (w * bytes[elem] > 16 && w > n - at)
+            w /= 2;
+        part[m++] = asm_copy(g, st_gen_slice(g, a, at, w), in_vector);
+        at += w;
+    }
+    return st_gen_slice(g, concat_all(g, part, m), 0, n);
+}
+
+/* ---------------------------------------------------------------- floats */
+
+val st_gen_max(st_gen *g, val a, val b, uint32_t elem)
+{
+    val above = elem == K_F32 ? LLVMBuildFCmp(g->b, LLVMRealOGT, a, b, "")
+                              : LLVMBuildICmp(g->b, LLVMIntSGT, a, b, "");
+    return pick(g, above, a, b);
+}
+
+/* The order of additions is part of the meaning; for integers it is not, but it is as good. */
+val st_gen_reduce(st_gen *g, val a, uint32_t elem, int sum)
+{
+    for (uint32_t half = st_gen_lanes(a) / 2; half; half /= 2) {
+        val low = st_gen_slice(g, a, 0, half), high = st_gen_slice(g, a, half, half);
+        a = !sum            ? st_gen_max(g, low, high, elem)
+            : elem == K_F32 ? LLVMBuildFAdd(g->b, low, high, "")
+                            : add(g, low, high);
+    }
+    return a;
+}
+
+static val f32(st_gen *g, uint32_t n, uint32_t bits) { return st_gen_const(g, K_F32, n, bits); }
+static val i32(st_gen *g, uint32_t n, uint32_t bits) { return st_gen_const(g, K_I32, n, bits); }
+static val is_nan(st_gen *g, val a) { return LLVMBuildFCmp(g->b, LLVMRealUNO, a, a, ""); }
+
+val st_gen_rint(st_gen *g, val a)
+{
+    LLVMTypeRef over = LLVMTypeOf(a);
+    uint32_t n = st_gen_lanes(a);
+    if (g->roundeven)
+        return st_gen_call(g, "llvm.roundeven", &over, 1, &a, 1);
+    /* Below 2^23 adding 2^23 rounds to an integer, ties to even; above, every float is one.  The
+     * sign is put back for -0 and for what rounds to it.  NaN fails the comparison and is kept. */
+    val two23 = f32(g, n, 0x4b000000u), bits = bits_as(g, a, K_I32, n);
+    val size = LLVMBuildBitCast(g->b, and_(g, bits, i32(g, n, 0x7fffffffu)), over, "");
+    val r = LLVMBuildFSub(g->b, LLVMBuildFAdd(g->b, size, two23, ""), two23, "");
+    r = or_(g, bits_as(g, r, K_I32, n), and_(g, bits, i32(g, n, 0x80000000u)));
+    return pick(g, LLVMBuildFCmp(g->b, LLVMRealOLT, size, two23, ""),
+                LLVMBuildBitCast(g->b, r, over, ""), a);
+}
+
+/* Both conversions follow setun/numerics.h step by step where there is no instruction. */
+val st_gen_h2f(st_gen *g, val a)
+{
+    uint32_t n = st_gen_lanes(a);
+    LLVMTypeRef type = st_gen_type(g, K_F32, n), half = LLVMHalfTypeInContext(g->ctx);
+    if (g->t->f16) {
+        half = n == 1 ? half : LLVMVectorType(half, n);
+        val r = LLVMBuildFPExt(g->b, LLVMBuildBitCast(g->b, a, half, ""), type, "");
+        val bits = bits_as(g, r, K_I32, n);
+        val nan = or_(g, and_(g, bits, i32(g, n, 0x80000000u)), i32(g, n, 0x7fc00000u));
+        return pick(g, is_nan(g, r), LLVMBuildBitCast(g->b, nan, type, ""), r);
+    }
+    val u = LLVMBuildZExt(g->b, a, st_gen_type(g, K_I32, n), "");
+    val sign = shl(g, and_(g, u, i32(g, n, 0x8000u)), K_I32, 16);
+    val e = and_(g, lshr(g, u, K_I32, 10), i32(g, n, 31)), m = and_(g, u, i32(g, n, 0x3ffu));
+    val is0 = LLVMBuildICmp(g->b, LLVMIntEQ, e, i32(g, n, 0), "");
+    val is31 = LLVMBuildICmp(g->b, LLVMIntEQ, e, i32(g, n, 31), "");
+    val m0 = LLVMBuildICmp(g->b, LLVMIntEQ, m, i32(g, n, 0), "");
+    val tiny = LLVMBuildFMul(g->b, LLVMBuildSIToFP(g->b, m, type, ""), f32(g, n, 0x33800000u),
+                             ""); /* 2^-24 */
+    val r = add(g, shl(g, and_(g, u, i32(g, n, 0x7fffu)), K_I32, 13), i32(g, n, 112u << 23));
+    r = pick(g, is0, bits_as(g, tiny, K_I32, n), r);
+    r = pick(g, is31, pick(g, m0, i32(g, n, 0x7f800000u), i32(g, n, 0x7fc00000u)), r);
+    return LLVMBuildBitCast(g->b, or_(g, r, sign), type, "");
+}
+
+val st_gen_f2h(st_gen *g, val a)
+{
+    uint32_t n = st_gen_lanes(a);
+    LLVMTypeRef type = st_gen_type(g, K_I16, n), half = LLVMHalfTypeInContext(g->ctx);
+    if (g->t->f16) {
+        half = n == 1 ? half : LLVMVectorType(half, n);
+        val r = LLVMBuildBitCast(g->b, LLVMBuildFPTrunc(g->b, a, half, ""), type, "");
+        val sign = and_(g, r, st_gen_const(g, K_I16, n, 0x8000));
+        return pick(g, is_nan(g, a), or_(g, sign, st_gen_const(g, K_I16, n, 0x7e00)), r);
+    }
+    val u = bits_as(g, a, K_I32, n), size = and_(g, u, i32(g, n, 0x7fffffffu));
+    val sign = and_(g, lshr(g, u, K_I32, 16), i32(g, n, 0x8000u));
+    /* normal: rebias and round to even in integers; 1/2 is 0x3f000000 */
+    val odd = and_(g, lshr(g, size, K_I32, 13), i32(g, n, 1));
+    val r = add(g, add(g, size, i32(g, n, 0xfffu - 0x38000000u)), odd);
+    r = lshr(g, r, K_I32, 13);
+    val tiny = LLVMBuildFAdd(g->b, LLVMBuildBitCast(g->b, size, LLVMTypeOf(a), ""),
+                             f32(g, n, 0x3f000000u), "");
+    tiny = sub(g, bits_as(g, tiny, K_I32, n), i32(g, n, 0x3f000000u));
+    r = pick(g, LLVMBuildICmp(g->b, LLVMIntULT, size, i32(g, n, 0x38800000u), ""), tiny, r);
+    r = pick(g, LLVMBuildICmp(g->b, LLVMIntUGE, size, i32(g, n, 0x477ff000u), ""),
+             i32(g, n, 0x7c00u), r);
+    r = pick(g, LLVMBuildICmp(g->b, LLVMIntUGT, size, i32(g, n, 0x7f800000u), ""),
+             i32(g, n, 0x7e00u), r);
+    return LLVMBuildTrunc(g->b, or_(g, r, sign), type, "");
+}
