@@ -247,23 +247,22 @@ static void transpose(setun_kernel *k, k_val *v, int n)
     }
 }
 
-/* Per token of the tile: ws / scale, 0 past the end. */
-static void token_scales(setun_kernel *k, k_val t0, k_val n, k_val out)
+/* Per token of the tile, to out[at ...]: ws / scale, 0 past the end. */
+static void token_scales(setun_kernel *k, k_val t0, k_val n, k_val out, k_val at)
 {
     k_val zero = k_i64(k, 0);
-    k_store(k, out, zero, k_f32v(k, 0.0f, TOKENS));
+    k_store(k, out, at, k_f32v(k, 0.0f, TOKENS));
     k_val ws = k_load(k, k_arg(k, WS, K_F32), zero, 1), scale = k_arg(k, SCALE, K_F32);
     k_val t = k_for(k, zero, k_min(k, k_i64(k, TOKENS), k_sub(k, n, t0)), 1);
-    k_store(k, out, t, k_div(k, ws, k_load(k, scale, k_add(k, t0, t), 1)));
+    k_store(k, out, k_add(k, at, t), k_div(k, ws, k_load(k, scale, k_add(k, t0, t), 1)));
     k_stop(k);
 }
 
-/* y[t0 + t][r] = (float)acc[r - r0][t] * m[t] for the tile's valid tokens and rows [r0, r1). */
-static void store_tile(setun_kernel *k, k_val acc, k_val m, k_val r0, k_val r1, k_val rows, k_val t0, k_val n)
+/* y[t0 + t][r] = (float)acc[r - r0][t] * mult[t] for the tile's valid tokens and rows [r0, r1). */
+static void store_tile(setun_kernel *k, k_val acc, k_val mult, k_val r0, k_val r1, k_val rows, k_val t0, k_val n)
 {
     k_val y = k_arg(k, Y, K_F32), zero = k_i64(k, 0), quad = k_local(k, K_F32, TOKENS * 4);
     k_val valid = k_min(k, k_i64(k, TOKENS), k_sub(k, n, t0)), count = k_sub(k, r1, r0);
-    k_val mult = k_load(k, m, zero, TOKENS);
     k_val whole = k_and(k, count, k_i64(k, -4));
     k_val r = k_for(k, zero, whole, 4);
     k_val row[4];
@@ -277,6 +276,7 @@ static void store_tile(setun_kernel *k, k_val acc, k_val m, k_val r0, k_val r1, 
         for (int i = 0; i < 4; i++)
             k_store(k, quad, k_i64(k, 16 * tq + 4 * i), v[i]);
     }
+    /* Only valid tokens have a row of y, hence the way through memory. */
     k_val t = k_for(k, zero, valid, 1);
     k_store(k, y, k_add(k, k_mul(k, k_add(k, t0, t), rows), k_add(k, r0, r)), k_load(k, quad, k_muli(k, t, 4), 4));
     k_stop(k);
@@ -400,7 +400,7 @@ static void lower_lut(setun_kernel *k, const setun_args *a)
     repack(k, w, codes, n_group, cap, r0, count);
     k_val t0 = k_for(k, zero, n, TOKENS);
     transpose_tokens(k, xt, kp, t0, n);
-    token_scales(k, t0, n, m);
+    token_scales(k, t0, n, m, zero);
     k_val r = k_for(k, zero, count, 1);
     k_store(k, acc32, k_muli(k, r, TOKENS), k_int(k, K_TYPE(K_I32, TOKENS), 0));
     k_stop(k);
@@ -426,9 +426,119 @@ static void lower_lut(setun_kernel *k, const setun_args *a)
     k_stop(k);
     k_stop(k); /* g */
     k_stop(k); /* strip */
-    store_tile(k, acc32, m, r0, r1, rows, t0, n);
+    store_tile(k, acc32, k_load(k, m, zero, TOKENS), r0, r1, rows, t0, n);
     k_stop(k); /* t0 */
     k_stop(k); /* r0 */
+}
+
+/* ---------------------------------------------------------------- many tokens: dense tiles
+ *
+ * With 64-byte dot4 and 32 registers a plain multiply-add beats the tables: TILE_ROWS rows of codes
+ * are decoded to bytes once per block of tokens, and every four columns of a row, broadcast, meet the
+ * same four columns of 32 tokens.  Codes are 0, 1, 2, so the sums start at minus the sum of q. */
+
+#define TILE_ROWS 8 /* 2 registers of sums each: 16, and 3 for operands, of 32 */
+#define TILE_CACHE (1 << 20) /* bytes of activations kept close between rows */
+
+/* xp[k / 4][token][4] for one tile of tokens; tokens past n repeat the last one. */
+static void pack_tokens(setun_kernel *k, k_val xp, k_val base, int64_t kp, k_val t0, k_val n)
+{
+    k_val q = k_arg(k, Q, K_I32), last = k_addi(k, n, -1), off[4], v[4];
+    k_val t = k_for(k, k_i64(k, 0), k_i64(k, TOKENS), 4);
+    for (int i = 0; i < 4; i++)
+        off[i] = k_muli(k, k_min(k, k_addi(k, k_add(k, t0, t), i), last), kp / 4);
+    k_val c = k_for(k, k_i64(k, 0), k_i64(k, kp / 4), 4);
+    for (int i = 0; i < 4; i++)
+        v[i] = k_load(k, q, k_add(k, off[i], c), 4);
+    transpose(k, v, 4);
+    for (int i = 0; i < 4; i++)
+        k_store(k, xp, k_add(k, base, k_add(k, k_muli(k, k_addi(k, c, i), TOKENS), t)), v[i]);
+    k_stop(k);
+    k_stop(k);
+}
+
+/* Codes of rows [r0, r0 + n_row) as bytes in column order. */
+static void decode_rows(setun_kernel *k, k_val w, k_val codes, int64_t kp, k_val r0, int n_row)
+{
+    k_val three = k_int(k, K_TYPE(K_I8, 32), 3);
+    for (int r = 0; r < n_row; r++) {
+        k_val row = k_muli(k, k_addi(k, r0, r), kp / 4);
+        k_val b = k_for(k, k_i64(k, 0), k_i64(k, kp / 4), 32);
+        k_val v = k_cast(k, k_load(k, w, k_add(k, row, b), 32), K_TYPE(K_I16, 16));
+        for (int f = 0; f < 4; f++) {
+            k_val field = k_and(k, k_cast(k, f ? k_shru(k, v, 2 * f) : v, K_TYPE(K_I8, 32)), three);
+            k_store(k, codes, k_addi(k, k_shl(k, b, 2), r * kp + 32 * f), field);
+        }
+        k_stop(k);
+    }
+}
+
+/* acc[r][token] of n_row decoded rows and one tile of tokens, from start on. */
+static void dot_rows(setun_kernel *k, k_val codes, k_val xp, k_val base, k_val start, k_val acc, int64_t kp, int n_row)
+{
+    k_val sum[TILE_ROWS], words = k_i64(k, kp / 4);
+    for (int r = 0; r < n_row; r++)
+        sum[r] = k_var(k, start);
+    k_val c = k_for(k, k_i64(k, 0), words, 2);
+    for (int u = 0; u < 2; u++) {
+        k_val x = k_load(k, xp, k_add(k, base, k_muli(k, k_addi(k, c, u), TOKENS)), TOKENS);
+        x = k_cast(k, x, K_TYPE(K_I8, 4 * TOKENS));
+        for (int r = 0; r < n_row; r++) {
+            k_val w = k_splat(k, k_load(k, codes, k_addi(k, c, u + r * (kp / 4)), 1), TOKENS);
+            k_set(k, sum[r], k_dot4(k, k_get(k, sum[r]), k_cast(k, w, K_TYPE(K_I8, 4 * TOKENS)), x));
+        }
+    }
+    k_stop(k);
+    for (int r = 0; r < n_row; r++)
+        k_store(k, acc, k_i64(k, (int64_t)r * TOKENS), k_get(k, sum[r]));
+}
+
+/* -sum of q per token of a tile; 0 past the end. */
+static void token_bias(setun_kernel *k, k_val t0, k_val n, k_val out, k_val at)
+{
+    k_val sum = k_arg(k, SUM, K_I32), zero = k_i64(k, 0), none = k_int(k, K_TYPE(K_I32, 1), 0);
+    k_store(k, out, at, k_int(k, K_TYPE(K_I32, TOKENS), 0));
+    k_val t = k_for(k, zero, k_min(k, k_i64(k, TOKENS), k_sub(k, n, t0)), 1);
+    k_store(k, out, k_add(k, at, t), k_sub(k, none, k_load(k, sum, k_add(k, t0, t), 1)));
+    k_stop(k);
+}
+
+static void lower_tile(setun_kernel *k, const setun_args *a)
+{
+    int64_t kp = a->in[Q].dim[1], n_tile = TILE_CACHE / (kp * TOKENS);
+    n_tile = n_tile < 1 ? 1 : n_tile > 16 ? 16 : n_tile;
+    k_val zero = k_i64(k, 0), rows = k_dim_run(k, W, 0), n = k_dim(k, Q, 0), w = k_arg(k, W, K_I8);
+    k_grid(k, W, 0, TILE_ROWS);
+    k_val xp = k_scratch(k, K_I32, n_tile * kp * TOKENS);
+    int64_t codes_bytes = TILE_ROWS * kp, codes_at = k->b->scratch(k, codes_bytes);
+    k_val codes8 = k_emit(k, K_scratch, K_TYPE(K_I8 | K_PTR, 1), 0, 0, 0, codes_at);
+    k_val codes32 = k_emit(k, K_scratch, K_TYPE(K_I32 | K_PTR, 1), 0, 0, 0, codes_at);
+    k_val m = k_local(k, K_F32, n_tile * TOKENS), bias = k_local(k, K_I32, n_tile * TOKENS);
+    k_val acc = k_local(k, K_I32, TILE_ROWS * TOKENS);
+    k_val begin = k_muli(k, k_begin(k), TILE_ROWS);
+    k_val end = k_min(k, k_muli(k, k_end(k), TILE_ROWS), rows);
+    k_val whole = k_add(k, begin, k_and(k, k_sub(k, end, begin), k_i64(k, -TILE_ROWS)));
+
+    k_val block = k_for(k, zero, n, n_tile * TOKENS);
+    k_val block_end = k_min(k, k_addi(k, block, n_tile * TOKENS), n);
+    k_val t0 = k_for(k, block, block_end, TOKENS);
+    k_val in_block = k_sub(k, t0, block);
+    pack_tokens(k, xp, k_muli(k, in_block, kp / 4), kp, t0, n);
+    token_scales(k, t0, n, m, in_block);
+    token_bias(k, t0, n, bias, in_block);
+    k_stop(k);
+    for (int part = 0; part < 2; part++) { /* whole groups of rows, then what is left one by one */
+        int n_row = part ? 1 : TILE_ROWS;
+        k_val r0 = part ? k_for(k, whole, end, 1) : k_for(k, begin, whole, TILE_ROWS);
+        decode_rows(k, w, codes8, kp, r0, n_row);
+        t0 = k_for(k, block, block_end, TOKENS);
+        in_block = k_sub(k, t0, block);
+        dot_rows(k, codes32, xp, k_muli(k, in_block, kp / 4), k_load(k, bias, in_block, TOKENS), acc, kp, n_row);
+        store_tile(k, acc, k_load(k, m, in_block, TOKENS), r0, k_addi(k, r0, n_row), rows, t0, n);
+        k_stop(k);
+        k_stop(k);
+    }
+    k_stop(k); /* block */
 }
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
@@ -436,6 +546,8 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     (void)err;
     if (a->in[Q].dim[0] == 1)
         lower_row(k, a);
+    else if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && k_info(k, K_N_REGISTERS) >= 32)
+        lower_tile(k, a);
     else
         lower_lut(k, a);
     return SETUN_OK;

@@ -68,7 +68,8 @@ typedef struct setun_backend_v1 {
     void         (*context_free)(setun_context *c);
 
     setun_status (*buffer_new)(setun_context *c, int64_t bytes, setun_buffer **b, setun_error *err); /* zeroed */
-    /* Use host memory in place (weights); it must outlive the buffer and is never written. */
+    /* Use host memory in place; it must outlive the buffer.  Weights come so, often read-only, and are
+     * no step's output; memory shared with another backend may be one.  buffer_write refuses both. */
     setun_status (*buffer_wrap)(setun_context *c, const void *data, int64_t bytes, setun_buffer **b, setun_error *err);
     void         (*buffer_free)(setun_buffer *b);
     setun_status (*buffer_write)(setun_buffer *b, int64_t offset, const void *data, int64_t bytes, setun_error *err);

@@ -191,6 +191,7 @@ typedef struct setun_builder {
     int64_t (*scratch)(setun_kernel *, int64_t bytes); /* reserve; returns the byte offset */
     int64_t (*info)(setun_kernel *, uint32_t what);
     void   (*fail)(setun_kernel *, const char *why);
+    const char *(*fault)(setun_kernel *); /* the sentence of the first error, or NULL */
 } setun_builder;
 
 /* The host's kernel begins with the table. */

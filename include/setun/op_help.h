@@ -12,6 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "setun/op.h" /* does nothing when op.h is what brought us here */
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -28,7 +30,8 @@ typedef struct setun_text {
 
 static inline const char *setun_dtype_text(uint32_t dtype)
 {
-    static const char *const name[] = {"none", "f32", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "t2"};
+    static const char *const name[] = {"none", "f32", "f16", "bf16", "i8",
+                                       "i16",  "i32", "i64", "u8",   "t2"};
     return dtype < SETUN_LEN(name) ? name[dtype] : "unknown";
 }
 
@@ -42,15 +45,16 @@ static inline const char *setun_view_text(const setun_view *v, setun_text *t)
             at += snprintf(t->s + at, sizeof t->s - (size_t)at, "%s%s", comma,
                            v->dim[i] == SETUN_DIM_TOKENS ? "n" : "m");
         else
-            at += snprintf(t->s + at, sizeof t->s - (size_t)at, "%s%lld", comma, (long long)v->dim[i]);
+            at += snprintf(t->s + at, sizeof t->s - (size_t)at, "%s%lld", comma,
+                           (long long)v->dim[i]);
     }
     (void)snprintf(t->s + at, sizeof t->s - (size_t)at, "]");
     return t->s;
 }
 
-/* Input i has one of the types in the set and this rank, and no dimension but the first is empty. */
-static inline setun_status setun_want(const setun_args *a, uint32_t i, uint32_t dtypes, uint32_t rank,
-                                      setun_error *err)
+/* Input i has one of these types and this rank, and no dimension but the first is empty. */
+static inline setun_status setun_want(const setun_args *a, uint32_t i, uint32_t dtypes,
+                                      uint32_t rank, setun_error *err)
 {
     const setun_view *v = &a->in[i];
     setun_text t, w;
@@ -58,8 +62,8 @@ static inline setun_status setun_want(const setun_args *a, uint32_t i, uint32_t 
     if (v->dtype > 31 || !(dtypes & SETUN_OF(v->dtype)) || v->rank != rank) {
         for (uint32_t d = 0; d < 10; d++)
             if (dtypes & SETUN_OF(d))
-                (void)snprintf(w.s + strlen(w.s), sizeof w.s - strlen(w.s), "%s%s", w.s[0] ? " or " : "",
-                               setun_dtype_text(d));
+                (void)snprintf(w.s + strlen(w.s), sizeof w.s - strlen(w.s), "%s%s",
+                               w.s[0] ? " or " : "", setun_dtype_text(d));
         return setun_fail(err, SETUN_BAD_SHAPE, "%s is %s, wants %s of rank %u", a->op->in[i].name,
                           setun_view_text(v, &t), w.s, (unsigned)rank);
     }
@@ -71,30 +75,33 @@ static inline setun_status setun_want(const setun_args *a, uint32_t i, uint32_t 
 }
 
 /* Dimension d of input i equals dimension e of input j. */
-static inline setun_status setun_want_equal(const setun_args *a, uint32_t i, uint32_t d, uint32_t j, uint32_t e,
-                                            setun_error *err)
+static inline setun_status setun_want_equal(const setun_args *a, uint32_t i, uint32_t d, uint32_t j,
+                                            uint32_t e, setun_error *err)
 {
     setun_text t, u;
     if (a->in[i].dim[d] == a->in[j].dim[e])
         return SETUN_OK;
-    return setun_fail(err, SETUN_BAD_SHAPE, "%s is %s and %s is %s; dimension %u of one must be dimension %u of "
-                      "the other", a->op->in[i].name, setun_view_text(&a->in[i], &t), a->op->in[j].name,
+    return setun_fail(err, SETUN_BAD_SHAPE,
+                      "%s is %s and %s is %s; dimension %u of one must be dimension %u of "
+                      "the other",
+                      a->op->in[i].name, setun_view_text(&a->in[i], &t), a->op->in[j].name,
                       setun_view_text(&a->in[j], &u), (unsigned)d, (unsigned)e);
 }
 
 /* Dimension d of input i lies in [low, high]. */
-static inline setun_status setun_want_range(const setun_args *a, uint32_t i, uint32_t d, int64_t low, int64_t high,
-                                            setun_error *err)
+static inline setun_status setun_want_range(const setun_args *a, uint32_t i, uint32_t d,
+                                            int64_t low, int64_t high, setun_error *err)
 {
     setun_text t;
     if (a->in[i].dim[d] >= low && a->in[i].dim[d] <= high)
         return SETUN_OK;
-    return setun_fail(err, SETUN_BAD_SHAPE, "%s is %s; dimension %u must be from %lld to %lld", a->op->in[i].name,
-                      setun_view_text(&a->in[i], &t), (unsigned)d, (long long)low, (long long)high);
+    return setun_fail(err, SETUN_BAD_SHAPE, "%s is %s; dimension %u must be from %lld to %lld",
+                      a->op->in[i].name, setun_view_text(&a->in[i], &t), (unsigned)d,
+                      (long long)low, (long long)high);
 }
 
-static inline setun_status setun_infer_out(setun_args *a, uint32_t j, uint32_t dtype, uint32_t rank, int64_t d0,
-                                           int64_t d1, int64_t d2)
+static inline setun_status setun_infer_out(setun_args *a, uint32_t j, uint32_t dtype, uint32_t rank,
+                                           int64_t d0, int64_t d1, int64_t d2)
 {
     setun_view *v = &a->out[j];
     v->dtype = dtype;
@@ -109,7 +116,8 @@ static inline setun_status setun_infer_out(setun_args *a, uint32_t j, uint32_t d
 /* All inputs are f32 of one shape, rank 1 to 4, and so is the output. */
 static inline setun_status setun_infer_same(setun_args *a, setun_error *err)
 {
-    uint32_t rank = a->in[0].rank < 1 ? 1 : a->in[0].rank > SETUN_MAX_RANK ? SETUN_MAX_RANK : a->in[0].rank;
+    uint32_t rank = a->in[0].rank ? a->in[0].rank : 1;
+    rank = rank > SETUN_MAX_RANK ? SETUN_MAX_RANK : rank;
     for (uint32_t i = 0; i < a->n_in; i++) {
         setun_status s = setun_want(a, i, SETUN_OF(SETUN_F32), rank, err);
         for (uint32_t d = 0; s == SETUN_OK && i && d < rank; d++)
@@ -179,6 +187,12 @@ static inline int32_t setun_f2i(float f)
     return f < 2147483648.0f ? (int32_t)f : INT32_MAX;
 }
 
+/* x rounded to the nearest integer, ties to even; NaN gives 0.  Only for |x| <= 2^22 or NaN. */
+static inline int32_t setun_rint_i32(float x)
+{
+    return setun_f2i(rintf(x));
+}
+
 /* Well mixed numbers for fill(): splitmix64. */
 static inline uint64_t setun_mix(uint64_t seed, uint64_t i)
 {
@@ -197,13 +211,14 @@ static inline void setun_fill_index(const setun_view *v, int64_t limit, uint64_t
 }
 
 /* Every index of input i lies in [0, limit). */
-static inline setun_status setun_check_index(const setun_args *a, uint32_t i, int64_t limit, setun_error *err)
+static inline setun_status setun_check_index(const setun_args *a, uint32_t i, int64_t limit,
+                                             setun_error *err)
 {
     const int32_t *p = (const int32_t *)a->in[i].data;
     for (int64_t j = 0, n = setun_count(&a->in[i]); j < n; j++)
         if (p[j] < 0 || p[j] >= limit)
-            return setun_fail(err, SETUN_BAD_ARG, "%s[%lld] is %ld, outside 0 to %lld", a->op->in[i].name,
-                              (long long)j, (long)p[j], (long long)limit - 1);
+            return setun_fail(err, SETUN_BAD_ARG, "%s[%lld] is %ld, outside 0 to %lld",
+                              a->op->in[i].name, (long long)j, (long)p[j], (long long)limit - 1);
     return SETUN_OK;
 }
 
@@ -244,7 +259,7 @@ static inline k_val k_narrow(setun_kernel *k, k_val v, uint32_t dtype)
         k_val odd = k_and(k, k_shru(k, u, 16), k_int(k, t, 1));
         k_val r = k_shru(k, k_add(k, k_add(k, u, k_int(k, t, 0x7fff)), odd), 16);
         k_val quiet = k_or(k, k_and(k, k_shru(k, u, 16), k_int(k, t, 0x8000)), k_int(k, t, 0x7fc0));
-        /* Without the sign both sides are positive, so the signed comparison is the unsigned one. */
+        /* Without the sign both are positive: the signed comparison is the unsigned one. */
         k_val nan = k_emit(k, K_lt, K_TYPE(K_I1, lanes), k_int(k, t, 0x7f800000),
                            k_and(k, u, k_int(k, t, 0x7fffffff)), 0, 0);
         return k_trunc(k, k_select(k, nan, quiet, r), K_I16);
@@ -252,9 +267,21 @@ static inline k_val k_narrow(setun_kernel *k, k_val v, uint32_t dtype)
     return v;
 }
 
+/* The twin of setun_rint_i32.  x + 1.5 * 2^23 has a last bit worth 1, so the addition rounds x to
+ * an integer, ties to even, and its bits are those of 1.5 * 2^23 plus that integer. */
+static inline k_val k_rint_i32(setun_kernel *k, k_val x)
+{
+    uint32_t lanes = K_LANES(k_type_of(k, x));
+    k_type t = K_TYPE(K_I32, lanes);
+    k_val y = k_select(k, k_eq(k, x, x), x, k_f32v(k, 0.0f, lanes));
+    y = k_add(k, y, k_f32v(k, 12582912.0f, lanes));
+    return k_sub(k, k_cast(k, y, t), k_int(k, t, 0x4b400000));
+}
+
 /* n <= lanes elements from p[index], then copies of pad (raw bits) up to lanes (a power of two).
  * Reads nothing past the n elements: it is put together from loads of powers of two. */
-static inline k_val k_load_pad(setun_kernel *k, k_val p, k_val index, int64_t n, uint32_t lanes, int64_t pad)
+static inline k_val k_load_pad(setun_kernel *k, k_val p, k_val index, int64_t n, uint32_t lanes,
+                               int64_t pad)
 {
     uint32_t half = lanes / 2;
     if (n <= 0)
@@ -347,7 +374,8 @@ static inline k_val k_expf(setun_kernel *k, k_val x)
 /* One result from one element (or a vector of them) of each input. */
 typedef k_val k_map_fn(setun_kernel *k, const setun_args *a, const k_val *x);
 
-#define K_MAP_SPAN 1024 /* elements a unit aims at: enough work for a worker, small enough to share a row */
+/* Elements a unit aims at: enough work for a worker, few enough that workers share a row. */
+#define K_MAP_SPAN 1024
 
 /* A kernel for inputs and an output of f32 and one shape.  A unit is a piece of a row, so that many
  * workers share even a single row. */
@@ -381,7 +409,7 @@ static inline setun_status k_lower_map(setun_kernel *k, const setun_args *a, k_m
     }
     k_val count = k_sub(k, last, first);
     k_val middle = k_add(k, first, k_and(k, count, k_i64(k, -32)));
-    for (uint32_t lanes = 32; lanes; lanes = lanes == 32 ? 1 : 0) { /* then one by one what is left */
+    for (uint32_t lanes = 32; lanes; lanes = lanes == 32 ? 1 : 0) { /* 1: what 32 leave over */
         k_val i = lanes == 32 ? k_for(k, first, middle, 32) : k_for(k, middle, last, 1);
         for (uint32_t j = 0; j < a->n_in; j++)
             x[j] = k_load(k, p[j], i, lanes);

@@ -212,8 +212,6 @@ static setun_status infer_matmul(setun_args *a, setun_error *err)
         return setun_fail(err, SETUN_BAD_SHAPE, "x has %lld columns, weight wants %lld", (long long)a->in[0].dim[1],
                           (long long)a->in[3].dim[1]);
     (void)like(&a->out[0], &a->in[0], SETUN_F32, 2, a->in[3].dim[0]);
-    if (a->n_in == 6 && !st_view_same(&a->out[0], &a->in[5]))
-        return setun_fail(err, SETUN_BAD_SHAPE, "the residual differs");
     return SETUN_OK;
 }
 
@@ -222,20 +220,18 @@ static setun_status eval_matmul(const setun_args *a, setun_error *err)
     int64_t n = a->in[0].dim[0], padded = a->in[0].dim[1], rows = a->in[3].dim[0];
     const int8_t *q = a->in[0].data;
     const uint8_t *w = a->in[3].data;
-    const float *scale = a->in[1].data, *ws = a->in[4].data, *residual = a->n_in == 6 ? a->in[5].data : NULL;
+    const float *scale = a->in[1].data, *ws = a->in[4].data;
     float *y = a->out[0].data;
     (void)err;
     for (int64_t t = 0; t < n; t++)
         for (int64_t r = 0; r < rows; r++) {
             int32_t s = 0;
-            float v;
             for (int64_t k = 0; k < padded; k++) {
                 int64_t in_block = k % 128;
                 uint32_t byte = w[r * padded / 4 + k / 128 * 32 + in_block % 32];
                 s += ((int32_t)(byte >> 2 * (in_block / 32) & 3) - 1) * q[t * padded + k];
             }
-            v = (float)s * (ws[0] / scale[t]);
-            y[t * rows + r] = residual ? residual[t * rows + r] + v : v;
+            y[t * rows + r] = (float)s * (ws[0] / scale[t]);
         }
     return SETUN_OK;
 }
@@ -328,7 +324,7 @@ static const setun_port port_ab[] = {{"a", "", 0, 0}, {"b", "", 0, 0}};
 static const setun_port port_xw[] = {{"x", "", 0, 0}, {"w", "", 0, 0}};
 static const setun_port port_quant[] = {{"q", "", 0, 0}, {"scale", "", 0, 0}, {"sum", "", 0, 0}};
 static const setun_port port_matmul[] = {{"q", "", 0, 0},  {"scale", "", 0, 0}, {"sum", "", 0, 0},
-                                         {"w", "", 0, 0},  {"ws", "", 0, 0},    {"residual", "", 0, 0}};
+                                         {"w", "", 0, 0},  {"ws", "", 0, 0}};
 static const setun_port port_table[] = {{"table", "", 0, 0}};
 static const setun_port port_rope[] = {{"x", "", 0, 0}, {"table", "", 0, 0}, {"pos", "", 0, 0}};
 static const setun_port port_bump[] = {{"x", "", 0, 0}, {"cache", "", 0, 0}};
@@ -356,11 +352,8 @@ static const setun_op test_ops[] = {
     {COMMON("quantize_i8", port_x, port_quant, infer_quantize, eval_quantize), CASES("x:f32[n3,7]")},
     {COMMON("rmsnorm_i8", port_xw, port_quant, infer_rmsnorm_i8, eval_rmsnorm_i8), ATTRS(attr_eps),
      CASES("x:f32[n3,7] w:f32[7]")},
-    {.size = sizeof(setun_op), .version = 1, .name = "ternary_matmul", .doc = "test", .in = port_matmul,
-     .out = port_y, .n_in = 5, .n_out = 1, .infer = infer_matmul, .eval = eval_matmul,
+    {COMMON("ternary_matmul", port_matmul, port_y, infer_matmul, eval_matmul),
      CASES("q:i8[n3,128] scale:f32[n3] sum:i32[n3] w:t2[5,7] ws:f32[1]")},
-    {COMMON("ternary_matmul_add", port_matmul, port_y, infer_matmul, eval_matmul),
-     CASES("q:i8[n3,128] scale:f32[n3] sum:i32[n3] w:t2[5,7] ws:f32[1] residual:f32[n3,5]")},
     {.size = sizeof(setun_op), .version = 1, .name = "rope_table", .doc = "test", .out = port_table, .n_out = 1,
      .infer = infer_table, .eval = eval_table, ATTRS(attr_table), CASES("theta=10 dim=4 positions=3")},
     {COMMON("rope", port_rope, port_y, infer_rope, eval_rope), ATTRS(attr_rope),

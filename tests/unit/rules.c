@@ -78,12 +78,6 @@ static void test_both_orders(void **state)
     expect(f, f->r,
            "graph setun/1\ninput a f32[n,7]\ninput b f32[n,7]\n%r = relu2 a\n%y = mul %r b\noutput y %y\n",
            "graph setun/1\ninput a f32[n,7]\ninput b f32[n,7]\n%y = relu2_mul a b\noutput y %y\n");
-    expect(f, f->r,
-           "graph setun/1\ninput x f32[n,7]\ninput r f32[n,4]\nconst w t2[4,7]\nconst ws f32[1]\n"
-           "%q %s %u = quantize_i8 x\n%p = ternary_matmul %q %s %u w ws @\"a:1\"\n%y = add %p r @\"a:2\" in \"b\"\n"
-           "output y %y\n",
-           "graph setun/1\ninput x f32[n,7]\ninput r f32[n,4]\nconst w t2[4,7]\nconst ws f32[1]\n"
-           "%q %s %u = quantize_i8 x\n%y = ternary_matmul_add %q %s %u w ws r @\"a:2\" in \"b\"\noutput y %y\n");
     /* Two rectified factors: the first is taken. */
     expect(f, f->r,
            "graph setun/1\ninput a f32[n,7]\ninput b f32[n,7]\n%r = relu2 a\n%t = relu2 b\n%y = mul %r %t\n"
