@@ -184,25 +184,6 @@ static setun_status relu2_gate(struct st_rewrite *r, st_node_id n)
     return SETUN_DECLINED;
 }
 
-/* add(residual, ternary_matmul(...)) in either order: a + b = b + a holds for floats, bit for bit
- * (the payload of a NaN aside).  The sum is formed after the product is rounded, as before. */
-static setun_status matmul_residual(struct st_rewrite *r, st_node_id n)
-{
-    const st_value_id *of = r->g->node[n].in;
-    if (!is_op(r, n, "add", 2))
-        return SETUN_DECLINED;
-    for (uint32_t side = 0; side < 2; side++) {
-        st_node_id p = sole(r, of[side], "ternary_matmul", n);
-        st_value_id in[6];
-        if (p == ST_NO_ID || r->g->node[p].op->n_in != 5)
-            continue;
-        memcpy(in, r->g->node[p].in, 5 * sizeof *in);
-        in[5] = of[1 - side];
-        return fuse(r, p, n, "ternary_matmul_add", in, 6);
-    }
-    return SETUN_DECLINED;
-}
-
 const st_rule st_rules[] = {
     {"common", "two equal nodes -> one",
      "graph setun/1\n"
@@ -274,25 +255,6 @@ const st_rule st_rules[] = {
      "%y = relu2_mul gate up\n"
      "output y %y\n",
      relu2_gate},
-    {"ternary_matmul_add", "ternary_matmul -> add",
-     "graph setun/1\n"
-     "input x f32[n,300]\n"
-     "input residual f32[n,40]\n"
-     "const w t2[40,300]\n"
-     "const ws f32[1]\n"
-     "%q %scale %sum = quantize_i8 x\n"
-     "%p = ternary_matmul %q %scale %sum w ws\n"
-     "%y = add residual %p\n"
-     "output y %y\n",
-     "graph setun/1\n"
-     "input x f32[n,300]\n"
-     "input residual f32[n,40]\n"
-     "const w t2[40,300]\n"
-     "const ws f32[1]\n"
-     "%q %scale %sum = quantize_i8 x\n"
-     "%y = ternary_matmul_add %q %scale %sum w ws residual\n"
-     "output y %y\n",
-     matmul_residual},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -22,7 +22,7 @@ setun_status st_config_open(st_config *c, const char *dir, st_arena *arena, setu
 /* NULL when the key is absent or null. */
 const st_hparam *st_config_find(const st_config *c, const char *key);
 /* Its text; fallback when the key is absent.  Fails when it is not a string. */
-setun_status st_config_string(const st_config *c, const char *key, const char *fallback, const char **out,
-                              setun_error *err);
+setun_status st_config_string(const st_config *c, const char *key, const char *fallback,
+                              const char **out, setun_error *err);
 
 #endif

@@ -16,7 +16,8 @@ void st_convert_order(void *out, const void *in, int64_t element_bytes, int64_t 
 
 /* Four planes (docs/formats.md), bytes [quarter][cols], to 4 * quarter rows of T2.  Returns -1, or,
  * when some code is 3, the logical row of the first such byte and its column in *col. */
-int64_t st_t2_from_planes(uint8_t *t2, const uint8_t *packed, int64_t quarter, int64_t cols, int64_t *col);
+int64_t st_t2_from_planes(uint8_t *t2, const uint8_t *packed, int64_t quarter, int64_t cols,
+                          int64_t *col);
 
 /* One row of floats to T2: code 2 where x * s > 0.5, 0 where x * s < -0.5, else 1.
  * This is rint, ties to even, clamped to -1..1: 0.5 goes to 0, everything above to 1. */

@@ -9,7 +9,8 @@ typedef struct st_pack st_pack;
 
 typedef struct st_pack_slot {
     const char *name;
-    uint8_t    *data;  /* readable from st_pack_finish on; before it only without a directory or after a hit */
+    /* Readable from st_pack_finish on; before it only without a directory or after a hit. */
+    uint8_t    *data;
     int64_t     rows, cols, offset, bytes;
     uint64_t    checksum;
     int64_t     near;  /* masters near the rounding threshold, kept for the statistics */
@@ -18,16 +19,18 @@ typedef struct st_pack_slot {
 
 /* dir NULL: memory.  Otherwise dir/weights-<key>.t2 is used if it is whole and of this identity, or
  * written anew.  capacity: bytes that all matrices together can need, each rounded up to 64. */
-setun_status st_pack_open(st_pack **p, const char *dir, uint64_t key, const char *identity, int64_t capacity,
-                          const st_log *log, setun_error *err);
+setun_status st_pack_open(st_pack **p, const char *dir, uint64_t key, const char *identity,
+                          int64_t capacity, const st_log *log, setun_error *err);
 void         st_pack_close(st_pack *p);
 
 /* A matrix that is already there, or NULL. */
 const st_pack_slot *st_pack_find(const st_pack *p, const char *name, int64_t rows, int64_t cols);
 
 /* Add a matrix in two steps: fill *buffer (rows of T2), then put it.  name is borrowed for life. */
-setun_status st_pack_room(st_pack *p, const char *name, int64_t rows, int64_t cols, uint8_t **buffer, setun_error *err);
-setun_status st_pack_put(st_pack *p, float scale, int64_t near, const st_pack_slot **slot, setun_error *err);
+setun_status st_pack_room(st_pack *p, const char *name, int64_t rows, int64_t cols,
+                          uint8_t **buffer, setun_error *err);
+setun_status st_pack_put(st_pack *p, float scale, int64_t near, const st_pack_slot **slot,
+                         setun_error *err);
 
 /* Commit the file and map it under the addresses already given out. */
 setun_status st_pack_finish(st_pack *p, setun_error *err);

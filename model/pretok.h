@@ -14,7 +14,7 @@ void         st_pretok_free(st_pretok *p);
 
 /* Calls piece for each piece in order; text is valid UTF-8.  Stops at the first failure.  [any] */
 typedef setun_status (*st_piece_fn)(void *user, const char *piece, int64_t n, setun_error *err);
-setun_status st_pretok_split(const st_pretok *p, const char *text, int64_t n, st_piece_fn piece, void *user,
-                             setun_error *err);
+setun_status st_pretok_split(const st_pretok *p, const char *text, int64_t n, st_piece_fn piece,
+                             void *user, setun_error *err);
 
 #endif

@@ -32,12 +32,13 @@ typedef struct st_safetensors {
 
 /* Opens everything under dir and validates every header completely.  Zero-initialise *s; after a
  * failure, too, call st_safetensors_close.  Names and paths live in arena. */
-setun_status st_safetensors_open(st_safetensors *s, const char *dir, st_arena *arena, setun_error *err);
+setun_status st_safetensors_open(st_safetensors *s, const char *dir, st_arena *arena,
+                                 setun_error *err);
 void         st_safetensors_close(st_safetensors *s);
 
 /* One file as bytes, for st_safetensors_open and for tests: appends its tensors.  path is for
  * messages and st_tensor.file; data must outlive s. */
-setun_status st_safetensors_parse(st_safetensors *s, const char *path, const uint8_t *data, int64_t bytes,
-                                  uint64_t *header_hash, setun_error *err);
+setun_status st_safetensors_parse(st_safetensors *s, const char *path, const uint8_t *data,
+                                  int64_t bytes, uint64_t *header_hash, setun_error *err);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/hash.h"
 
@@ -100,9 +101,55 @@ setun_status st_outputs_equal(const setun_args *want, const setun_args *got, set
     return SETUN_OK;
 }
 
-/* The smallest instance that runs the same code: sizes that the kernel reads at run time shrink. */
-#define SMALL_ROWS 37
+/* The smallest instance that runs the same code.  Sizes that the kernel reads at run time shrink; so
+ * does every size without which lower() writes the same instructions (rows of an embedding, positions
+ * of a cache): sizes that are equal shrink together, because operators tie them. */
+#define SMALL 37
 #define SMALL_TOKENS 5
+
+static int same_instructions(const st_kir *a, const st_kir *b)
+{
+    return a->n_inst == b->n_inst && a->n_mask == b->n_mask && a->n_slot == b->n_slot &&
+           memcmp(a->inst + 1, b->inst + 1, (a->n_inst - 1) * sizeof *a->inst) == 0 &&
+           (a->n_mask == 0 || memcmp(a->mask, b->mask, a->n_mask * sizeof *a->mask) == 0) &&
+           memcmp(a->slot, b->slot, a->n_slot * sizeof *a->slot) == 0;
+}
+
+/* Replace size `from` in all inputs; keep it if the kernel does not change. */
+static void try_smaller(st_kernels *k, setun_args *a, int64_t from, const st_kir *kir, st_arena *tmp)
+{
+    setun_view old[ST_MAX_ARGS];
+    st_kir *other;
+    memcpy(old, a->in, a->n_in * sizeof old[0]);
+    for (uint32_t i = 0; i < a->n_in; i++)
+        for (uint32_t d = 0; d < a->in[i].rank; d++)
+            if (a->in[i].dim[d] == from)
+                a->in[i].dim[d] = SMALL;
+    if (a->op->infer(a, NULL) != SETUN_OK ||
+        st_kir_lower(&other, a, &k->engine->target, tmp, NULL) != SETUN_OK || !same_instructions(kir, other)) {
+        memcpy(a->in, old, a->n_in * sizeof old[0]);
+        (void)a->op->infer(a, NULL);
+    }
+}
+
+static void shrink(st_kernels *k, setun_args *a, const st_kernel *kernel, st_arena *tmp)
+{
+    setun_view old[ST_MAX_ARGS];
+    memcpy(old, a->in, a->n_in * sizeof old[0]);
+    for (uint32_t i = 0; i < a->n_in; i++)
+        for (uint32_t d = 0; d < a->in[i].rank; d++)
+            if (a->in[i].dim[d] > SMALL)
+                try_smaller(k, a, a->in[i].dim[d], kernel->kir, tmp);
+    for (uint32_t i = 0; i < kernel->code.n_slot; i++) {
+        setun_slot at = kernel->code.slot[i];
+        if (at.arg < (int32_t)a->n_in && a->in[at.arg].dim[at.dim] > SMALL)
+            a->in[at.arg].dim[at.dim] = SMALL;
+    }
+    if (a->op->infer(a, NULL) != SETUN_OK) {
+        memcpy(a->in, old, a->n_in * sizeof old[0]); /* tied in a way not seen here: check at full size */
+        (void)a->op->infer(a, NULL);
+    }
+}
 
 static setun_status check_against_eval(st_kernels *k, const setun_args *shape, const st_kernel *kernel, setun_error *err)
 {
@@ -116,15 +163,7 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
     memcpy(out, shape->out, shape->n_out * sizeof out[0]);
     small.in = in;
     small.out = out;
-    for (uint32_t i = 0; i < kernel->code.n_slot; i++) {
-        setun_slot at = kernel->code.slot[i];
-        if (at.arg < (int32_t)shape->n_in && in[at.arg].dim[at.dim] > SMALL_ROWS)
-            in[at.arg].dim[at.dim] = SMALL_ROWS;
-    }
-    if (shape->op->infer(&small, NULL) != SETUN_OK) {
-        memcpy(in, shape->in, shape->n_in * sizeof in[0]); /* sizes are tied together: check at full size */
-        small.out = shape->out;
-    }
+    shrink(k, &small, kernel, tmp);
     int64_t size[SETUN_N_SYMBOLS] = {SMALL_TOKENS, SMALL_TOKENS - 2};
     for (uint64_t seed = 1; seed <= 2 && s == SETUN_OK; seed++) {
         st_case want, got;
@@ -141,7 +180,6 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
                          "(use --interpret to go on)", kernel->name);
         }
     }
-    (void)k;
     st_arena_free(tmp);
     return s;
 }
@@ -196,6 +234,7 @@ static setun_status make_code(st_kernels *k, const setun_args *shape, st_kernel 
     int from_cache = 0;
     st_str key = {0};
     setun_kernel_fn *fn = NULL;
+    int64_t start = st_now_ns();
     if (!symbol)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel");
     for (char *c = symbol; *c; c++)
@@ -208,9 +247,12 @@ static setun_status make_code(st_kernels *k, const setun_args *shape, st_kernel 
         k->n_compiled += !from_cache;
         k->n_cached += from_cache;
     }
+    int64_t built = st_now_ns();
     /* Only a kernel that has proved itself here is kept. */
     if (s == SETUN_OK && !from_cache)
         s = check_against_eval(k, shape, out, err);
+    st_logf(&e->log, ST_LOG_DEBUG, "%s: %s in %.1f ms, checked in %.1f ms", out->name, from_cache ? "loaded" : "compiled",
+            1e-6 * (double)(built - start), 1e-6 * (double)(st_now_ns() - built));
     if (s == SETUN_OK && !from_cache)
         s = st_cache_put(e->cache, key.text, (int64_t)key.len, object, n, err);
     free(object);
@@ -254,6 +296,8 @@ setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_ker
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel");
     one->kir = kir;
     one->hash = hash;
+    for (uint32_t i = 1; i < kir->n_inst; i++)
+        one->writes |= kir->inst[i].op == K_store;
     ST_TRY(make_code(k, shape, one, err));
     k->kernel[k->n++] = one;
     *out = one;

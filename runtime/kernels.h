@@ -15,6 +15,7 @@ typedef struct st_kernel {
     const char   *name;     /* "ternary_matmul-0123456789abcdef": also the symbol, with '_' */
     setun_code    code;
     int           compiled; /* 1: now, 0: from the cache, or interpreted */
+    int           writes;   /* 0: it stores nothing (a view of other memory); such steps need not run */
 } st_kernel;
 
 typedef struct st_kernels {

@@ -22,6 +22,8 @@ typedef struct runner {
     segment    seg[MAX_SEGMENTS];
     uint32_t   n_seg;
     int64_t   *ns;      /* per step, while profiling */
+    uint32_t  *of;      /* per step that runs: which step of the plan */
+    uint32_t   n_run_step;
     int64_t    n_run, n_row;
     setun_view logits;  /* place of the logits: offset in the temporary buffer */
     int64_t    logits_offset;
@@ -131,14 +133,19 @@ static setun_status make_runner(setun_session *s, int which, setun_error *err)
     runner *r = &s->run[which];
     setun_step *step = st_arena_array(s->arena, plan->n_step + 1, sizeof *step);
     r->ns = st_arena_array(s->arena, plan->n_step + 1, sizeof *r->ns);
-    if (!step || !r->ns)
+    r->of = st_arena_array(s->arena, plan->n_step + 1, sizeof *r->of);
+    if (!step || !r->ns || !r->of)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
-    for (uint32_t i = 0; i < plan->n_step; i++) {
-        uint32_t b = plan->step[i].backend;
-        ST_TRY(st_step_make(p, plan->step[i].node, s->arena, &step[i], err));
+    for (uint32_t planned = 0; planned < plan->n_step; planned++) {
+        uint32_t b = plan->step[planned].backend, i = r->n_run_step;
+        const st_kernel *kernel = p->kernel[plan->step[planned].node];
+        if (kernel && !kernel->writes)
+            continue; /* its result is its input's memory, as it is */
+        r->of[r->n_run_step++] = planned;
+        ST_TRY(st_step_make(p, plan->step[planned].node, s->arena, &step[i], err));
         if (!s->m->backend[b]->backend_info.wants_code)
             step[i].code = NULL;
-        const st_node *node = &p->graph->node[plan->step[i].node];
+        const st_node *node = &p->graph->node[plan->step[planned].node];
         for (uint32_t j = 0; j < step[i].n_in; j++)
             operand(s, p, b, node->in[j], (setun_operand *)&step[i].in[j]);
         for (uint32_t j = 0; j < step[i].n_out; j++)
@@ -338,8 +345,9 @@ static uint32_t collect(const setun_session *s, int which, st_arena *tmp, line *
     const runner *r = &s->run[which];
     int64_t rows = r->n_run ? r->n_row / r->n_run : 1;
     uint32_t n = 0;
-    for (uint32_t i = 0; i < p->plan->n_step; i++) {
-        st_node_id id = p->plan->step[i].node;
+    for (uint32_t i = 0; i < r->n_run_step; i++) {
+        uint32_t planned = r->of[i];
+        st_node_id id = p->plan->step[planned].node;
         setun_args a;
         if (st_node_args(p->graph, id, tmp, &a, NULL) != SETUN_OK)
             return n;
@@ -351,7 +359,7 @@ static uint32_t collect(const setun_session *s, int which, st_arena *tmp, line *
             memset(&l[n], 0, sizeof l[n]);
             l[n].op = a.op->name;
             l[n].shape = shape;
-            l[n].how = p->kernel[id] && s->m->backend[p->plan->step[i].backend]->backend_info.wants_code
+            l[n].how = p->kernel[id] && s->m->backend[p->plan->step[planned].backend]->backend_info.wants_code
                      ? st_engine_isa(s->m->engine) : "eval (slow)";
             n++;
         }

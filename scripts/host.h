@@ -31,7 +31,7 @@ typedef struct st_script_model {
 } st_script_model;
 
 typedef struct st_script_limits {
-    int64_t memory_bytes; /* 0: 256 MiB */
+    int64_t memory_bytes; /* never passed; beyond half of it the script is stopped.  0: 256 MiB */
     int64_t steps;        /* VM instructions; 0: 200 million */
 } st_script_limits;
 
@@ -45,6 +45,8 @@ void         st_script_close(st_script *s);
  * when it is not NULL, and call its build(g, hp) on a new graph. *path is the file used (arena). */
 setun_status st_script_model_build(st_script *s, const char *file, const char *arch, const st_script_model *m,
                                    st_graph **g, const char **path, setun_error *err);
+/* Operators defined by a script infer always, lower while the script is open, and eval then and on
+ * its thread only. */
 /* Run a file that defines operators with setun.op; they are in the registry afterwards. */
 setun_status st_script_ops(st_script *s, const char *file, setun_error *err);
 /* Where print(...) goes, one line per call without its newline; NULL (the default) drops it. */

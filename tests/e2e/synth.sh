@@ -10,13 +10,13 @@ done
 for f in config.json tokenizer.json model.safetensors; do cmp -s "$TMP/tiny/$f" "$TMP/again/$f" || bad "$f is not deterministic"; done
 "$SETUN" synth --like tiny --as hf -o "$TMP/other" --seed 2 -q
 cmp -s "$TMP/tiny/model.safetensors" "$TMP/other/model.safetensors" && bad "seeds make no difference"
-"$SETUN" synth --like tiny --as hf -o "$TMP/shards" --shard-mb 1 -q
-[ -f "$TMP/shards/model.safetensors.index.json" ] || bad "no shards"
-same "shards" "$("$SETUN" logits "$TMP/shards" --tokens 1,2,3 --hash)" "$("$SETUN" logits "$TMP/tiny" --tokens 1,2,3 --hash)"
 "$SETUN" synth --like tiny --master --as hf -o "$TMP/master" -q
 "$SETUN" info "$TMP/master" | grep -q "absmean" || bad "info on master weights"
 "$SETUN" logits "$TMP/master" --tokens 1,2,3 --hash >/dev/null || bad "logits of master weights"
 "$SETUN" synth --config "$MODEL/config.json" --as hf -o "$TMP/shape" -q || bad "synth --config"
+"$SETUN" synth --config "$MODEL/config.json" --as hf -o "$TMP/shards" --shard-mb 1 -q || bad "synth --shard-mb"
+[ -f "$TMP/shards/model.safetensors.index.json" ] || bad "no shards"
+same "shards" "$("$SETUN" logits "$TMP/shards" --tokens 1,2,3 --hash)" "$("$SETUN" logits "$TMP/shape" --tokens 1,2,3 --hash)"
 fails "exists" "$SETUN" synth --like tiny --as hf -o "$TMP/tiny" -q
 "$SETUN" synth --like pony --as hf -o "$TMP/pony" -q 2>"$TMP/err"; grep -q 2b4t "$TMP/err" || bad "an unknown shape lists the known ones"
 finish

@@ -67,7 +67,7 @@ static void test_rows(void **state)
             st_registry_free(without);
         }
     }
-    assert_int_equal(n_fusions, 3);
+    assert_int_equal(n_fusions, 2);
 }
 
 #define TOP "graph setun/1\ninput x f32[n,33]\ninput z f32[n,33]\nconst w f32[33]\nstate s f32[5,33]\n"

@@ -1,0 +1,409 @@
+/* model/bpe.c -- merge pairs of symbols, lowest rank first, leftmost among equals.
+ *
+ * Tokens are kept as the bytes they stand for, so that neither encoding nor decoding sees the byte
+ * to character map of the file.  Merges are a hash of (left id, right id) to (rank, merged id).
+ *
+ * A short piece is merged by scanning an array of ranks; a long one with a heap and a linked list,
+ * in O(n log n): a megabyte of letters is one piece.  Both do the same merges in the same order. */
+#include "model/bpe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/str.h"
+
+#define NO_PAIR UINT64_MAX
+#define SHORT 48
+
+/* ---------------------------------------------------------------- reading */
+
+/* Printable bytes stand for themselves; the other 68, in order, for U+0100 and up. */
+static int is_printable(int b)
+{
+    return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
+}
+
+int64_t st_bpe_unmap(const char *text, size_t n, char *out)
+{
+    static const uint8_t beyond[68] = {
+        /* bytes of U+0100 .. U+0143: 00-20, 7f-a0, ad */
+        0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d,
+        0x0e, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b,
+        0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x7f, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87,
+        0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95,
+        0x96, 0x97, 0x98, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xad,
+    };
+    const uint8_t *p = (const uint8_t *)text, *end = p + n;
+    int64_t made = 0;
+    while (p < end) {
+        int u = *p++;
+        if (u >= 0x80) {
+            if (u < 0xc2 || u > 0xc5 || p == end)
+                return -1;
+            u = (u & 31) << 6 | (*p++ & 63);
+        }
+        if (u >= 0x100 && u < 0x144)
+            u = beyond[u - 0x100];
+        else if (u > 0xff || !is_printable(u))
+            return -1;
+        out[made++] = (char)u;
+    }
+    return made;
+}
+
+setun_status st_bpe_add(st_bpe *b, int64_t id, const char *bytes, int64_t n, const char *path,
+                        setun_error *err)
+{
+    if (id < 0 || id > ST_BPE_MAX_ID)
+        return st_fail(err, SETUN_BAD_FILE, "%s: token id %lld is not from 0 to %d", path,
+                       (long long)id, ST_BPE_MAX_ID);
+    if (id >= b->n_tokens) {
+        int64_t room = 1024, have = b->n_tokens;
+        while (room <= id)
+            room *= 2;
+        int64_t old = 1024;
+        while (old < have)
+            old *= 2;
+        if (!b->token || room > old) {
+            st_token *t = realloc(b->token, (size_t)room * sizeof *t);
+            if (!t)
+                return st_fail(err, SETUN_NO_MEMORY, "no memory for %lld tokens", (long long)room);
+            b->token = t;
+        }
+        memset(b->token + have, 0, (size_t)(id + 1 - have) * sizeof *b->token);
+        b->n_tokens = id + 1;
+    }
+    st_token *t = &b->token[id];
+    if (t->bytes)
+        return st_fail(err, SETUN_BAD_FILE, "%s: two tokens have the id %lld", path, (long long)id);
+    t->bytes = bytes;
+    t->n = (int32_t)n;
+    return SETUN_OK;
+}
+
+static setun_status vocab_entry(st_bpe *b, st_jscan *j, char **pool, const char *path,
+                                setun_error *err)
+{
+    const char *s;
+    size_t n;
+    int64_t id, old;
+    if (!st_jscan_string(j, &s, &n))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not valid JSON", path);
+    char *bytes = *pool;
+    int64_t len = st_bpe_unmap(s, n, bytes);
+    int mapped = len > 0;
+    if (!mapped) { /* stands for its own text and cannot be merged: special tokens of some files */
+        memcpy(bytes, s, n);
+        len = (int64_t)n;
+    }
+    if (!st_jscan_take(j, ':') || !st_jscan_whole(j, INT32_MAX, &id))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab: the id of %.*s is not a whole number",
+                       path, n > 60 ? 60 : (int)n, bytes);
+    *pool += len;
+    ST_TRY(st_bpe_add(b, id, bytes, len, path, err));
+    if (!mapped)
+        return SETUN_OK;
+    if (st_table_get(b->by_bytes, bytes, (size_t)len, &old))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab: ids %lld and %lld are the same token",
+                       path, (long long)old, (long long)id);
+    if (st_table_put(b->by_bytes, bytes, (size_t)len, id))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
+    return SETUN_OK;
+}
+
+setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
+{
+    b->pool = malloc((size_t)(j->end - j->p) + 1);
+    b->by_bytes = st_table_new((j->end - j->p) / 16);
+    if (!b->pool || !b->by_bytes)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
+    char *pool = b->pool;
+    if (!st_jscan_take(j, '{'))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not an object", path);
+    for (char c = st_jscan_peek(j) == '}' ? '}' : ','; c == ','; c = st_jscan_peek(j)) {
+        if (b->n_tokens && !st_jscan_take(j, ','))
+            break;
+        ST_TRY(vocab_entry(b, j, &pool, path, err));
+    }
+    if (!st_jscan_take(j, '}'))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not valid JSON", path);
+    for (int i = 0; i < 256; i++) {
+        char byte = (char)i;
+        int64_t id = -1;
+        /* Valid UTF-8 never has C0, C1 or F5 to FF; every other byte must be a token. */
+        if (!st_table_get(b->by_bytes, &byte, 1, &id) && i != 0xc0 && i != 0xc1 && i < 0xf5)
+            return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab has no token for the byte 0x%02x",
+                           path, (unsigned)i);
+        b->byte_id[i] = (int32_t)id;
+    }
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- pairs */
+
+/* Ids come from files of strangers; the seed keeps them from choosing collisions. */
+static uint64_t pair_slot(const st_bpe *b, uint64_t key)
+{
+    uint64_t h = (key ^ b->seed) * 0x9e3779b97f4a7c15u;
+    h = (h ^ h >> 32) * 0xd6e8feb86659fd93u;
+    return (h ^ h >> 32) & b->mask;
+}
+
+static const st_pair_slot *find_pair(const st_bpe *b, int32_t left, int32_t right)
+{
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    for (uint64_t at = pair_slot(b, key);; at = (at + 1) & b->mask)
+        if (b->pair[at].key == key || b->pair[at].key == NO_PAIR)
+            return &b->pair[at];
+}
+
+static uint32_t rank_of(const st_bpe *b, int32_t left, int32_t right)
+{
+    const st_pair_slot *p = find_pair(b, left, right);
+    return p->key == NO_PAIR ? UINT32_MAX : p->rank;
+}
+
+static setun_status grow_pairs(st_bpe *b, const char *path, setun_error *err)
+{
+    uint64_t old = b->pair ? b->mask + 1 : 0, room = old ? 2 * old : 1024;
+    st_pair_slot *from = b->pair, *to = malloc((size_t)room * sizeof *to);
+    if (!to)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the merges of %s", path);
+    memset(to, 0xff, (size_t)room * sizeof *to);
+    b->pair = to;
+    b->mask = room - 1;
+    for (uint64_t i = 0; i < old; i++)
+        if (from[i].key != NO_PAIR) {
+            uint64_t at = pair_slot(b, from[i].key);
+            while (to[at].key != NO_PAIR)
+                at = (at + 1) & b->mask;
+            to[at] = from[i];
+        }
+    free(from);
+    return SETUN_OK;
+}
+
+/* text is "left right" with split at the space; both must be tokens, and so must their union. */
+static setun_status add_merge(st_bpe *b, const char *text, size_t n, size_t split, const char *path,
+                              setun_error *err)
+{
+    char bytes[512];
+    int64_t left = -1, right = -1, merged = -1, n_left = -1, n_right = -1;
+    if (n <= sizeof bytes) {
+        n_left = st_bpe_unmap(text, split, bytes);
+        n_right = n_left > 0 ? st_bpe_unmap(text + split + 1, n - split - 1, bytes + n_left) : -1;
+    }
+    if (n_right <= 0 || !st_table_get(b->by_bytes, bytes, (size_t)n_left, &left) ||
+        !st_table_get(b->by_bytes, bytes + n_left, (size_t)n_right, &right) ||
+        !st_table_get(b->by_bytes, bytes, (size_t)(n_left + n_right), &merged))
+        return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld, '%.*s', is not made of tokens", path,
+                       (long long)b->n_pairs, n > 80 ? 80 : (int)n, text);
+    if (!b->pair || 2 * (uint64_t)b->n_pairs >= b->mask)
+        ST_TRY(grow_pairs(b, path, err));
+    st_pair_slot *p = (st_pair_slot *)(uintptr_t)find_pair(b, (int32_t)left, (int32_t)right);
+    if (p->key != NO_PAIR)
+        return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld, '%.*s', is there twice", path,
+                       (long long)b->n_pairs, n > 80 ? 80 : (int)n, text);
+    *p = (st_pair_slot){ (uint64_t)left << 32 | (uint64_t)right, (uint32_t)b->n_pairs,
+                         (int32_t)merged };
+    b->n_pairs++;
+    return SETUN_OK;
+}
+
+/* "a b", or ["a", "b"]: both forms are in use. */
+static setun_status merge_entry(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
+{
+    char text[512];
+    const char *s;
+    size_t n, split;
+    if (st_jscan_peek(j) == '"') {
+        if (st_jscan_string(j, &s, &n)) {
+            const char *space = memchr(s, ' ', n);
+            if (space)
+                return add_merge(b, s, n, (size_t)(space - s), path, err);
+        }
+    } else if (st_jscan_take(j, '[') && st_jscan_string(j, &s, &n) && n < sizeof text) {
+        memcpy(text, s, n);
+        split = n;
+        text[n] = ' ';
+        if (st_jscan_take(j, ',') && st_jscan_string(j, &s, &n) && n < sizeof text - split - 1) {
+            memcpy(text + split + 1, s, n);
+            if (st_jscan_take(j, ']'))
+                return add_merge(b, text, split + 1 + n, split, path, err);
+        }
+    }
+    return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not a pair of tokens", path,
+                   (long long)b->n_pairs);
+}
+
+setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
+{
+    b->seed = (uint64_t)(uintptr_t)b->pool * 0x9e3779b97f4a7c15u ^ (uint64_t)st_now_ns();
+    ST_TRY(grow_pairs(b, path, err)); /* so that looking up needs no test for an empty table */
+    if (!st_jscan_take(j, '['))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.merges is not a list", path);
+    for (char c = st_jscan_peek(j) == ']' ? ']' : ','; c == ','; c = st_jscan_peek(j)) {
+        if (b->n_pairs && !st_jscan_take(j, ','))
+            break;
+        ST_TRY(merge_entry(b, j, path, err));
+    }
+    if (!st_jscan_take(j, ']'))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.merges is not valid JSON", path);
+    return SETUN_OK;
+}
+
+void st_bpe_free(st_bpe *b)
+{
+    free(b->token);
+    free(b->pool);
+    st_table_free(b->by_bytes);
+    free(b->pair);
+    memset(b, 0, sizeof *b);
+}
+
+/* ---------------------------------------------------------------- merging */
+
+setun_status st_ids_add(st_ids *ids, int32_t id, setun_error *err)
+{
+    if (ids->n == ids->cap) {
+        int64_t cap = ids->cap ? 2 * ids->cap : 64;
+        int32_t *more = realloc(ids->id, (size_t)cap * sizeof *more);
+        if (!more)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for %lld tokens", (long long)cap);
+        ids->id = more;
+        ids->cap = cap;
+    }
+    ids->id[ids->n++] = id;
+    return SETUN_OK;
+}
+
+static setun_status merge_short(const st_bpe *b, const uint8_t *piece, int n, st_ids *out,
+                                setun_error *err)
+{
+    int32_t id[SHORT];
+    uint32_t rank[SHORT]; /* of symbol i with the next; none for the last */
+    for (int i = 0; i < n; i++)
+        id[i] = b->byte_id[piece[i]];
+    for (int i = 0; i + 1 < n; i++)
+        rank[i] = rank_of(b, id[i], id[i + 1]);
+    rank[n - 1] = UINT32_MAX;
+    for (;;) {
+        int best = 0;
+        for (int i = 1; i < n; i++)
+            if (rank[i] < rank[best]) /* strictly: the leftmost of equals stays */
+                best = i;
+        if (rank[best] == UINT32_MAX)
+            break;
+        id[best] = find_pair(b, id[best], id[best + 1])->merged;
+        n--;
+        memmove(id + best + 1, id + best + 2, (size_t)(n - best - 1) * sizeof *id);
+        memmove(rank + best, rank + best + 1, (size_t)(n - best) * sizeof *rank);
+        rank[best] = best + 1 < n ? rank_of(b, id[best], id[best + 1]) : UINT32_MAX;
+        if (best > 0)
+            rank[best - 1] = rank_of(b, id[best - 1], id[best]);
+    }
+    for (int i = 0; i < n; i++)
+        ST_TRY(st_ids_add(out, id[i], err));
+    return SETUN_OK;
+}
+
+/* A symbol of a long piece; dead ones have id -1. */
+typedef struct symbol {
+    int32_t  id, before, after; /* neighbours; -1 at the ends */
+    uint32_t rank;              /* with the one after; UINT32_MAX: none */
+} symbol;
+
+/* Keys are rank << 32 | position, so that the least is the leftmost of the lowest rank.  Entries are
+ * not removed when their pair disappears: a popped key that is not the pair's rank now is skipped.
+ */
+typedef struct heap {
+    uint64_t *key;
+    int64_t   n;
+} heap;
+
+static void push(heap *h, uint64_t key)
+{
+    int64_t i = h->n++;
+    for (; i > 0 && h->key[(i - 1) / 2] > key; i = (i - 1) / 2)
+        h->key[i] = h->key[(i - 1) / 2];
+    h->key[i] = key;
+}
+
+static uint64_t pop(heap *h)
+{
+    uint64_t least = h->key[0], last = h->key[--h->n];
+    int64_t i = 0;
+    for (;;) {
+        int64_t child = 2 * i + 1;
+        if (child >= h->n)
+            break;
+        if (child + 1 < h->n && h->key[child + 1] < h->key[child])
+            child++;
+        if (h->key[child] >= last)
+            break;
+        h->key[i] = h->key[child];
+        i = child;
+    }
+    h->key[i] = last;
+    return least;
+}
+
+static void rate(const st_bpe *b, symbol *s, int32_t i, heap *h)
+{
+    s[i].rank = s[i].after < 0 ? UINT32_MAX : rank_of(b, s[i].id, s[s[i].after].id);
+    if (s[i].rank != UINT32_MAX)
+        push(h, (uint64_t)s[i].rank << 32 | (uint32_t)i);
+}
+
+static setun_status merge_long(const st_bpe *b, const uint8_t *piece, int64_t n, st_ids *out,
+                               setun_error *err)
+{
+    /* n - 1 pairs at first, and every merge, of which there are at most n - 1, rates two. */
+    symbol *s = malloc((size_t)n * sizeof *s);
+    heap h = { malloc((size_t)n * 3 * sizeof *h.key), 0 };
+    setun_status st = SETUN_OK;
+    if (!s || !h.key)
+        st = st_fail(err, SETUN_NO_MEMORY, "no memory to encode a word of %lld bytes",
+                     (long long)n);
+    for (int64_t i = 0; st == SETUN_OK && i < n; i++)
+        s[i] = (symbol){ b->byte_id[piece[i]], (int32_t)i - 1, i + 1 < n ? (int32_t)i + 1 : -1,
+                         UINT32_MAX };
+    for (int64_t i = 0; st == SETUN_OK && i + 1 < n; i++)
+        rate(b, s, (int32_t)i, &h);
+    while (st == SETUN_OK && h.n > 0) {
+        uint64_t key = pop(&h);
+        int32_t i = (int32_t)(uint32_t)key;
+        if (s[i].id < 0 || s[i].rank != key >> 32)
+            continue;
+        int32_t gone = s[i].after;
+        s[i].id = find_pair(b, s[i].id, s[gone].id)->merged;
+        s[i].after = s[gone].after;
+        s[gone].id = -1;
+        if (s[i].after >= 0)
+            s[s[i].after].before = i;
+        rate(b, s, i, &h);
+        if (s[i].before >= 0)
+            rate(b, s, s[i].before, &h);
+    }
+    for (int32_t i = 0; st == SETUN_OK && i >= 0; i = s[i].after)
+        st = st_ids_add(out, s[i].id, err);
+    free(s);
+    free(h.key);
+    return st;
+}
+
+setun_status st_bpe_piece(const st_bpe *b, const char *piece, int64_t n, st_ids *out,
+                          setun_error *err)
+{
+    int64_t id;
+    if (n == 1)
+        return st_ids_add(out, b->byte_id[(uint8_t)piece[0]], err);
+    /* A special token is never made from plain text, even if it is spelled like one piece. */
+    if (b->ignore_merges && st_table_get(b->by_bytes, piece, (size_t)n, &id) && !b->token[id].added)
+        return st_ids_add(out, (int32_t)id, err);
+    if (n <= SHORT)
+        return merge_short(b, (const uint8_t *)piece, (int)n, out, err);
+    return merge_long(b, (const uint8_t *)piece, n, out, err);
+}

@@ -1,0 +1,58 @@
+/* model/bpe.h -- byte-level byte-pair encoding: tokens, merges, and merging. */
+#ifndef ST_MODEL_BPE_H
+#define ST_MODEL_BPE_H
+
+#include "base/table.h"
+#include "model/jscan.h"
+#include "setun/types.h"
+
+#define ST_BPE_MAX_ID ((1 << 22) - 1) /* bounds tables that are indexed by id */
+
+typedef struct st_token {
+    const char *bytes; /* NULL: no token has this id */
+    int32_t     n;
+    uint8_t     special, added;
+} st_token;
+
+typedef struct st_pair_slot {
+    uint64_t key; /* left << 32 | right; all ones when free */
+    uint32_t rank;
+    int32_t  merged;
+} st_pair_slot;
+
+typedef struct st_bpe {
+    st_token     *token;
+    int64_t       n_tokens; /* 1 + largest id */
+    char         *pool;     /* the bytes of the vocabulary's tokens */
+    st_table     *by_bytes; /* ordinary tokens */
+    int32_t       byte_id[256];
+    st_pair_slot *pair;
+    uint64_t      mask, seed;
+    int64_t       n_pairs;
+    int           ignore_merges;
+} st_bpe;
+
+/* Ids grow by doubling; fills in the bytes of one token.  Refuses a second token of an id. */
+setun_status st_bpe_add(st_bpe *b, int64_t id, const char *bytes, int64_t n, const char *path,
+                        setun_error *err);
+/* "vocab" and "merges" of tokenizer.json. */
+setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
+setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
+void         st_bpe_free(st_bpe *b);
+
+/* A byte-mapped string ("\u0120the") as bytes (" the").  Returns the length, or -1 when a character is
+ * not of the map.  out has room for n bytes. */
+int64_t st_bpe_unmap(const char *text, size_t n, char *out);
+
+/* Growing list of ids. */
+typedef struct st_ids {
+    int32_t *id;
+    int64_t  n, cap;
+} st_ids;
+setun_status st_ids_add(st_ids *ids, int32_t id, setun_error *err);
+
+/* Appends the tokens of one piece.  [any] */
+setun_status st_bpe_piece(const st_bpe *b, const char *piece, int64_t n, st_ids *out,
+                          setun_error *err);
+
+#endif

@@ -1,0 +1,595 @@
+/* model/tokenizer.c -- text to ids and back, as tokenizer.json says.
+ *
+ *     text -> added tokens cut out -> pieces (pretok.c) -> merged symbols (bpe.c) -> template around
+ *
+ * Not here: chat templates, and tokenizer_config.json.  The settings for truncation and padding are
+ * not read either: whoever calls a tokenizer decides those.
+ *
+ * Everything that could change an id is honoured or refused.  The two large members of the file,
+ * model.vocab and model.merges, are walked in place (jscan.c); what is left goes through the JSON
+ * library with a null in their places. */
+#include "model/tokenizer.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "model/bpe.h"
+#include "model/pretok.h"
+
+#define FILE_LIMIT ((int64_t)64 << 20)
+#define TEXT_LIMIT ((int64_t)1 << 30)
+#define MAX_ADDED 65536
+#define MAX_ADDED_BYTES 512
+#define MAX_TEMPLATE 64
+
+/* An added token.  Sets are sorted by bytes, so that matching narrows a range byte by byte. */
+typedef struct added {
+    const char *text;
+    int64_t     n;
+    int32_t     id;
+    int         special;
+} added;
+
+typedef struct added_set {
+    added  *item;
+    int64_t n;
+    uint8_t first[256]; /* does any begin with this byte? */
+} added_set;
+
+struct st_tokenizer {
+    st_arena  *arena;
+    const char *path;
+    st_bpe     bpe;
+    st_pretok *pretok;
+    added_set  set[2]; /* 0: "normalized" false, matched first; 1: the others */
+    int32_t    before[MAX_TEMPLATE], after[MAX_TEMPLATE];
+    int64_t    n_before, n_after;
+};
+
+/* ---------------------------------------------------------------- reading */
+
+static setun_status unsupported(const st_tokenizer *t, const char *what, json_t *json,
+                                setun_error *err)
+{
+    const char *type = json_string_value(json_object_get(json, "type"));
+    return st_fail(err, SETUN_UNKNOWN, "%s: %s %s is not supported", t->path, what,
+                   type ? type : "without a type");
+}
+
+static int is_type(json_t *json, const char *type)
+{
+    const char *s = json_string_value(json_object_get(json, "type"));
+    return s && strcmp(s, type) == 0;
+}
+
+static int compare_added(const void *a, const void *b)
+{
+    const added *x = a, *y = b;
+    int64_t n = x->n < y->n ? x->n : y->n;
+    int d = memcmp(x->text, y->text, (size_t)n);
+    return d ? d : x->n < y->n ? -1 : x->n > y->n;
+}
+
+static setun_status read_added_token(st_tokenizer *t, json_t *json, setun_error *err)
+{
+    const char *text = json_string_value(json_object_get(json, "content"));
+    json_t *id = json_object_get(json, "id");
+    if (!text || !json_is_integer(id) || !text[0] || strlen(text) > MAX_ADDED_BYTES)
+        return st_fail(err, SETUN_BAD_FILE,
+                       "%s: an added token needs an id and a content of 1 to %d bytes", t->path,
+                       MAX_ADDED_BYTES);
+    static const char *const strict[] = { "single_word", "lstrip", "rstrip" };
+    for (int i = 0; i < 3; i++)
+        if (json_is_true(json_object_get(json, strict[i])))
+            return st_fail(err, SETUN_UNKNOWN, "%s: added token %s has %s, which is not supported",
+                           t->path, text, strict[i]);
+    int64_t value = json_integer_value(id), n = (int64_t)strlen(text);
+    char *copy = st_arena_strdup(t->arena, text);
+    if (!copy)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
+    st_bpe *b = &t->bpe;
+    char bytes[MAX_ADDED_BYTES];
+    int64_t len = st_bpe_unmap(text, (size_t)n, bytes), in_vocab = -1;
+    if (len > 0)
+        (void)st_table_get(b->by_bytes, bytes, (size_t)len, &in_vocab);
+    if (value >= 0 && value < b->n_tokens && b->token[value].bytes) {
+        /* Also an entry of the vocabulary: then it must be this one. */
+        int same = in_vocab == value ||
+                   (b->token[value].n == n && memcmp(b->token[value].bytes, text, (size_t)n) == 0);
+        if (!same || b->token[value].added)
+            return st_fail(err, SETUN_BAD_FILE,
+                           "%s: added token %s has the id %lld of another token", t->path, text,
+                           (long long)value);
+        b->token[value].bytes = copy;
+        b->token[value].n = (int32_t)n;
+    } else {
+        if (in_vocab >= 0)
+            return st_fail(err, SETUN_BAD_FILE, "%s: token %s has two ids, %lld and %lld", t->path,
+                           text, (long long)in_vocab, (long long)value);
+        ST_TRY(st_bpe_add(b, value, copy, n, t->path, err));
+    }
+    b->token[value].added = 1;
+    b->token[value].special = json_is_true(json_object_get(json, "special"));
+    added_set *set = &t->set[json_is_true(json_object_get(json, "normalized"))];
+    set->item[set->n++] = (added){ copy, n, (int32_t)value, b->token[value].special };
+    set->first[(uint8_t)copy[0]] = 1;
+    return SETUN_OK;
+}
+
+static setun_status read_added(st_tokenizer *t, json_t *list, setun_error *err)
+{
+    size_t n = json_array_size(list);
+    if ((list && !json_is_array(list) && !json_is_null(list)) || n > MAX_ADDED)
+        return st_fail(err, SETUN_BAD_FILE, "%s: added_tokens is not a list of at most %d", t->path,
+                       MAX_ADDED);
+    for (int i = 0; i < 2; i++)
+        if (!(t->set[i].item = st_arena_array(t->arena, (int64_t)n + 1, sizeof(added))))
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
+    for (size_t i = 0; i < n; i++)
+        ST_TRY(read_added_token(t, json_array_get(list, i), err));
+    for (int i = 0; i < 2; i++) {
+        qsort(t->set[i].item, (size_t)t->set[i].n, sizeof(added), compare_added);
+        for (int64_t k = 1; k < t->set[i].n; k++)
+            if (compare_added(&t->set[i].item[k - 1], &t->set[i].item[k]) == 0)
+                return st_fail(err, SETUN_BAD_FILE, "%s: added token %s is there twice", t->path,
+                               t->set[i].item[k].text);
+    }
+    return SETUN_OK;
+}
+
+/* TemplateProcessing: what stands before and after the text "A". */
+static setun_status read_template(st_tokenizer *t, json_t *json, setun_error *err)
+{
+    json_t *single = json_object_get(json, "single"),
+           *specials = json_object_get(json, "special_tokens");
+    int seen = 0;
+    if (!json_is_array(single) || t->n_before || t->n_after)
+        return st_fail(err, SETUN_BAD_FILE, "%s: post_processor has no single template, or two",
+                       t->path);
+    for (size_t i = 0; i < json_array_size(single); i++) {
+        json_t *item = json_array_get(single, i), *sequence = json_object_get(item, "Sequence");
+        const char *name =
+            json_string_value(json_object_get(json_object_get(item, "SpecialToken"), "id"));
+        if (sequence && !seen) {
+            seen = 1;
+            continue;
+        }
+        json_t *ids = name ? json_object_get(json_object_get(specials, name), "ids") : NULL;
+        if (!json_is_array(ids) || json_array_size(ids) == 0)
+            return st_fail(err, SETUN_BAD_FILE,
+                           "%s: post_processor uses %s, which it does not define", t->path,
+                           name ? name : "a token");
+        for (size_t k = 0; k < json_array_size(ids); k++) {
+            json_t *id = json_array_get(ids, k);
+            int64_t v = json_integer_value(id);
+            if (!json_is_integer(id) || v < 0 || v >= t->bpe.n_tokens || !t->bpe.token[v].bytes)
+                return st_fail(err, SETUN_BAD_FILE,
+                               "%s: post_processor token %s has an id that no token has", t->path,
+                               name);
+            if (t->n_before == MAX_TEMPLATE || t->n_after == MAX_TEMPLATE)
+                return st_fail(err, SETUN_BAD_FILE, "%s: post_processor adds more than %d tokens",
+                               t->path, MAX_TEMPLATE);
+            if (seen)
+                t->after[t->n_after++] = (int32_t)v;
+            else
+                t->before[t->n_before++] = (int32_t)v;
+        }
+    }
+    return seen ? SETUN_OK
+                : st_fail(err, SETUN_BAD_FILE, "%s: post_processor leaves out the text", t->path);
+}
+
+static setun_status read_post(st_tokenizer *t, json_t *json, int depth, setun_error *err)
+{
+    if (!json || json_is_null(json) ||
+        is_type(json, "ByteLevel")) /* ByteLevel only moves offsets */
+        return SETUN_OK;
+    if (is_type(json, "TemplateProcessing"))
+        return read_template(t, json, err);
+    if (!is_type(json, "Sequence") || depth > 4)
+        return unsupported(t, "post_processor", json, err);
+    json_t *list = json_object_get(json, "processors");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        ST_TRY(read_post(t, json_array_get(list, i), depth + 1, err));
+    return SETUN_OK;
+}
+
+static setun_status check_decoder(st_tokenizer *t, json_t *json, int depth, setun_error *err)
+{
+    if (is_type(json, "ByteLevel"))
+        return SETUN_OK;
+    json_t *list = json_object_get(json, "decoders");
+    if (!is_type(json, "Sequence") || depth > 0 || json_array_size(list) != 1)
+        return unsupported(t, "decoder", json, err);
+    return check_decoder(t, json_array_get(list, 0), depth + 1, err);
+}
+
+/* Is member key absent, null, false, or the empty string? */
+static int is_off(json_t *json, const char *key)
+{
+    json_t *v = json_object_get(json, key);
+    return !v || json_is_null(v) || json_is_false(v) ||
+           (json_is_string(v) && json_string_length(v) == 0) ||
+           (json_is_number(v) && !(json_number_value(v) > 0.0));
+}
+
+static setun_status check_model(st_tokenizer *t, json_t *model, setun_error *err)
+{
+    static const char *const off[] = { "unk_token", "byte_fallback", "continuing_subword_prefix",
+                                       "end_of_word_suffix", "dropout" };
+    static const char *const known[] = { "type", "vocab", "merges", "ignore_merges", "fuse_unk" };
+    const char *key;
+    json_t *value;
+    /* Old files lack the type; their members show it. */
+    if (json_object_get(model, "type") && !is_type(model, "BPE"))
+        return unsupported(t, "model", model, err);
+    json_object_foreach(model, key, value) {
+        int fine = 0;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            fine |= strcmp(key, known[i]) == 0;
+        for (size_t i = 0; i < sizeof off / sizeof *off; i++)
+            fine |= strcmp(key, off[i]) == 0 && is_off(model, key);
+        if (!fine)
+            return st_fail(err, SETUN_UNKNOWN, "%s: model.%s with this value is not supported",
+                           t->path, key);
+    }
+    t->bpe.ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    return SETUN_OK;
+}
+
+typedef struct place {
+    size_t begin, end;
+} place;
+
+/* Find the values of model.vocab and model.merges in the text. */
+static int find_places(const char *text, size_t n, char *scratch, place *vocab, place *merges)
+{
+    st_jscan j = { text, text + n, scratch, 0 };
+    const char *s;
+    size_t len;
+    if (!st_jscan_take(&j, '{') || st_jscan_peek(&j) == '}')
+        return 0;
+    do {
+        if (!st_jscan_string(&j, &s, &len))
+            return 0;
+        int is_model = len == 5 && memcmp(s, "model", 5) == 0;
+        if (!st_jscan_take(&j, ':'))
+            return 0;
+        if (!is_model || st_jscan_peek(&j) != '{') {
+            if (!st_jscan_skip(&j, 64))
+                return 0;
+            continue;
+        }
+        j.p++;
+        do {
+            if (!st_jscan_string(&j, &s, &len))
+                return 0;
+            place *at = len == 5 && memcmp(s, "vocab", 5) == 0    ? vocab
+                        : len == 6 && memcmp(s, "merges", 6) == 0 ? merges
+                                                                  : NULL;
+            if (!st_jscan_take(&j, ':'))
+                return 0;
+            (void)st_jscan_peek(&j);
+            size_t begin = (size_t)(j.p - text);
+            if (!st_jscan_skip(&j, 64))
+                return 0;
+            if (at)
+                *at = (place){ begin, (size_t)(j.p - text) };
+        } while (st_jscan_peek(&j) == ',' && st_jscan_take(&j, ','));
+        if (!st_jscan_take(&j, '}'))
+            return 0;
+    } while (st_jscan_peek(&j) == ',' && st_jscan_take(&j, ','));
+    return st_jscan_take(&j, '}');
+}
+
+static setun_status read_root(st_tokenizer *t, json_t *root, const char *text, place vocab,
+                              place merges, char *scratch, setun_error *err)
+{
+    json_t *normalizer = json_object_get(root, "normalizer");
+    if (normalizer && !json_is_null(normalizer))
+        return unsupported(t, "normalizer", normalizer, err);
+    ST_TRY(check_model(t, json_object_get(root, "model"), err));
+    if (vocab.end == 0 || merges.end == 0)
+        return st_fail(err, SETUN_BAD_FILE, "%s: model has no vocab or no merges", t->path);
+    ST_TRY(st_pretok_new(&t->pretok, json_object_get(root, "pre_tokenizer"), t->path, err));
+    ST_TRY(check_decoder(t, json_object_get(root, "decoder"), 0, err));
+    st_jscan j = { text + vocab.begin, text + vocab.end, scratch, 0 };
+    ST_TRY(st_bpe_vocab(&t->bpe, &j, t->path, err));
+    j = (st_jscan){ text + merges.begin, text + merges.end, scratch, 0 };
+    ST_TRY(st_bpe_merges(&t->bpe, &j, t->path, err));
+    ST_TRY(read_added(t, json_object_get(root, "added_tokens"), err));
+    return read_post(t, json_object_get(root, "post_processor"), 0, err);
+}
+
+/* The text with null in the places of vocab and merges. */
+static json_t *read_rest(const char *text, size_t n, place a, place b, json_error_t *je)
+{
+    st_str s = { 0 };
+    if (b.begin < a.begin) {
+        place c = a;
+        a = b;
+        b = c;
+    }
+    size_t at = 0;
+    for (int i = 0; i < 2; i++) {
+        place p = i ? b : a;
+        if (p.end == 0)
+            continue;
+        st_str_addn(&s, text + at, p.begin - at);
+        st_str_add(&s, "null");
+        at = p.end;
+    }
+    st_str_addn(&s, text + at, n - at);
+    json_t *root = s.failed ? NULL : json_loadb(s.text, s.len, JSON_REJECT_DUPLICATES, je);
+    st_str_free(&s);
+    return root;
+}
+
+static setun_status read_text(st_tokenizer *t, const char *text, size_t n, setun_error *err)
+{
+    place vocab = { 0, 0 }, merges = { 0, 0 };
+    json_error_t je = { .text = "no memory" };
+    if (st_utf8_valid(text, n) != n)
+        return st_fail(err, SETUN_BAD_FILE, "%s: not valid UTF-8 at byte %zu", t->path,
+                       st_utf8_valid(text, n));
+    char *scratch = malloc(n + 1);
+    if (!scratch)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to read %s", t->path);
+    setun_status st;
+    json_t *root = NULL;
+    if (!find_places(text, n, scratch, &vocab, &merges))
+        st = st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON", t->path);
+    else if (!(root = read_rest(text, n, vocab, merges, &je)))
+        st = st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s", t->path, je.text);
+    else
+        st = read_root(t, root, text, vocab, merges, scratch, err);
+    json_decref(root);
+    free(scratch);
+    return st;
+}
+
+setun_status st_tokenizer_open(st_tokenizer **out, const char *dir, setun_error *err)
+{
+    st_tokenizer *t = calloc(1, sizeof *t);
+    char *text = NULL;
+    int64_t n;
+    *out = NULL;
+    if (!t || !(t->arena = st_arena_new()) ||
+        !(t->path = st_arena_printf(t->arena, "%s/tokenizer.json", dir))) {
+        st_tokenizer_close(t);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer");
+    }
+    setun_status st = st_is_file(t->path)
+                          ? st_file_read(t->path, FILE_LIMIT, &text, &n, err)
+                          : st_fail(err, SETUN_BAD_FILE, "%s has no tokenizer.json", dir);
+    if (st == SETUN_OK)
+        st = read_text(t, text, (size_t)n, err);
+    free(text);
+    if (st != SETUN_OK) {
+        st_tokenizer_close(t);
+        return st;
+    }
+    *out = t;
+    return SETUN_OK;
+}
+
+void st_tokenizer_close(st_tokenizer *t)
+{
+    if (!t)
+        return;
+    st_bpe_free(&t->bpe);
+    st_pretok_free(t->pretok);
+    st_arena_free(t->arena);
+    free(t);
+}
+
+/* ---------------------------------------------------------------- encoding */
+
+typedef struct encoder {
+    const st_tokenizer *t;
+    uint32_t            flags;
+    st_ids              ids;
+} encoder;
+
+static setun_status add_piece(void *user, const char *piece, int64_t n, setun_error *err)
+{
+    encoder *e = user;
+    return st_bpe_piece(&e->t->bpe, piece, n, &e->ids, err);
+}
+
+/* The longest allowed token of a set at the start of text, or NULL.  The set is sorted, so those that
+ * share the first k bytes are a range, which shrinks as k grows; the first of a range is its
+ * shortest. */
+static const added *match_added(const added_set *set, const char *text, int64_t n, int specials)
+{
+    const added *best = NULL;
+    int64_t low = 0, high = set->n;
+    for (int64_t k = 0; low < high && k < n; k++) {
+        uint8_t c = (uint8_t)text[k];
+        int64_t a = low,
+                b = high; /* first item whose byte k is >= c; items that end here are less */
+        while (a < b) {
+            int64_t mid = (a + b) / 2;
+            if (set->item[mid].n <= k || (uint8_t)set->item[mid].text[k] < c)
+                a = mid + 1;
+            else
+                b = mid;
+        }
+        low = a;
+        for (b = high; a < b;) {
+            int64_t mid = (a + b) / 2;
+            if ((uint8_t)set->item[mid].text[k] <= c)
+                a = mid + 1;
+            else
+                b = mid;
+        }
+        high = a;
+        if (low < high && set->item[low].n == k + 1 && (specials || !set->item[low].special))
+            best = &set->item[low];
+    }
+    return best;
+}
+
+static setun_status encode_part(encoder *e, int set, const char *text, int64_t n, setun_error *err)
+{
+    if (n == 0)
+        return SETUN_OK;
+    if (set == 2)
+        return st_pretok_split(e->t->pretok, text, n, add_piece, e, err);
+    const added_set *s = &e->t->set[set];
+    int64_t start = 0;
+    for (int64_t at = 0; s->n && at < n;) {
+        const added *a = s->first[(uint8_t)text[at]]
+                             ? match_added(s, text + at, n - at, (e->flags & ST_TOK_SPECIAL) != 0)
+                             : NULL;
+        if (!a) {
+            at++;
+            continue;
+        }
+        ST_TRY(encode_part(e, set + 1, text + start, at - start, err));
+        ST_TRY(st_ids_add(&e->ids, a->id, err));
+        start = at += a->n;
+    }
+    return encode_part(e, set + 1, text + start, n - start, err);
+}
+
+static setun_status encode_all(encoder *e, const char *text, int64_t n, setun_error *err)
+{
+    const st_tokenizer *t = e->t;
+    for (int64_t i = 0; (e->flags & ST_TOK_BOS) && i < t->n_before; i++)
+        ST_TRY(st_ids_add(&e->ids, t->before[i], err));
+    ST_TRY(encode_part(e, 0, text, n, err));
+    for (int64_t i = 0; (e->flags & ST_TOK_BOS) && i < t->n_after; i++)
+        ST_TRY(st_ids_add(&e->ids, t->after[i], err));
+    return SETUN_OK;
+}
+
+setun_status st_tokenizer_encode(const st_tokenizer *t, const char *text, int64_t n_bytes,
+                                 uint32_t flags, int32_t **ids, int64_t *n, setun_error *err)
+{
+    encoder e = { t, flags, { 0 } };
+    *ids = NULL;
+    *n = 0;
+    if (n_bytes < 0 || n_bytes > TEXT_LIMIT)
+        return st_fail(err, SETUN_BAD_ARG, "a text of %lld bytes cannot be encoded, at most %lld",
+                       (long long)n_bytes, (long long)TEXT_LIMIT);
+    size_t valid = n_bytes ? st_utf8_valid(text, (size_t)n_bytes) : 0;
+    if (valid != (size_t)n_bytes)
+        return st_fail(err, SETUN_BAD_ARG, "the text is not valid UTF-8 at byte %zu", valid);
+    setun_status st = encode_all(&e, text, n_bytes, err);
+    if (st == SETUN_OK && !e.ids.id && !(e.ids.id = malloc(sizeof *e.ids.id)))
+        st = st_fail(err, SETUN_NO_MEMORY, "no memory to encode");
+    if (st != SETUN_OK) {
+        free(e.ids.id);
+        return st;
+    }
+    *ids = e.ids.id;
+    *n = e.ids.n;
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- looking up */
+
+int64_t st_tokenizer_size(const st_tokenizer *t)
+{
+    return t->bpe.n_tokens;
+}
+
+setun_status st_tokenizer_bytes(const st_tokenizer *t, int32_t id, const char **bytes, int64_t *n,
+                                int *special, setun_error *err)
+{
+    if (id < 0 || id >= t->bpe.n_tokens || !t->bpe.token[id].bytes)
+        return st_fail(err, SETUN_BAD_ARG, "the tokenizer has no token %d", id);
+    *bytes = t->bpe.token[id].bytes;
+    *n = t->bpe.token[id].n;
+    *special = t->bpe.token[id].special;
+    return SETUN_OK;
+}
+
+int32_t st_tokenizer_find(const st_tokenizer *t, const char *token)
+{
+    size_t n = strlen(token);
+    int64_t id;
+    for (int i = 0; i < 2; i++) {
+        const added *a = match_added(&t->set[i], token, (int64_t)n, 1);
+        if (a && a->n == (int64_t)n)
+            return a->id;
+    }
+    char *bytes = malloc(n + 1);
+    if (!bytes)
+        return -1;
+    int64_t len = st_bpe_unmap(token, n, bytes);
+    int32_t found =
+        len > 0 && st_table_get(t->bpe.by_bytes, bytes, (size_t)len, &id) ? (int32_t)id : -1;
+    free(bytes);
+    return found;
+}
+
+int32_t st_tokenizer_bos(const st_tokenizer *t)
+{
+    return t->n_before ? t->before[0] : -1;
+}
+
+/* ---------------------------------------------------------------- streaming */
+
+/* How many bytes does a character that begins with c have, and what may its second byte be?
+ * 0 when no character begins with c. */
+static int sequence(uint8_t c, uint8_t *low, uint8_t *high)
+{
+    *low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    *high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    return c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+}
+
+static char *replacement(char *out)
+{
+    memcpy(out, "\xef\xbf\xbd", 3);
+    return out + 3;
+}
+
+/* held is always a proper beginning of one valid character. */
+int64_t st_detok_push(st_detok *d, const char *bytes, int64_t n, char *out)
+{
+    char *q = out;
+    if (!bytes) {
+        if (d->n_held)
+            q = replacement(q);
+        d->n_held = 0;
+        return q - out;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        uint8_t c = (uint8_t)bytes[i], low, high;
+        if (d->n_held) {
+            int want = sequence((uint8_t)d->held[0], &low, &high);
+            if (d->n_held > 1) {
+                low = 0x80;
+                high = 0xbf;
+            }
+            if (c >= low && c <= high) {
+                d->held[d->n_held++] = (char)c;
+                if (d->n_held == want) {
+                    memcpy(q, d->held, (size_t)want);
+                    q += want;
+                    d->n_held = 0;
+                }
+                continue;
+            }
+            /* The longest invalid part ends before c. */
+            q = replacement(q);
+            d->n_held = 0;
+        }
+        int want = sequence(c, &low, &high);
+        if (want == 0)
+            q = replacement(q);
+        else if (want == 1)
+            *q++ = (char)c;
+        else
+            d->held[d->n_held++] = (char)c;
+    }
+    return q - out;
+}

@@ -1,0 +1,563 @@
+/* model/weights.c -- what the tensors of a checkpoint mean.
+ *
+ * Joins the container (safetensors.c), the configuration (config.c) and the store of transcoded
+ * matrices (pack.c).  Decides, per linear, how it is ternary:
+ *
+ *   in the file                          quantization_config             codes from       scale to multiply with
+ *   U8 X.weight and X.weight_scale       linear_class autobitlinear      planes           weight_scale
+ *   U8 X.weight and X.weight_scale       linear_class bitlinear or none  planes           1 / weight_scale
+ *   float X.weight, no X.weight_scale    mode online, or weight_bits 1   absmean on load  mean |W|
+ *   float X.weight                       none, or module not converted   declined: an ordinary matrix
+ *
+ * Anything else is refused.  The rule is never guessed from magnitudes: scales are near 1 both ways
+ * round, and the wrong rule gives plausible text. */
+#include "model/weights.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/str.h"
+#include "model/config.h"
+#include "model/convert.h"
+#include "model/pack.h"
+#include "model/safetensors.h"
+
+enum { RULE_NONE, RULE_MULTIPLY, RULE_DIVIDE, RULE_ABSMEAN };
+
+struct st_weights {
+    st_arena        *arena;
+    st_log           log;
+    const char      *path, *identity;
+    uint64_t         paths_hash;
+    st_config        config;
+    st_safetensors   files;
+    st_pack         *pack;
+    uint8_t         *used;     /* per tensor */
+    setun_view      *made;     /* per tensor: a converted or aligned copy, data NULL until made */
+    setun_view      *scale;    /* per tensor X.weight: its scale */
+    int              rule, online, seen; /* seen: bits of the rules that were applied */
+    st_weights_stats stats;
+};
+
+static const char *const rule_names[] = { "none", "multiply (autobitlinear)", "divide (bitlinear)",
+                                          "absmean on load" };
+
+/* ---------------------------------------------------------------- quantization_config */
+
+static setun_status read_rule(st_weights *w, setun_error *err)
+{
+    const st_config *c = &w->config;
+    const char *method, *linear, *mode;
+    ST_TRY(st_config_string(c, "quantization_config.quant_method", NULL, &method, err));
+    ST_TRY(st_config_string(c, "quantization_config.linear_class", "bitlinear", &linear, err));
+    ST_TRY(st_config_string(c, "quantization_config.quantization_mode", "offline", &mode, err));
+    const st_hparam *norm = st_config_find(c, "quantization_config.use_rms_norm");
+    const st_hparam *bits = st_config_find(c, "weight_bits"),
+                    *input = st_config_find(c, "input_bits");
+    if (bits && (bits->kind != ST_HP_INT || (bits->i != 1 && bits->i != 16)))
+        return st_fail(err, SETUN_UNKNOWN, "%s: weight_bits is neither 1 nor 16", c->path);
+    if (input && (input->kind != ST_HP_INT || (input->i != 8 && bits && bits->i == 1)))
+        return st_fail(err, SETUN_UNKNOWN, "%s: input_bits is not 8", c->path);
+    if (!method) {
+        for (int64_t i = 0; i < c->n; i++)
+            if (strncmp(c->item[i].key, "quantization_config.", 20) == 0)
+                return st_fail(err, SETUN_UNKNOWN, "%s: quantization_config has no quant_method",
+                               c->path);
+        w->online = bits && bits->i == 1;
+        w->rule = w->online ? RULE_ABSMEAN : RULE_NONE;
+        return SETUN_OK;
+    }
+    if (strcmp(method, "bitnet") != 0)
+        return st_fail(err, SETUN_UNKNOWN,
+                       "%s: quantization_config.quant_method is %s, Setun knows bitnet", c->path,
+                       method);
+    if (norm && (norm->kind != ST_HP_BOOL || norm->i))
+        return st_fail(
+            err, SETUN_UNKNOWN,
+            "%s: quantization_config.use_rms_norm is on: norms inside linears are not supported",
+            c->path);
+    if (strcmp(linear, "autobitlinear") == 0)
+        w->rule = RULE_MULTIPLY;
+    else if (strcmp(linear, "bitlinear") == 0)
+        w->rule = RULE_DIVIDE;
+    else
+        return st_fail(
+            err, SETUN_UNKNOWN,
+            "%s: quantization_config.linear_class is %s, Setun knows bitlinear and autobitlinear",
+            c->path, linear);
+    w->online = strcmp(mode, "online") == 0;
+    if (!w->online && strcmp(mode, "offline") != 0)
+        return st_fail(
+            err, SETUN_UNKNOWN,
+            "%s: quantization_config.quantization_mode is %s, Setun knows offline and online",
+            c->path, mode);
+    return SETUN_OK;
+}
+
+/* Is name one of modules_to_not_convert?  A listed name means itself and all below it, by whole
+ * dotted parts.  Some versions of the reference compare plain substrings; where that would differ
+ * the answer is -1, and the caller refuses.  The output head is never converted, listed or not. */
+static int is_unconverted(const st_weights *w, const char *name)
+{
+    static const char list[] = "quantization_config.modules_to_not_convert";
+    const char *last = strrchr(name, '.');
+    int answer = strcmp(last ? last + 1 : name, "lm_head") == 0;
+    for (int64_t i = 0; i < w->config.n && answer != 1; i++) {
+        const st_hparam *h = &w->config.item[i];
+        if (strncmp(h->key, list, sizeof list - 1) != 0 || h->kind != ST_HP_STRING || !h->s[0])
+            continue;
+        size_t n = strlen(h->s);
+        int part = 0, somewhere = 0;
+        for (const char *at = strstr(name, h->s); at; at = strstr(at + 1, h->s)) {
+            somewhere = 1;
+            part |= (at == name || at[-1] == '.') && (at[n] == '\0' || at[n] == '.');
+        }
+        if (part)
+            return 1;
+        if (somewhere)
+            answer = -1;
+    }
+    return answer;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+/* A few bytes here and there: a file that was replaced by one of the same size within the clock's
+ * grain, or with its time copied, still has another identity, at the cost of 32 pages read. */
+static uint64_t sample(const st_map *m)
+{
+    uint64_t h = ST_HASH_INIT;
+    int64_t n = m->bytes < 64 ? m->bytes : 64;
+    for (int64_t i = 0; i < 32; i++)
+        h = st_hash(h, m->data + (m->bytes - n) / 31 * i, (size_t)n);
+    return h;
+}
+
+static setun_status build_identity(st_weights *w, setun_error *err)
+{
+    st_str s = { 0 };
+    st_str_addf(&s, "setun t2 1\nconfig %016" PRIx64 "\n", w->config.hash);
+    w->paths_hash = ST_HASH_INIT;
+    for (int64_t i = 0; i < w->files.n_shards; i++) {
+        const st_shard *f = &w->files.shard[i];
+        /* The same file by another way of writing its path has the same identity. */
+        char *real = realpath(f->path, NULL);
+        const char *path = real ? real : f->path;
+        w->paths_hash = st_hash(w->paths_hash, path, strlen(path) + 1);
+        st_str_addf(&s,
+                    "%s %lld bytes, mtime %lld ns, header %016" PRIx64 ", samples %016" PRIx64 "\n",
+                    path, (long long)f->map.bytes, (long long)f->mtime_ns, f->header_hash,
+                    sample(&f->map));
+        free(real);
+    }
+    w->identity = s.failed ? NULL : st_arena_strdup(w->arena, s.text);
+    st_str_free(&s);
+    return w->identity ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", w->path);
+}
+
+static setun_status open_all(st_weights *w, const char *path, setun_error *err)
+{
+    if (!(w->arena = st_arena_new()) || !(w->path = st_arena_strdup(w->arena, path)))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    if (!st_is_dir(path))
+        return st_fail(err, SETUN_BAD_ARG, "%s is not a model directory", path);
+    ST_TRY(st_config_open(&w->config, path, w->arena, err));
+    ST_TRY(read_rule(w, err));
+    ST_TRY(st_safetensors_open(&w->files, path, w->arena, err));
+    int64_t n = w->files.n_tensors + 1;
+    w->used = st_arena_array(w->arena, n, 1);
+    w->made = st_arena_array(w->arena, n, sizeof *w->made);
+    w->scale = st_arena_array(w->arena, n, sizeof *w->scale);
+    if (!w->used || !w->made || !w->scale)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    return build_identity(w, err);
+}
+
+setun_status st_weights_open(st_weights **out, const char *path, const st_log *log,
+                             setun_error *err)
+{
+    st_weights *w = calloc(1, sizeof *w);
+    *out = NULL;
+    if (!w)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    if (log)
+        w->log = *log;
+    setun_status s = open_all(w, path, err);
+    if (s != SETUN_OK) {
+        st_weights_close(w);
+        return s;
+    }
+    *out = w;
+    return SETUN_OK;
+}
+
+void st_weights_close(st_weights *w)
+{
+    if (!w)
+        return;
+    st_pack_close(w->pack);
+    st_safetensors_close(&w->files);
+    st_arena_free(w->arena);
+    free(w);
+}
+
+int64_t st_weights_count(const st_weights *w)
+{
+    return w->files.n_tensors;
+}
+
+const st_tensor *st_weights_at(const st_weights *w, int64_t i)
+{
+    return &w->files.tensor[i];
+}
+
+static int64_t find(const st_weights *w, const char *name)
+{
+    int64_t i;
+    return st_table_get(w->files.by_name, name, strlen(name), &i) ? i : -1;
+}
+
+const st_tensor *st_weights_find(const st_weights *w, const char *name)
+{
+    int64_t i = find(w, name);
+    return i < 0 ? NULL : &w->files.tensor[i];
+}
+
+const char *st_weights_path(const st_weights *w)
+{
+    return w->path;
+}
+
+const st_hparam *st_weights_config(const st_weights *w, int64_t *n)
+{
+    *n = w->config.n;
+    return w->config.item;
+}
+
+const char *st_weights_architecture(const st_weights *w)
+{
+    return w->config.architecture;
+}
+
+uint64_t st_weights_identity(const st_weights *w)
+{
+    return st_hash(ST_HASH_INIT, w->identity, strlen(w->identity));
+}
+
+int st_weights_has(st_weights *w, const char *name)
+{
+    return find(w, name) >= 0;
+}
+
+/* ---------------------------------------------------------------- plain tensors */
+
+/* A copy of tensor i as elements of type want, kept, so that asking twice makes one copy. */
+static setun_status make_copy(st_weights *w, int64_t i, uint32_t want, setun_error *err)
+{
+    const st_tensor *t = &w->files.tensor[i];
+    setun_view *v = &w->made[i];
+    int64_t n = setun_count(&t->view), bytes;
+    if (v->data && v->dtype == want)
+        return SETUN_OK;
+    if (st_mul_i64(n, st_element_bytes(want), &bytes))
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", t->file, t->name);
+    void *data = st_arena_alloc(w->arena, bytes ? bytes : 1);
+    if (!data)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the %lld bytes of %s", (long long)bytes,
+                       t->name);
+    if (want == t->view.dtype)
+        st_convert_order(data, t->view.data, st_element_bytes(want), n);
+    else if (want != SETUN_F32 || st_convert_f32(data, t->view.data, t->view.dtype, n))
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is %s and cannot be converted", t->file,
+                       t->name, t->dtype);
+    *v = t->view;
+    v->data = data;
+    v->dtype = want;
+    w->stats.copied_bytes += bytes;
+    return SETUN_OK;
+}
+
+setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, setun_view *view,
+                               setun_error *err)
+{
+    int64_t i = find(w, name);
+    if (i < 0)
+        return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, name);
+    const st_tensor *t = &w->files.tensor[i];
+    int64_t element = st_element_bytes(t->view.dtype);
+    if (element == 0)
+        return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s is %s, which Setun cannot compute with",
+                       t->file, name, t->dtype);
+    if (want == 0)
+        want = t->view.dtype;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    int in_place = element == 1;
+#else
+    int in_place = (uintptr_t)t->view.data % (uintptr_t)element == 0;
+#endif
+    if (want == t->view.dtype && in_place) {
+        *view = t->view;
+        if (!w->used[i])
+            w->stats.mapped_bytes += t->bytes;
+    } else {
+        ST_TRY(make_copy(w, i, want, err));
+        *view = w->made[i];
+    }
+    w->used[i] = 1;
+    return SETUN_OK;
+}
+
+setun_status st_weights_all_used(const st_weights *w, setun_error *err)
+{
+    st_str names = { 0 };
+    int64_t n = 0;
+    for (int64_t i = 0; i < w->files.n_tensors; i++)
+        if (!w->used[i] && n++ < 4)
+            st_str_addf(&names, "%s%.100s", n == 1 ? "" : ", ", w->files.tensor[i].name);
+    setun_status s = SETUN_OK;
+    if (n)
+        s = st_fail(err, SETUN_BAD_FILE, "%s: the model script does not use %lld tensor%s: %s%s",
+                    w->path, (long long)n, n == 1 ? "" : "s", names.text ? names.text : "",
+                    n > 4 ? ", ..." : "");
+    st_str_free(&names);
+    return s;
+}
+
+/* ---------------------------------------------------------------- ternary linears */
+
+setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *err)
+{
+    if (w->pack)
+        return st_fail(err, SETUN_BAD_ARG, "%s: st_weights_pack_begin was called twice", w->path);
+    /* What could be asked for, from shapes alone; only address space is reserved by it. */
+    int64_t capacity = 0;
+    for (int64_t i = 0; i < w->files.n_tensors; i++) {
+        const setun_view *v = &w->files.tensor[i].view;
+        int packed = v->dtype == SETUN_U8,
+            bytes_ok = v->rank == 2 && v->dim[1] > 0 && v->dim[1] <= INT32_MAX;
+        int64_t bytes;
+        if (!bytes_ok || (!packed && !w->online))
+            continue;
+        if (st_mul_i64(packed ? 4 : 1, v->dim[0], &bytes) ||
+            st_mul_i64(bytes, setun_row_bytes(SETUN_T2, v->dim[1]), &bytes) ||
+            st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, 64, &capacity))
+            return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large",
+                           w->files.tensor[i].file, w->files.tensor[i].name);
+    }
+    setun_status s =
+        st_pack_open(&w->pack, dir, w->paths_hash, w->identity, capacity, &w->log, err);
+    if (s != SETUN_OK) {
+        st_pack_close(w->pack);
+        w->pack = NULL;
+    }
+    return s;
+}
+
+setun_status st_weights_pack_end(st_weights *w, setun_error *err)
+{
+    return w->pack ? st_pack_finish(w->pack, err) : SETUN_OK;
+}
+
+int st_weights_pack_hit(const st_weights *w)
+{
+    return w->pack && st_pack_is_hit(w->pack);
+}
+
+/* The stored weight_scale: one finite positive number. */
+static setun_status read_scale(const st_weights *w, int64_t i, float *scale, setun_error *err)
+{
+    const st_tensor *t = &w->files.tensor[i];
+    int one = t->view.rank == 0 || (t->view.rank == 1 && t->view.dim[0] == 1);
+    if (!one || st_convert_f32(scale, t->view.data, one ? t->view.dtype : 0, 1))
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: %s is not one F32, F16 or BF16 number", t->file,
+                       t->name);
+    float used = w->rule == RULE_DIVIDE ? 1.0f / *scale : *scale;
+    /* Denormals and overflow of the reciprocal are caught by the same test. */
+    if (!(*scale > 0.0f) || !(*scale <= 3e38f) || !(used > 0.0f) || !(used <= 3e38f))
+        return st_fail(err, SETUN_BAD_FILE, "%s: %s is %g, not a usable scale", t->file, t->name,
+                       (double)*scale);
+    *scale = used;
+    return SETUN_OK;
+}
+
+static setun_status transcode(const st_tensor *t, uint8_t *t2, setun_error *err)
+{
+    int64_t col, row;
+    st_map_advise(t->view.data, t->bytes, 1);
+    row = st_t2_from_planes(t2, t->view.data, t->view.dim[0], t->view.dim[1], &col);
+    st_map_advise(t->view.data, t->bytes, 0); /* both forms need not be in memory */
+    if (row >= 0)
+        return st_fail(err, SETUN_BAD_FILE,
+                       "%s: %s has the code 3 at row %lld, column %lld: damaged or another packing",
+                       t->file, t->name, (long long)row, (long long)col);
+    return SETUN_OK;
+}
+
+#define CHUNK 4096
+
+/* max(mean |W|, 1e-5): summed as double in 8 partial sums (element i goes to i mod 8), halved
+ * together, rounded to float once.  The reference sums floats in an order of its own. */
+static setun_status absmean(const st_tensor *t, float *m, setun_error *err)
+{
+    int64_t n = setun_count(&t->view), element = st_element_bytes(t->view.dtype);
+    const uint8_t *p = t->view.data;
+    double sum[8] = { 0 };
+    float x[CHUNK];
+    for (int64_t i = 0; i < n; i += CHUNK) {
+        int64_t some = n - i < CHUNK ? n - i : CHUNK;
+        (void)st_convert_f32(x, p + i * element, t->view.dtype, some);
+        memset(x + some, 0, (size_t)(CHUNK - some) * sizeof *x);
+        for (int k = 0; k < CHUNK; k += 8)
+            for (int j = 0; j < 8; j++)
+                sum[j] += (double)__builtin_fabsf(x[k + j]);
+    }
+    for (int half = 4; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            sum[j] += sum[j + half];
+    if (!__builtin_isfinite(sum[0])) {
+        for (int64_t i = 0; i < n; i++) {
+            (void)st_convert_f32(x, p + i * element, t->view.dtype, 1);
+            if (!__builtin_isfinite(x[0]))
+                return st_fail(err, SETUN_BAD_FILE,
+                               "%s: %s has the value %g at row %lld, column %lld", t->file, t->name,
+                               (double)x[0], (long long)(i / t->view.dim[1]),
+                               (long long)(i % t->view.dim[1]));
+        }
+    }
+    float mean = n ? (float)(sum[0] / (double)n) : 0.0f;
+    *m = mean > 1e-5f ? mean : 1e-5f;
+    return SETUN_OK;
+}
+
+static setun_status quantise(const st_tensor *t, uint8_t *t2, float *m, int64_t *near,
+                             setun_error *err)
+{
+    int64_t rows = t->view.dim[0], cols = t->view.dim[1], element = st_element_bytes(t->view.dtype);
+    int64_t row_bytes = setun_row_bytes(SETUN_T2, cols), bytes;
+    if (st_mul_i64(cols, sizeof(float), &bytes))
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: %s is too wide", t->file, t->name);
+    float *x = malloc((size_t)bytes + 1);
+    if (!x)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a row of %s", t->name);
+    st_map_advise(t->view.data, t->bytes, 1);
+    setun_status s = absmean(t, m, err);
+    float half = 0.5f * *m, margin = 1e-6f * half;
+    *near = 0;
+    for (int64_t r = 0; s == SETUN_OK && r < rows; r++) {
+        (void)st_convert_f32(x, (const uint8_t *)t->view.data + r * cols * element, t->view.dtype,
+                             cols);
+        st_t2_from_floats(t2 + r * row_bytes, x, cols, 1.0f / *m);
+        int32_t close = 0;
+        for (int64_t c = 0; c < cols; c++)
+            close += __builtin_fabsf(__builtin_fabsf(x[c]) - half) <= margin;
+        *near += close;
+    }
+    st_map_advise(t->view.data, t->bytes, 0);
+    free(x);
+    return s;
+}
+
+/* Which of the four kinds is it?  SETUN_OK sets *rule and *rows. */
+static setun_status classify(const st_weights *w, const char *name, int64_t at, int64_t scale_at,
+                             int *rule, int64_t *rows, setun_error *err)
+{
+    const st_tensor *t = &w->files.tensor[at];
+    uint32_t d = t->view.dtype;
+    int is_float = d == SETUN_F32 || d == SETUN_F16 || d == SETUN_BF16;
+    if (is_float && scale_at < 0) {
+        int spared = is_unconverted(w, name);
+        if (w->rule == RULE_NONE || spared == 1)
+            return SETUN_DECLINED;
+        if (spared)
+            return st_fail(err, SETUN_UNKNOWN,
+                           "%s: it is not clear whether modules_to_not_convert means %s",
+                           w->config.path, name);
+        if (!w->online)
+            return st_fail(
+                err, SETUN_BAD_FILE,
+                "%s: %s is %s, but quantization_config says that weights are packed (offline)",
+                t->file, t->name, t->dtype);
+        *rule = RULE_ABSMEAN;
+        *rows = t->view.dim[0];
+    } else if (d == SETUN_U8 && scale_at >= 0) {
+        if (w->rule != RULE_MULTIPLY && w->rule != RULE_DIVIDE)
+            return st_fail(
+                err, SETUN_UNKNOWN,
+                "%s: %s is packed, but %s has no quantization_config to say how its scale is used",
+                t->file, t->name, w->config.path);
+        *rule = w->rule;
+        if (st_mul_i64(4, t->view.dim[0], rows))
+            return st_fail(err, SETUN_BAD_SHAPE, "%s: %s is too large", t->file, t->name);
+    } else if (is_float) {
+        return st_fail(err, SETUN_BAD_FILE,
+                       "%s: %s is %s and has a weight_scale: packed weights are U8", t->file,
+                       t->name, t->dtype);
+    } else {
+        return st_fail(err, SETUN_BAD_FILE, "%s: %s is %s%s", t->file, t->name, t->dtype,
+                       d == SETUN_U8 ? " without a weight_scale" : ", neither packed nor float");
+    }
+    if (t->view.rank != 2 || t->view.dim[1] < 1 || t->view.dim[0] < 1)
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: %s is not a matrix", t->file, t->name);
+    return SETUN_OK;
+}
+
+setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *codes,
+                                setun_view *scale, setun_error *err)
+{
+    const char *full = st_arena_printf(w->arena, "%s.weight", name);
+    const char *full_scale = st_arena_printf(w->arena, "%s.weight_scale", name);
+    if (!full || !full_scale)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", name);
+    int64_t at = find(w, full), scale_at = find(w, full_scale), rows = 0;
+    int rule = RULE_NONE;
+    if (at < 0)
+        return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, full);
+    ST_TRY(classify(w, name, at, scale_at, &rule, &rows, err));
+    const st_tensor *t = &w->files.tensor[at];
+    if (!w->pack)
+        ST_TRY(st_weights_pack_begin(w, NULL, err));
+    const st_pack_slot *slot = st_pack_find(w->pack, t->name, rows, t->view.dim[1]);
+    int first = !w->scale[at].data;
+    if (!slot) {
+        uint8_t *buffer;
+        float s = 0.0f;
+        int64_t near = 0;
+        if (rule != RULE_ABSMEAN)
+            ST_TRY(read_scale(w, scale_at, &s, err));
+        ST_TRY(st_pack_room(w->pack, t->name, rows, t->view.dim[1], &buffer, err));
+        if (rule == RULE_ABSMEAN)
+            ST_TRY(quantise(t, buffer, &s, &near, err));
+        else
+            ST_TRY(transcode(t, buffer, err));
+        ST_TRY(st_pack_put(w->pack, s, near, &slot, err));
+    }
+    if (first) {
+        float *value = st_arena_alloc(w->arena, sizeof *value);
+        if (!value)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", full_scale);
+        *value = slot->scale;
+        w->scale[at] = (setun_view){ value, SETUN_F32, 1, { 1, 1, 1, 1 } };
+        w->stats.ternary_weights += rows * t->view.dim[1];
+        w->stats.ternary_bytes += slot->bytes;
+        w->stats.near_threshold += slot->near;
+        w->seen |= 1 << rule;
+    }
+    *codes = (setun_view){ slot->data, SETUN_T2, 2, { rows, t->view.dim[1], 1, 1 } };
+    *scale = w->scale[at];
+    w->used[at] = 1;
+    if (scale_at >= 0)
+        w->used[scale_at] = 1;
+    return SETUN_OK;
+}
+
+void st_weights_get_stats(const st_weights *w, st_weights_stats *s)
+{
+    *s = w->stats;
+    /* One file has one rule; packed and master linears may still be mixed in it. */
+    int rule = w->seen & 1 << RULE_ABSMEAN ? RULE_ABSMEAN : w->seen ? w->rule : RULE_NONE;
+    s->scale_rule = w->seen == (1 << RULE_ABSMEAN | 1 << w->rule) && w->rule != RULE_ABSMEAN
+                        ? "absmean on load, and packed" : rule_names[rule];
+}

@@ -1,0 +1,205 @@
+-- lib/nn.lua -- what model scripts have in common: reading a configuration strictly, and the
+-- blocks that models are made of.  A block is a Lua function over operators; it leaves no trace in
+-- the graph but its nodes.
+--
+-- Errors are raised with level 0: the host puts the line of the model script in front, not a line
+-- of this file.
+local nn = {}
+
+local function fail(form, ...)
+  error(form:format(...), 0)
+end
+
+---------------------------------------------------------------- configuration
+
+-- Keys that say nothing about what the forward pass computes.  Any other key that a script did not
+-- read is refused by name, because ignoring it might mean computing another model.
+nn.harmless = {
+  "_name_or_path", "architectures.*", "attention_dropout", "auto_map.*", "bos_token_id", "chunk_size_feed_forward",
+  "dtype", "eos_token_id", "eos_token_id.*", "generation.*", "hidden_dropout", "initializer_range",
+  "max_position_embeddings", "model_type", "output_attentions", "output_hidden_states", "pad_token_id",
+  "pretraining_tp", "quantization_config.*", "resid_dropout", "return_dict", "torch_dtype", "transformers_version",
+  "unk_token_id", "use_cache",
+}
+
+-- Rules for nn.config: functions of (key, value as the file has it) that give the value to use.
+
+-- A whole number from 1 on.
+function nn.count(key, v)
+  if math.type(v) ~= "integer" or v < 1 then
+    fail("config.json: %s must be a whole number from 1 on, it is %s", key, tostring(v))
+  end
+  return v
+end
+
+-- A number above 0.
+function nn.positive(key, v)
+  if type(v) ~= "number" or not (v > 0) or v == math.huge then
+    fail("config.json: %s must be a number above 0, it is %s", key, tostring(v))
+  end
+  return v
+end
+
+function nn.flag(key, v)
+  if type(v) ~= "boolean" then
+    fail("config.json: %s must be true or false, it is %s", key, tostring(v))
+  end
+  return v
+end
+
+-- The same rule, but a key that is absent or null gives fallback.
+function nn.optional(rule, fallback)
+  return function(key, v)
+    if v == nil then return fallback end
+    return rule(key, v)
+  end
+end
+
+-- Exactly this value; with absent = true the key may also be missing.
+function nn.only(want, absent)
+  return function(key, v)
+    if v == nil and absent then return want end
+    if v ~= want then
+      fail("config.json: %s is %s, but this script computes only %s", key,
+           type(v) == "string" and "'" .. v .. "'" or tostring(v), tostring(want))
+    end
+    return v
+  end
+end
+
+-- Reads every key of rules from hp, in the order of their names, and gives a table of the results.
+function nn.config(hp, rules)
+  local c = {}
+  for key, rule in pairs(rules) do
+    c[key] = rule(key, hp[key])
+  end
+  return c
+end
+
+-- The rules that all of the Llama family share; more adds to them or replaces some.
+function nn.llama_config(hp, more)
+  local rules = {
+    hidden_size = nn.count, intermediate_size = nn.count, num_hidden_layers = nn.count,
+    num_attention_heads = nn.count, num_key_value_heads = nn.optional(nn.count),
+    head_dim = nn.optional(nn.count), vocab_size = nn.count, rms_norm_eps = nn.positive,
+    tie_word_embeddings = nn.optional(nn.flag, false),
+    attention_bias = nn.only(false, true), mlp_bias = nn.only(false, true),
+  }
+  for key, rule in pairs(more) do rules[key] = rule end
+  local c = nn.config(hp, rules)
+  c.num_key_value_heads = c.num_key_value_heads or c.num_attention_heads
+  if c.num_attention_heads % c.num_key_value_heads ~= 0 then
+    fail("config.json: %d heads do not share %d key and value heads evenly", c.num_attention_heads,
+         c.num_key_value_heads)
+  end
+  if not c.head_dim then
+    if c.hidden_size % c.num_attention_heads ~= 0 then
+      fail("config.json: hidden_size %d does not divide into %d heads", c.hidden_size, c.num_attention_heads)
+    end
+    c.head_dim = c.hidden_size // c.num_attention_heads
+  end
+  return c
+end
+
+---------------------------------------------------------------- weights and layers
+
+-- Sizes are checked against the configuration here, so that a file that contradicts its config.json
+-- is refused with both numbers.
+local function check_dims(w, rows, columns)
+  local d = w.dims
+  if d[1] ~= rows or d[2] ~= columns then
+    fail("tensor %s is %s, but config.json makes it [%d%s]", w.name, w.shape, rows,
+         columns and "," .. columns or "")
+  end
+  return w
+end
+
+-- A matrix as the file has it, in 16 or 32 bits.
+function nn.matrix(g, name, rows, columns)
+  return check_dims(g:weight(name), rows, columns)
+end
+
+function nn.rmsnorm(g, x, name, eps)
+  local w = check_dims(g:weight(name, "f32"), x.dims[2])
+  return g:rmsnorm(x, w, { eps = eps, at = name })
+end
+
+-- x times the transpose of weight `name`, [rows, columns of x].  A ternary weight is a bitlinear
+-- layer: the activations of each row become 8-bit integers with one scale, the sums are exact
+-- integers, and both scales are applied at the end.  Several layers that read the same x quantise it
+-- once: equal nodes are merged when the graph is simplified.
+function nn.linear(g, x, name, rows)
+  local columns = x.dims[2]
+  local w, scale = g:ternary(name)
+  if w then
+    check_dims(w, rows, columns)
+    local q, s, sum = g:quantize_i8(x)
+    return g:ternary_matmul(q, s, sum, w, scale, { at = name })
+  end
+  return g:matmul(x, nn.matrix(g, name, rows, columns), { at = name })
+end
+
+-- f32[n,h*d] as f32[n,h,d] and back; no element moves.
+function nn.heads(g, x, n) return g:reshape(x, { heads = n }) end
+function nn.merge(g, x) return g:reshape(x, { heads = 0 }) end
+
+-- The table of cosines and sines for all positions of the session.  Older files have rope_theta and
+-- perhaps rope_scaling, newer ones rope_parameters with both.
+function nn.rope_table(g, hp, c, theta)
+  local scaling = hp.rope_scaling or hp.rope_parameters
+  if scaling and type(scaling) ~= "userdata" then
+    fail("config.json: rope_scaling is %s, not an object", tostring(scaling))
+  end
+  local function of(key, rule)
+    return rule("rope_scaling." .. key, scaling[key])
+  end
+  local a = { theta = hp.rope_theta or hp.rope_parameters and hp.rope_parameters.rope_theta or theta,
+              dim = c.head_dim, positions = hp.n_ctx }
+  nn.positive("rope_theta", a.theta)
+  local kind, old = scaling and scaling.rope_type, scaling and scaling.type
+  if kind and old and kind ~= old then
+    fail("config.json: rope_scaling has the types %s and %s", tostring(kind), tostring(old))
+  end
+  kind = kind or old or "default"
+  if kind == "linear" or kind == "llama3" then
+    a.scaling = kind
+    a.factor = of("factor", nn.positive)
+  elseif kind ~= "default" then
+    fail("config.json: rope_scaling of type '%s' is not known; linear and llama3 are", tostring(kind))
+  end
+  if kind == "llama3" then
+    a.low_freq_factor = of("low_freq_factor", nn.positive)
+    a.high_freq_factor = of("high_freq_factor", nn.positive)
+    a.original_positions = of("original_max_position_embeddings", nn.count)
+  end
+  return g:rope_table(a)
+end
+
+-- Causal grouped-query attention over the session's cache, before the output projection: f32[n,h*d].
+-- t holds what every layer shares: c, kv (element type), n_ctx, rope, pos.
+function nn.attention(g, x, t)
+  local c = t.c
+  local function project(name, heads)
+    return nn.heads(g, nn.linear(g, x, name, heads * c.head_dim), heads)
+  end
+  local function cache(name, v)
+    local rows = g:state(name, t.kv, { t.n_ctx, c.num_key_value_heads, c.head_dim })
+    return g:kv_append(v, rows, t.pos)
+  end
+  local q = g:rope(project("attn_q", c.num_attention_heads), t.rope, t.pos, { pairing = "neox" })
+  local k = g:rope(project("attn_k", c.num_key_value_heads), t.rope, t.pos, { pairing = "neox" })
+  local v = project("attn_v", c.num_key_value_heads)
+  local y = g:attention(q, cache("k", k), cache("v", v), t.pos, { scale = 1 / math.sqrt(c.head_dim) })
+  return nn.merge(g, y)
+end
+
+-- The logits of the rows that the caller asked for, and of no others: the head is the largest matrix.
+function nn.head(g, x, c)
+  x = g:embed(x, g:input "outputs")
+  x = nn.rmsnorm(g, x, "output_norm", c.rms_norm_eps)
+  local name = c.tie_word_embeddings and "token_embd" or "output"
+  -- The head is never ternary, whatever the rest of the model is.
+  g:output("logits", g:matmul(x, nn.matrix(g, name, c.vocab_size, c.hidden_size)))
+end
+
+return nn
