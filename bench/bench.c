@@ -202,47 +202,50 @@ static void print_json(const bench *b, const result *r, int first)
            r->limits.read_gb_s > 0 ? rate / r->limits.read_gb_s : 0.0);
 }
 
-/* One thread count: the model, then the limits, in the same process. */
-static int run_one(bench *b, const char *path, long long threads, int first)
+/* One thread count: load, run, and keep the figures; profiles need the limits and are kept as a session. */
+typedef struct run {
+    setun_model   *m;
+    setun_session *s;
+    result         r;
+} run;
+
+static int run_one(bench *b, const char *path, long long threads, run *r)
 {
     setun_error err = {0};
-    setun_model *m = NULL;
-    setun_session *s = NULL;
-    result r;
-    memset(&r, 0, sizeof r);
-    r.stats.size = sizeof r.stats;
     b->c.o.n_threads = (int32_t)threads;
-    int code = 0;
-    if (setun_model_load(&m, path, &b->c.o, &err) != SETUN_OK || setun_session_new(&s, m, &err) != SETUN_OK) {
-        code = cli_fail(&err);
-    } else {
-        /* The limits come last: their array would count as the model's memory. */
-        setun_options o = b->c.o;
-        o.log = NULL;
-        if (measure(b, m, s, &r, &err) != SETUN_OK) {
-            code = cli_fail(&err);
-        } else {
-            setun_model_get_stats(m, &r.stats);
-            if (setun_limits_measure(&o, r.stats.n_threads, &r.limits, &err) != SETUN_OK)
-                code = cli_fail(&err);
-        }
-        if (code == 0) {
-            if (b->c.json)
-                print_json(b, &r, first);
-            else
-                print_text(b, &r);
-            for (int decode = 0; decode < 2 && b->profile && !b->c.json && code == 0; decode++) {
-                if (decode ? !b->n_decode : !b->n_prefill)
-                    continue;
-                printf("\n  %s, microseconds per call:\n", decode ? "decode" : "prefill");
-                if (setun_session_profile_print(s, decode, r.limits.read_gb_s, r.limits.int8_gmac_s, cli_write, stdout, &err) != SETUN_OK)
-                    code = cli_fail(&err);
-            }
-        }
+    r->r.stats.size = sizeof r->r.stats;
+    if (setun_model_load(&r->m, path, &b->c.o, &err) != SETUN_OK || setun_session_new(&r->s, r->m, &err) != SETUN_OK ||
+        measure(b, r->m, r->s, &r->r, &err) != SETUN_OK)
+        return cli_fail(&err);
+    setun_model_get_stats(r->m, &r->r.stats);
+    if (!b->profile) { /* memory figures are of one model at a time */
+        setun_session_free(r->s);
+        setun_model_free(r->m);
+        r->s = NULL;
+        r->m = NULL;
     }
-    setun_session_free(s);
-    setun_model_free(m);
-    return code;
+    return 0;
+}
+
+static int report(bench *b, run *r, int first)
+{
+    setun_error err = {0};
+    setun_options o = b->c.o;
+    o.log = NULL;
+    if (setun_limits_measure(&o, r->r.stats.n_threads, &r->r.limits, &err) != SETUN_OK)
+        return cli_fail(&err);
+    if (b->c.json)
+        print_json(b, &r->r, first);
+    else
+        print_text(b, &r->r);
+    for (int decode = 0; decode < 2 && b->profile && !b->c.json; decode++) {
+        if (decode ? !b->n_decode : !b->n_prefill)
+            continue;
+        printf("\n  %s, microseconds per call:\n", decode ? "decode" : "prefill");
+        if (setun_session_profile_print(r->s, decode, r->r.limits.read_gb_s, r->r.limits.int8_gmac_s, cli_write, stdout, &err) != SETUN_OK)
+            return cli_fail(&err);
+    }
+    return 0;
 }
 
 int cli_bench(int argc, char **argv)
@@ -259,8 +262,17 @@ int cli_bench(int argc, char **argv)
     if (b.c.json)
         fputs("[", stdout);
     code = 0;
+    /* The limits come last: their array would count as the model's memory. */
+    run runs[MAX_COUNTS];
+    memset(runs, 0, sizeof runs);
     for (int i = 0; i < b.n_threads && code == 0; i++)
-        code = run_one(&b, argv[optind], b.threads[i], i == 0);
+        code = run_one(&b, argv[optind], b.threads[i], &runs[i]);
+    for (int i = 0; i < b.n_threads && code == 0; i++)
+        code = report(&b, &runs[i], i == 0);
+    for (int i = 0; i < b.n_threads; i++) {
+        setun_session_free(runs[i].s);
+        setun_model_free(runs[i].m);
+    }
     if (b.c.json)
         fputs("\n]\n", stdout);
     return code ? code : cli_close_out();
