@@ -88,7 +88,7 @@ static void report_slow(setun_context *c, const st_steps *s)
             "cpu: %s has no kernel; its scalar definition runs on one thread (first: %s)",
             op->name ? op->name : "an operator without a name", s->step[i].label);
         if (c->host && c->host->log)
-            c->host->log(c->host->context, 0, text);
+            c->host->log(c->host->context, 1, text);
     }
 }
 
