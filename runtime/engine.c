@@ -106,6 +106,7 @@ static setun_status load_codegen(st_engine *e, setun_error *err)
     } else if (!e->o.interpret) {
         union { void *p; const st_codegen *(*fn)(uint32_t); } entry;
         ST_TRY(st_module_symbol(file, "st_codegen_entry", &entry.p, err));
+        ST_TRY(st_file_stat(file, &e->codegen_bytes, &e->codegen_mtime, err));
         e->codegen = entry.fn(ST_CODEGEN_ABI);
         if (!e->codegen)
             return st_fail(err, SETUN_UNKNOWN, "%s was built for another Setun; install both from one build", file);

@@ -22,6 +22,7 @@ typedef struct st_engine {
     const st_plugin_info *backend;   /* the one that was asked for */
     const st_plugin_info *reference; /* the judge */
     const st_codegen     *codegen;   /* NULL: none built, or kernels are interpreted */
+    int64_t               codegen_bytes, codegen_mtime; /* of its file: a rebuilt one makes other objects */
     st_target             target;
     st_jit               *jit;       /* NULL without codegen */
     st_cache             *cache;

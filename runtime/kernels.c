@@ -188,8 +188,9 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
 static setun_status make_key(const st_kernels *k, const st_kir *kir, const char *symbol, st_str *key, setun_error *err)
 {
     const st_target *t = &k->engine->target;
-    st_str_addf(key, "setun %s launch %u llvm %u codegen %u\n%s\n%s\n%s\n%s\n", SETUN_VERSION, SETUN_LAUNCH_ABI,
-                t->llvm_version, ST_CODEGEN_ABI, t->triple, t->cpu, t->features, symbol);
+    st_str_addf(key, "setun %s launch %u llvm %u codegen %u %" PRId64 " %" PRId64 "\n%s\n%s\n%s\n%s\n", SETUN_VERSION,
+                SETUN_LAUNCH_ABI, t->llvm_version, ST_CODEGEN_ABI, k->engine->codegen_bytes, k->engine->codegen_mtime,
+                t->triple, t->cpu, t->features, symbol);
     st_kir_print(kir, key);
     return key->failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel's text") : SETUN_OK;
 }

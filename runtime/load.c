@@ -151,7 +151,9 @@ static setun_status make_program(setun_model *m, st_program *p, const int64_t si
     for (st_node_id n = 0; n < p->graph->n_node; n++) {
         setun_args shape;
         ST_TRY(st_node_args(p->graph, n, m->arena, &shape, err));
-        setun_status s = st_kernels_get(m->kernels, &shape, &p->kernel[n], err);
+        /* Kernels that the backend would not run are not worth compiling. */
+        setun_status s = m->backend[0]->backend_info.wants_code ? st_kernels_get(m->kernels, &shape, &p->kernel[n], err)
+                                                                : SETUN_DECLINED;
         if (s != SETUN_OK && s != SETUN_DECLINED) {
             if (*p->graph->node[n].where)
                 st_wrap(err, "%s", p->graph->node[n].where);
