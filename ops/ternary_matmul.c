@@ -5,8 +5,9 @@
  * S is an exact integer, so every kernel below gives the same bits: any order, any instruction set.
  * Bounds: |q| <= 127 gives |S| <= 127 K, and K <= 132104 keeps S below 2^24, where (float)S is exact.
  *
- * Three kernels (docs/performance.md has their measurements):
+ * Four kernels (docs/performance.md has their measurements):
  *   row   one token: stream the 2-bit rows once, multiply-add with dot4 or dot2 (memory-bound)
+ *   few   some tokens: the same, a decoded block meeting four tokens (and two rows)
  *   lut   many tokens: "four Russians": for 32 tokens at a time, a table of the sums of the four
  *         columns of a byte, then one load and one add per byte, row and 32 tokens.  Plain loads and
  *         adds: fast on every ISA, and the packed byte itself is the index
@@ -180,6 +181,17 @@ static void row_sums(const row_kernel *c, k_val r, int n_row, k_val out[2])
     }
 }
 
+/* For steps of two blocks: put the 32-byte pieces of x that meet the same field side by side.
+ *     xs[256 p + 64 f + 32 h] = x[256 p + 128 h + 32 f] */
+static void interleave_blocks(setun_kernel *k, k_val x, k_val xs, k_val base, int64_t kp)
+{
+    k_val p = k_for(k, k_i64(k, 0), k_i64(k, kp), 256), at = k_add(k, base, p);
+    for (int f = 0; f < 4; f++)
+        for (int h = 0; h < 2; h++)
+            k_store(k, xs, k_addi(k, at, 64 * f + 32 * h), k_load(k, x, k_addi(k, at, 128 * h + 32 * f), 32));
+    k_stop(k);
+}
+
 #define ROW_GRANULE 16
 
 static void lower_row(setun_kernel *k, const setun_args *a)
@@ -193,14 +205,8 @@ static void lower_row(setun_kernel *k, const setun_args *a)
     k_val r0 = k_muli(k, k_begin(k), ROW_GRANULE);
     k_val r1 = k_min(k, k_muli(k, k_end(k), ROW_GRANULE), rows);
     if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && c.n_block % 2 == 0) {
-        /* Two blocks a step: put the 32-byte pieces of x that meet the same field side by side.
-         *     xs[256 p + 64 f + 32 h] = x[256 p + 128 h + 32 f] */
         k_val xs = k_local(k, K_I8, kp);
-        k_val p = k_for(k, zero, k_i64(k, kp), 256);
-        for (int f = 0; f < 4; f++)
-            for (int h = 0; h < 2; h++)
-                k_store(k, xs, k_addi(k, p, 64 * f + 32 * h), k_load(k, c.x, k_addi(k, p, 128 * h + 32 * f), 32));
-        k_stop(k);
+        interleave_blocks(k, c.x, xs, zero, kp);
         c.x = xs;
         c.lanes = 64;
     }
@@ -220,6 +226,103 @@ static void lower_row(setun_kernel *k, const setun_args *a)
     row_sums(&c, r, 1, s);
     k_store(k, y, r, k_mul(k, k_i2f(k, k_sub(k, s[0], bias)), m));
     k_stop(k);
+}
+
+/* ---------------------------------------------------------------- a few tokens
+ *
+ * Up to FEW tokens (a short prompt, several sequences decoding together) would waste most of a
+ * 32-token tile.  As for one token the columns are in the lanes, but a decoded block of weights meets
+ * FEW_TOKENS tokens, and with dot4 their activations meet two rows. */
+
+#define FEW 16
+#define FEW_TOKENS 4
+
+/* Sums of code * x of n_row rows and FEW_TOKENS tokens whose activations start at tok[]. */
+static void few_sums(const row_kernel *c, k_val r, int n_row, const k_val tok[FEW_TOKENS], k_val out[2][FEW_TOKENS])
+{
+    setun_kernel *k = c->k;
+    k_val roff[2], one[2][FEW_TOKENS], four[2][FEW_TOKENS], f[2][4];
+    int dot4 = k_info(k, K_HAS_DOT4) != 0;
+    uint32_t n = c->lanes;
+    k_val zero = k_int(k, K_TYPE(K_I32, dot4 ? n / 4 : 16), 0);
+    for (int u = 0; u < n_row; u++) {
+        roff[u] = k_muli(k, k_addi(k, r, u), c->row_bytes);
+        for (int t = 0; t < FEW_TOKENS; t++) {
+            one[u][t] = k_var(k, zero);
+            four[u][t] = k_var(k, zero);
+        }
+    }
+    /* dot2: 16-bit sums of at most 8 blocks, as in row_dot2. */
+    int64_t steps = c->n_block * 32 / n, chunk = dot4 ? 1 : 4, whole = steps / chunk * chunk;
+    for (int part = 0; part < 2; part++) {
+        int64_t from = part ? whole : 0, to = part ? steps : whole, count = part ? steps - whole : chunk;
+        if (from == to)
+            continue;
+        k_val p = k_for(k, k_i64(k, from), k_i64(k, to), count), a[FEW_TOKENS] = {0}, b[FEW_TOKENS] = {0};
+        for (int64_t i = 0; i < count; i++) {
+            for (int u = 0; u < n_row; u++) {
+                k_val at = k_add(k, roff[u], k_muli(k, k_addi(k, p, i), n));
+                k_prefetch(k, c->w, k_addi(k, at, PREFETCH_BYTES), 3);
+                fields(k, k_load(k, c->w, at, n), f[u]);
+            }
+            for (int t = 0; t < FEW_TOKENS; t++)
+                for (int j = 0; j < 4; j++) {
+                    k_val at = k_add(k, tok[t], k_addi(k, k_muli(k, k_addi(k, p, i), 4 * n), (int64_t)n * j));
+                    k_val x = k_load(k, c->x, at, n);
+                    for (int u = 0; u < n_row && dot4; u++) {
+                        k_val acc = j % 2 ? four[u][t] : one[u][t];
+                        k_set(k, acc, k_dot4(k, k_get(k, acc), f[u][j], x));
+                    }
+                    if (!dot4) {
+                        k_val *acc = j % 2 ? b : a, d = k_dot2(k, f[0][j], x);
+                        acc[t] = acc[t] ? k_add(k, acc[t], d) : d;
+                    }
+                }
+        }
+        for (int t = 0; t < FEW_TOKENS && !dot4; t++) {
+            k_set(k, one[0][t], k_add(k, k_get(k, one[0][t]), k_sext(k, a[t], K_I32)));
+            k_set(k, four[0][t], k_add(k, k_get(k, four[0][t]), k_sext(k, b[t], K_I32)));
+        }
+        k_stop(k);
+    }
+    for (int u = 0; u < n_row; u++)
+        for (int t = 0; t < FEW_TOKENS; t++)
+            out[u][t] = k_rsum(k, k_add(k, k_get(k, one[u][t]), k_shrs(k, k_get(k, four[u][t]), 2)));
+}
+
+/* Rows [begin, end), any number of tokens n >= 1 (meant for few). */
+static void few_tokens(setun_kernel *k, const setun_args *a, k_val begin, k_val end, k_val rows, k_val n)
+{
+    int64_t kp = a->in[Q].dim[1];
+    row_kernel c = {k, k_arg(k, W, K_I8), k_arg(k, Q, K_I8), kp / 4, kp / 128, 32};
+    int pairs = k_info(k, K_HAS_DOT4) != 0;
+    k_val zero = k_i64(k, 0), y = k_arg(k, Y, K_F32), last = k_addi(k, n, -1);
+    k_val ws = k_load(k, k_arg(k, WS, K_F32), zero, 1);
+    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && c.n_block % 2 == 0) {
+        k_val xs = k_scratch(k, K_I8, FEW * kp), t = k_for(k, zero, n, 1), base = k_muli(k, t, kp);
+        interleave_blocks(k, c.x, xs, base, kp);
+        k_stop(k);
+        c.x = xs;
+        c.lanes = 64;
+    }
+    k_val whole = pairs ? k_add(k, begin, k_and(k, k_sub(k, end, begin), k_i64(k, -2))) : begin;
+    for (int part = pairs ? 0 : 1; part < 2; part++) {
+        int n_row = part ? 1 : 2;
+        k_val r = part ? k_for(k, whole, end, 1) : k_for(k, begin, whole, 2);
+        k_val t0 = k_for(k, zero, n, FEW_TOKENS), tok[FEW_TOKENS], s[2][FEW_TOKENS];
+        for (int t = 0; t < FEW_TOKENS; t++) /* tokens past n repeat the last one */
+            tok[t] = k_muli(k, k_min(k, k_addi(k, t0, t), last), kp);
+        few_sums(&c, r, n_row, tok, s);
+        for (int t = 0; t < FEW_TOKENS; t++) {
+            k_val at = k_min(k, k_addi(k, t0, t), last);
+            k_val m = k_div(k, ws, k_load(k, k_arg(k, SCALE, K_F32), at, 1));
+            k_val bias = k_load(k, k_arg(k, SUM, K_I32), at, 1);
+            for (int u = 0; u < n_row; u++) /* a repeated token writes the same value again */
+                k_store(k, y, k_add(k, k_mul(k, at, rows), k_addi(k, r, u)), k_mul(k, k_i2f(k, k_sub(k, s[u][t], bias)), m));
+        }
+        k_stop(k);
+        k_stop(k);
+    }
 }
 
 /* ---------------------------------------------------------------- many tokens: common parts */
@@ -395,6 +498,9 @@ static void lower_lut(setun_kernel *k, const setun_args *a)
     k_val tile0 = k_muli(k, k_begin(k), MANY_GRANULE);
     k_val tile1 = k_min(k, k_muli(k, k_end(k), MANY_GRANULE), rows);
 
+    k_if(k, k_lt(k, n, k_i64(k, FEW)));
+    few_tokens(k, a, tile0, tile1, rows, n);
+    k_else(k);
     k_val r0 = k_for(k, tile0, tile1, cap);
     k_val r1 = k_min(k, k_addi(k, r0, cap), tile1), count = k_sub(k, r1, r0);
     repack(k, w, codes, n_group, cap, r0, count);
@@ -429,6 +535,7 @@ static void lower_lut(setun_kernel *k, const setun_args *a)
     store_tile(k, acc32, k_load(k, m, zero, TOKENS), r0, r1, rows, t0, n);
     k_stop(k); /* t0 */
     k_stop(k); /* r0 */
+    k_stop(k); /* if few */
 }
 
 /* ---------------------------------------------------------------- many tokens: dense tiles
@@ -519,6 +626,9 @@ static void lower_tile(setun_kernel *k, const setun_args *a)
     k_val end = k_min(k, k_muli(k, k_end(k), TILE_ROWS), rows);
     k_val whole = k_add(k, begin, k_and(k, k_sub(k, end, begin), k_i64(k, -TILE_ROWS)));
 
+    k_if(k, k_lt(k, n, k_i64(k, FEW)));
+    few_tokens(k, a, begin, end, rows, n);
+    k_else(k);
     k_val block = k_for(k, zero, n, n_tile * TOKENS);
     k_val block_end = k_min(k, k_addi(k, block, n_tile * TOKENS), n);
     k_val t0 = k_for(k, block, block_end, TOKENS);
@@ -539,6 +649,7 @@ static void lower_tile(setun_kernel *k, const setun_args *a)
         k_stop(k);
     }
     k_stop(k); /* block */
+    k_stop(k); /* if few */
 }
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
@@ -615,6 +726,9 @@ static const char *const cases[] = {
     "q:i8[n1,128] scale:f32[n1] sum:i32[n1] w:t2[5,128] ws:f32[1]",
     "q:i8[n2,256] scale:f32[n2] sum:i32[n2] w:t2[7,129] ws:f32[1]",
     "q:i8[n7,384] scale:f32[n7] sum:i32[n7] w:t2[1,300] ws:f32[1]",
+    "q:i8[n15,512] scale:f32[n15] sum:i32[n15] w:t2[5,512] ws:f32[1]",
+    "q:i8[n16,1152] scale:f32[n16] sum:i32[n16] w:t2[6,1100] ws:f32[1]",
+    "q:i8[n5,1152] scale:f32[n5] sum:i32[n5] w:t2[9,1152] ws:f32[1]",
     "q:i8[n31,384] scale:f32[n31] sum:i32[n31] w:t2[9,384] ws:f32[1]",
     "q:i8[n33,1152] scale:f32[n33] sum:i32[n33] w:t2[34,1152] ws:f32[1]",
     "q:i8[n65,768] scale:f32[n65] sum:i32[n65] w:t2[6,700] ws:f32[1]",
