@@ -7,24 +7,38 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/str.h"
 
-/* Formats into text[0..cap).  A sentence that was cut must not end inside a UTF-8 sequence: drop
- * the last sequence if it is incomplete. */
+#define LONGEST 12288 /* two paths of the longest kind, and some words */
+
+/* Does a UTF-8 character go on here? */
+static int inside(char c) { return ((unsigned char)c & 0xc0u) == 0x80u; }
+
+/* Formats into text[0..cap).  Names come from files and may hold anything: what would break the line
+ * or talk to the terminal is replaced.  A sentence that is too long loses its middle, which is where
+ * a long name is, and keeps its end, which says what is wrong; no UTF-8 character is cut in two. */
 SETUN_PRINTF(3, 0)
 static void format(char *text, size_t cap, const char *fmt, va_list ap)
 {
-    int want = vsnprintf(text, cap, fmt, ap);
-    if (want < 0)
-        text[0] = 0;
-    else if ((size_t)want >= cap) {
-        size_t n = strlen(text), i = n;
-        while (i > 0 && n - i < 3 && ((unsigned char)text[i - 1] & 0xc0u) == 0x80u)
-            i--;
-        if (i > 0 && (unsigned char)text[i - 1] >= 0xc0u &&
-            st_utf8_valid(text + i - 1, n - i + 1) != n - i + 1)
-            text[i - 1] = 0;
+    char all[LONGEST];
+    if (vsnprintf(all, sizeof all, fmt, ap) < 0)
+        all[0] = 0;
+    size_t n = strlen(all);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)all[i] < 0x20 || all[i] == 0x7f)
+            all[i] = strchr("\n\r\t", all[i]) ? ' ' : '?';
+    if (n < cap) {
+        memcpy(text, all, n + 1);
+        return;
     }
+    size_t head = cap / 2, tail;
+    for (int i = 0; i < 3 && inside(all[head]); i++)
+        head--;
+    tail = n - (cap - 1 - head - 3);
+    for (int i = 0; i < 3 && inside(all[tail]); i++)
+        tail++;
+    memcpy(text, all, head);
+    memcpy(text + head, "...", 3);
+    memcpy(text + head + 3, all + tail, n - tail + 1);
 }
 
 setun_status st_fail(setun_error *err, setun_status code, const char *fmt, ...)

@@ -156,7 +156,7 @@ done:
 #define OUT_BUFFER (256 << 10)
 
 struct st_out {
-    int     fd, durable, failed;
+    int     fd, durable, failed, nameless;
     int64_t written; /* by the caller, buffered bytes included */
     int64_t n_buffer;
     char   *path, *tmp;
@@ -176,6 +176,28 @@ void st_out_abort(st_out *o)
     free(o);
 }
 
+/* A new file in the directory of path that has no name yet: a process that is killed leaves nothing
+ * behind.  Less than 0 where the system has no such files, or no way to name them later. */
+static int open_nameless(const char *path)
+{
+    char *dir = strdup(path);
+    if (!dir)
+        return -1;
+    char *slash = strrchr(dir, '/');
+    if (slash)
+        slash[slash == dir ? 1 : 0] = 0;
+    int fd = access("/proc/self/fd", X_OK) ? -1 : open(slash ? dir : ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
+    free(dir);
+    return fd;
+}
+
+static int give_name(const st_out *o)
+{
+    char fd[40];
+    (void)snprintf(fd, sizeof fd, "/proc/self/fd/%d", o->fd);
+    return linkat(AT_FDCWD, fd, AT_FDCWD, o->tmp, AT_SYMLINK_FOLLOW);
+}
+
 /* A name that nobody else uses: process, attempt and 64 random bits; O_EXCL settles the rest. */
 static int open_tmp(st_out *o, size_t cap)
 {
@@ -185,6 +207,10 @@ static int open_tmp(st_out *o, size_t cap)
             bits = (uint64_t)st_now_ns() ^ (uint64_t)(uintptr_t)o << 16;
         (void)snprintf(o->tmp, cap, "%s.%ld.%d.%016llx.tmp", o->path, (long)getpid(), attempt,
                        (unsigned long long)bits);
+        if (attempt == 0 && (o->fd = open_nameless(o->path)) >= 0) {
+            o->nameless = 1;
+            return 0;
+        }
         o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
         if (o->fd >= 0 || errno != EEXIST)
             break;
@@ -298,6 +324,8 @@ setun_status st_out_commit(st_out *o, setun_error *err)
         s = flush(o, err);
     if (s == SETUN_OK && o->durable && fsync(o->fd) && errno != EINVAL)
         s = refuse(err, "sync", o->path, errno);
+    if (s == SETUN_OK && o->nameless && give_name(o))
+        s = refuse(err, "name", o->path, errno);
     /* Some file systems report a full disk only here. */
     int closed = close(o->fd), code = errno;
     o->fd = -1;
@@ -327,6 +355,12 @@ int st_is_file(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+int st_is_absent(const char *path)
+{
+    struct stat info;
+    return lstat(path, &info) != 0 && (errno == ENOENT || errno == ENOTDIR);
 }
 
 setun_status st_file_stat(const char *path, int64_t *bytes, int64_t *mtime_ns, setun_error *err)
@@ -371,6 +405,8 @@ setun_status st_make_dirs(const char *path, int private_, setun_error *err)
             err, SETUN_IO,
             "the directory %s is open to other users (mode %03o); close it with chmod 700", path,
             (unsigned)(info.st_mode & 0777));
+    if (private_ && access(path, W_OK | X_OK))
+        return refuse(err, "write into", path, errno);
     return SETUN_OK;
 }
 

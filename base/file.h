@@ -20,7 +20,7 @@ void         st_map_advise(const void *data, int64_t bytes, int want);
 /* A whole small file, NUL-terminated, malloc'ed; refuses above limit bytes. */
 setun_status st_file_read(const char *path, int64_t limit, char **text, int64_t *bytes, setun_error *err);
 
-/* Write to a temporary name beside path, then rename: readers see the old file or the new one.
+/* Write to a file without a name, or with a temporary one beside path, then rename: readers see the old file or the new one.
  * durable: sync before the rename (models), 0 for caches that are checksummed and can be rebuilt.
  * The temporary name is unique to this process and call.  st_out_abort (also after a failed write or commit) removes the temporary file. */
 typedef struct st_out st_out;
@@ -32,6 +32,8 @@ void         st_out_abort(st_out *o);                    /* frees o; NULL is all
 
 int  st_is_dir(const char *path);
 int  st_is_file(const char *path);
+/* Nothing has this name.  What is there but cannot be opened is not absent, and opening it says why. */
+int  st_is_absent(const char *path);
 /* Size and modification time in ns: identity of a file for caches. */
 setun_status st_file_stat(const char *path, int64_t *bytes, int64_t *mtime_ns, setun_error *err);
 /* Make path and its parents; a directory that exists must belong to this user and, with private_ != 0,

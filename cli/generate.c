@@ -145,6 +145,10 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
     int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;
     while (made < want && !cli_interrupted()) {
         int32_t token = setun_sampler_pick(sampler, logits);
+        if (logits[token] != logits[token]) {
+            (void)snprintf(err.text, sizeof err.text, "the model's logits are not numbers: its weights may be damaged");
+            return cli_fail(&err);
+        }
         if (setun_model_is_end(m, token) && !a->ignore_eos)
             break;
         made++;

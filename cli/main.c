@@ -39,10 +39,15 @@ static void on_interrupt(int number)
 void cli_catch_interrupt(void)
 {
     struct sigaction a;
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     memset(&a, 0, sizeof a);
     a.sa_handler = on_interrupt;
-    (void)sigaction(SIGINT, &a, NULL);
-    (void)sigaction(SIGTERM, &a, NULL);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction now;
+        /* What nohup or a shell's & told us to ignore stays ignored. */
+        if (sigaction(numbers[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+            (void)sigaction(numbers[i], &a, NULL);
+    }
 }
 
 int cli_interrupted(void) { return interrupted != 0; }
@@ -52,6 +57,8 @@ int cli_interrupted(void) { return interrupted != 0; }
 int cli_fail(const setun_error *err)
 {
     fflush(stdout);
+    if (err->code == SETUN_CANCELLED && !cli_interrupted() && ferror(stdout))
+        return cli_close_out(); /* it was our own writer that gave up */
     fprintf(stderr, "setun: %s\n", err->text);
     return err->code == SETUN_CANCELLED ? CLI_INTERRUPTED : CLI_FAILED;
 }
@@ -173,6 +180,11 @@ int cli_common(cli *c, int opt)
 {
     long long n;
     size_t used;
+    /* An empty name is a shell variable that was never set, not a wish. */
+    if ((opt == CLI_SCRIPT || opt == CLI_CACHE_DIR || opt == CLI_PLUGIN) && !*optarg) {
+        (void)cli_usage(c, "%s needs a name", opt == CLI_SCRIPT ? "--script" : opt == CLI_PLUGIN ? "--plugin" : "--cache-dir");
+        return -1;
+    }
     switch (opt) {
     case 't': if (cli_int(c, "--threads", optarg, 1, 1024, &n)) return -1; c->o.n_threads = (int32_t)n; return 1;
     case CLI_CTX: if (cli_int(c, "--ctx", optarg, 1, 1 << 20, &n)) return -1; c->o.n_ctx = n; return 1;
@@ -192,7 +204,7 @@ int cli_common(cli *c, int opt)
     case 'q': c->quiet = 1; return 1;
     case 'v': c->verbose++; return 1;
     case 'h': fputs(c->help, stdout); return 2;
-    case '?': case ':': (void)cli_usage(c, "that is not how it is used"); return -1;
+    case '?': case ':': fprintf(stderr, "see setun %s --help\n", c->command); return -1; /* getopt said what */
     default: return 0;
     }
 }
@@ -214,23 +226,37 @@ static void print_help(FILE *f)
           "setun COMMAND --help tells the rest.\n", f);
 }
 
+static int run_command(int argc, char **argv)
+{
+    char name[32], help[] = "--help";
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(argv[0], commands[i].name) == 0) {
+            (void)snprintf(name, sizeof name, "setun %s", commands[i].name);
+            argv[0] = name; /* what getopt puts before its messages */
+            return commands[i].fn(argc, argv);
+        }
+    if (strcmp(argv[0], "help") == 0 && argc > 1) {
+        char *ask[] = {argv[1], help, NULL};
+        return strcmp(argv[1], "help") ? run_command(2, ask) : (print_help(stdout), 0);
+    }
+    fprintf(stderr, "setun: there is no command '%s'; see setun --help\n", argv[0]);
+    return CLI_USAGE;
+}
+
 int main(int argc, char **argv)
 {
+    int code = 0;
+    /* A limit on the size of files is an error of the write that meets it, not a death by signal. */
+    (void)signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         print_help(stderr);
         return CLI_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (strcmp(argv[1], "help") == 0 && argc == 2))
         print_help(stdout);
-        return 0;
-    }
-    if (strcmp(argv[1], "--version") == 0) {
+    else if (strcmp(argv[1], "--version") == 0)
         printf("setun %s\n", setun_version());
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].fn(argc - 1, argv + 1);
-    fprintf(stderr, "setun: there is no command '%s'; see setun --help\n", argv[1]);
-    return CLI_USAGE;
+    else
+        code = run_command(argc - 1, argv + 1);
+    return code ? code : cli_close_out(); /* no text may be lost without a word, help included */
 }

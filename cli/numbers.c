@@ -22,12 +22,15 @@ static int parse_ids(const cli *c, const char *text, int32_t **ids, int64_t *n)
         char *end;
         long long v = strtoll(text, &end, 10);
         if (end == text || v < 0 || v > INT32_MAX || (*end && !strchr(", \t\r\n", *end))) {
-            (void)cli_usage(c, "'%.20s' is not a token id", text);
+            int shown = (int)strcspn(text, ", \t\r\n");
+            (void)cli_usage(c, "'%.*s' is not a token id", shown < 40 ? shown : 40, text);
             break;
         }
         (*ids)[(*n)++] = (int32_t)v;
         text = end;
     }
+    if (!*ids)
+        fprintf(stderr, "setun: no memory for the token ids\n");
     free(*ids);
     *ids = NULL;
     return -1;
@@ -288,6 +291,9 @@ int cli_detokenize(int argc, char **argv)
         else if (m && (out = malloc(4 * (m + 8)))) {
             m = setun_stream_push(&stream, bytes, m, out);
             (void)fwrite(out, 1, m, stdout);
+        } else if (m) {
+            fprintf(stderr, "setun: no memory for a piece of text\n");
+            code = CLI_FAILED;
         }
         free(out);
     }
@@ -323,8 +329,10 @@ static int measure(const cli *c, const setun_model *m, setun_session *s, const i
     if (windows == 0)
         return cli_usage(c, "the file has %lld tokens, less than one window of %lld", (long long)n, (long long)window);
     int32_t *w = malloc((size_t)(window + 1) * sizeof *w);
-    if (!w)
+    if (!w) {
+        fprintf(stderr, "setun: no memory for a window of %lld tokens\n", (long long)window);
         return CLI_FAILED;
+    }
     for (int64_t i = 0; i < windows; i++) {
         /* BOS, then the window; the last token is only predicted. */
         int64_t shift = bos >= 0;

@@ -210,7 +210,7 @@ int cli_synth(int argc, char **argv)
         return cli_usage(&c, "'%s' is one word too many", argv[optind]);
     if (!o.like == !o.config)
         return cli_usage(&c, "give --like or --config; known names: %s", setun_synth_names());
-    if (!o.out)
+    if (!o.out || !*o.out)
         return cli_usage(&c, "-o is missing");
     if (!as || strcmp(as, "hf"))
         return cli_usage(&c, "--as takes hf, not '%s'", as ? as : "nothing");

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <threads.h>
 
 #include <llvm-c/Error.h>
 #include <llvm-c/LLJIT.h>
@@ -158,11 +159,23 @@ static const st_codegen table = {
     st_llvm_jit_new, st_llvm_jit_free, st_llvm_jit_load
 };
 
-/* [load]: LLVM's list of targets is process-wide and is filled here, before any other call. */
+/* LLVM's list of targets is process-wide, and filling it is not safe for threads; models may be loaded by
+ * several at once.  This flag is the one variable of Setun that is neither constant nor anybody's
+ * own.  Where LLVM lacks this machine's target, st_llvm_machine says so. */
+static once_flag targets_filled = ONCE_FLAG_INIT;
+
+static void fill_targets(void)
+{
+    (void)LLVMInitializeNativeTarget();
+    (void)LLVMInitializeNativeAsmPrinter();
+    (void)LLVMInitializeNativeAsmParser();
+}
+
+/* [any] */
 SETUN_EXPORT const st_codegen *st_codegen_entry(uint32_t abi)
 {
-    if (abi != ST_CODEGEN_ABI || LLVMInitializeNativeTarget() || LLVMInitializeNativeAsmPrinter() ||
-        LLVMInitializeNativeAsmParser())
+    if (abi != ST_CODEGEN_ABI)
         return NULL;
+    call_once(&targets_filled, fill_targets);
     return &table;
 }

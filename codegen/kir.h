@@ -88,9 +88,11 @@ uint64_t     st_kir_hash(const st_kir *k);
 
 /* The interpreter, with the launch ABI: launch->self is a verified kernel.  An access outside an
  * argument is not checked here, as in compiled code; st_kir_eval checks.  What the launch ABI
- * cannot report (no memory for the frame, division by zero) ends the process rather than give
- * wrong numbers. */
+ * cannot report (division by zero) ends the process rather than give wrong numbers.  The tile's
+ * scratch has st_kir_run_scratch bytes: the kernel's own, then the interpreter's frame, so that
+ * running allocates nothing. */
 setun_kernel_fn st_kir_run;
+int64_t         st_kir_run_scratch(const st_kir *k);
 /* Run units [begin, end) with every memory access checked against bytes[] of each argument; a fault
  * (out of range, not aligned to its element, division by zero, too many steps) is a sentence.  With
  * t->scratch NULL it has scratch of its own; that and locals start filled with 0xa5.  [any] */

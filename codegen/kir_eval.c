@@ -383,20 +383,19 @@ static int run(machine *m)
     return fault;
 }
 
+int64_t st_kir_run_scratch(const st_kir *k)
+{
+    return (k->scratch_bytes + 63) / 64 * 64 + (k->code ? k->code->frame_bytes : 0);
+}
+
 void st_kir_run(const setun_launch *launch, const setun_tile *tile)
 {
     const st_kir *k = launch->self;
-    const struct st_kir_code *code = k->code;
-    uint8_t *frame = code ? aligned_alloc(64, (size_t)code->frame_bytes) : NULL;
-    int fault = -1;
-    if (frame) {
-        machine m = { k, launch, tile, NULL, frame, tile->scratch, 0, 0, 0 };
-        fault = run(&m);
-    }
-    free(frame);
+    uint8_t *frame = (uint8_t *)tile->scratch + (k->scratch_bytes + 63) / 64 * 64;
+    machine m = { k, launch, tile, NULL, frame, tile->scratch, 0, 0, 0 };
     /* The launch ABI has no way to say what went wrong, and compiled code would have crashed too;
      * going on would be silently wrong. */
-    if (fault != FAULT_NONE)
+    if (run(&m) != FAULT_NONE)
         __builtin_trap();
 }
 

@@ -141,15 +141,36 @@ static setun_status add(st_config *c, const char *key, json_t *v, st_arena *aren
     return SETUN_OK;
 }
 
+static setun_status unknown(const st_config *c, const char *key, setun_error *err)
+{
+    return st_fail(err, SETUN_UNKNOWN,
+                   "%s: the key %s is not known to Setun and may change what the model computes",
+                   c->path, key);
+}
+
 static setun_status leaf(st_config *c, const char *key, json_t *v, st_arena *arena,
                          setun_error *err)
 {
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (matches(keys[i].key, key))
             return keys[i].use == PASS ? add(c, key, v, arena, err) : SETUN_OK;
-    return st_fail(err, SETUN_UNKNOWN,
-                   "%s: the key %s is not known to Setun and may change what the model computes",
-                   c->path, key);
+    return unknown(c, key, err);
+}
+
+/* An empty list or object has no values that could be understood or refused one by one. */
+static setun_status empty(const st_config *c, const char *key, setun_error *err)
+{
+    static const char *const allowed[] = {
+        "architectures",   "auto_map",  "eos_token_id", "layer_types", "quantization_config",
+        "quantization_config.modules_to_not_convert", "rope_parameters", "rope_scaling",
+    };
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
+        if (strcmp(allowed[i], key) == 0)
+            return SETUN_OK;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (matches(keys[i].key, key))
+            return st_fail(err, SETUN_BAD_FILE, "%s: %s is an empty list or object", c->path, key);
+    return unknown(c, key, err);
 }
 
 static setun_status flatten(st_config *c, const char *prefix, json_t *v, int depth, st_arena *arena,
@@ -157,6 +178,9 @@ static setun_status flatten(st_config *c, const char *prefix, json_t *v, int dep
 {
     if (depth > CONFIG_DEPTH)
         return st_fail(err, SETUN_BAD_FILE, "%s: %s is nested too deeply", c->path, prefix);
+    if (depth > 0 && (json_is_object(v) || json_is_array(v)) && !json_object_size(v) &&
+        !json_array_size(v))
+        return empty(c, prefix, err);
     const char *dot = prefix[0] ? "." : "";
     if (json_is_object(v)) {
         const char *key;
@@ -212,7 +236,7 @@ static setun_status generation(st_config *c, json_t *root, st_arena *arena, setu
         json_t *v = json_object_get(root, generation_keys[i]);
         int is_list = json_is_array(v), is_eos = strcmp(generation_keys[i], "eos_token_id") == 0;
         size_t n = is_list ? json_array_size(v) : 1;
-        if (!v || json_is_null(v) || json_is_object(v) || n > 64 || (is_list && !is_eos))
+        if (!v || json_is_null(v) || (!is_eos && (is_list || json_is_object(v))))
             continue;
         for (size_t k = 0; k < n; k++) {
             json_t *item = is_list ? json_array_get(v, k) : v;
@@ -239,7 +263,7 @@ setun_status st_config_open(st_config *c, const char *dir, st_arena *arena, setu
     c->path = st_arena_printf(arena, "%s/config.json", dir);
     if (!c->path || !gen_path)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", dir);
-    if (!st_is_file(c->path))
+    if (st_is_absent(c->path))
         return st_fail(err, SETUN_BAD_FILE, "%s has no config.json", dir);
     json_t *root;
     ST_TRY(load(c, c->path, &root, err));
@@ -250,7 +274,7 @@ setun_status st_config_open(st_config *c, const char *dir, st_arena *arena, setu
     if (st == SETUN_OK && !(c->architecture = st_arena_strdup(arena, json_string_value(arch))))
         st = st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", dir);
     json_decref(root);
-    if (st != SETUN_OK || !st_is_file(gen_path))
+    if (st != SETUN_OK || st_is_absent(gen_path))
         return st;
     ST_TRY(load(c, gen_path, &root, err));
     st = generation(c, root, arena, err);

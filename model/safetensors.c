@@ -213,7 +213,7 @@ setun_status st_safetensors_parse(st_safetensors *s, const char *path, const uin
         at = spans[i].end;
     }
     if (st == SETUN_OK && at != buffer)
-        st = st_fail(err, SETUN_BAD_FILE, "%s: %lld bytes after the last tensor belong to none",
+        st = st_fail(err, SETUN_BAD_FILE, "%s: %lld bytes after the last tensor, which belong to none",
                      path, (long long)(buffer - at));
     free(spans);
     if (st != SETUN_OK)
@@ -311,7 +311,7 @@ static setun_status open_indexed(st_safetensors *s, const char *dir, const char 
         const char *path = st_arena_printf(s->arena, "%s/%s", dir, names[i]);
         if (!path)
             return st_fail(err, SETUN_NO_MEMORY, "no memory to read %s", index);
-        if (!st_is_file(path))
+        if (st_is_absent(path))
             return st_fail(err, SETUN_BAD_FILE, "%s: the shard %s is missing", index, path);
         ST_TRY(open_shard(s, path, err));
     }
@@ -326,7 +326,7 @@ setun_status st_safetensors_open(st_safetensors *s, const char *dir, st_arena *a
     const char *single = st_arena_printf(arena, "%s/model.safetensors", dir);
     if (!index || !single)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", dir);
-    if (st_is_file(index)) {
+    if (!st_is_absent(index)) {
         char *text;
         int64_t bytes;
         ST_TRY(st_file_read(index, ST_SAFETENSORS_HEADER_LIMIT, &text, &bytes, err));
@@ -340,7 +340,7 @@ setun_status st_safetensors_open(st_safetensors *s, const char *dir, st_arena *a
         json_decref(root);
         return st;
     }
-    if (!st_is_file(single))
+    if (st_is_absent(single))
         return st_fail(err, SETUN_BAD_FILE,
                        "%s has no model.safetensors and no model.safetensors.index.json", dir);
     s->shard = calloc(1, sizeof *s->shard);

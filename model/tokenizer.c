@@ -83,7 +83,13 @@ static setun_status read_added_token(st_tokenizer *t, json_t *json, setun_error 
         return st_fail(err, SETUN_BAD_FILE,
                        "%s: an added token needs an id and a content of 1 to %d bytes", t->path,
                        MAX_ADDED_BYTES);
-    static const char *const strict[] = { "single_word", "lstrip", "rstrip" };
+    static const char *const strict[] = { "single_word", "lstrip", "rstrip", "special", "normalized" };
+    for (int i = 0; i < 5; i++) {
+        json_t *flag = json_object_get(json, strict[i]);
+        if (flag && !json_is_boolean(flag))
+            return st_fail(err, SETUN_BAD_FILE, "%s: added token %s: %s is neither true nor false",
+                           t->path, text, strict[i]);
+    }
     for (int i = 0; i < 3; i++)
         if (json_is_true(json_object_get(json, strict[i])))
             return st_fail(err, SETUN_UNKNOWN, "%s: added token %s has %s, which is not supported",
@@ -238,6 +244,9 @@ static setun_status check_model(st_tokenizer *t, json_t *model, setun_error *err
             return st_fail(err, SETUN_UNKNOWN, "%s: model.%s with this value is not supported",
                            t->path, key);
     }
+    value = json_object_get(model, "ignore_merges");
+    if (value && !json_is_boolean(value))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.ignore_merges is neither true nor false", t->path);
     t->bpe.ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     return SETUN_OK;
 }
@@ -290,7 +299,17 @@ static int find_places(const char *text, size_t n, char *scratch, place *vocab, 
 static setun_status read_root(st_tokenizer *t, json_t *root, const char *text, place vocab,
                               place merges, char *scratch, setun_error *err)
 {
-    json_t *normalizer = json_object_get(root, "normalizer");
+    static const char *const known[] = { "version", "truncation", "padding", "added_tokens", "normalizer",
+                                         "pre_tokenizer", "post_processor", "decoder", "model" };
+    const char *key;
+    json_t *member, *normalizer = json_object_get(root, "normalizer");
+    json_object_foreach(root, key, member) {
+        size_t i = 0;
+        while (i < sizeof known / sizeof *known && strcmp(key, known[i]))
+            i++;
+        if (i == sizeof known / sizeof *known)
+            return st_fail(err, SETUN_UNKNOWN, "%s: the member %s is not known to Setun", t->path, key);
+    }
     if (normalizer && !json_is_null(normalizer))
         return unsupported(t, "normalizer", normalizer, err);
     ST_TRY(check_model(t, json_object_get(root, "model"), err));
@@ -333,7 +352,7 @@ static json_t *read_rest(const char *text, size_t n, place a, place b, json_erro
 static setun_status read_text(st_tokenizer *t, const char *text, size_t n, setun_error *err)
 {
     place vocab = { 0, 0 }, merges = { 0, 0 };
-    json_error_t je = { .text = "no memory" };
+    json_error_t je = { .text = "" };
     if (st_utf8_valid(text, n) != n)
         return st_fail(err, SETUN_BAD_FILE, "%s: not valid UTF-8 at byte %zu", t->path,
                        st_utf8_valid(text, n));
@@ -345,7 +364,8 @@ static setun_status read_text(st_tokenizer *t, const char *text, size_t n, setun
     if (!find_places(text, n, scratch, &vocab, &merges))
         st = st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON", t->path);
     else if (!(root = read_rest(text, n, vocab, merges, &je)))
-        st = st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s", t->path, je.text);
+        st = je.text[0] ? st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s", t->path, je.text)
+                        : st_fail(err, SETUN_NO_MEMORY, "no memory to read %s", t->path);
     else
         st = read_root(t, root, text, vocab, merges, scratch, err);
     json_decref(root);
@@ -364,9 +384,9 @@ setun_status st_tokenizer_open(st_tokenizer **out, const char *dir, setun_error 
         st_tokenizer_close(t);
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer");
     }
-    setun_status st = st_is_file(t->path)
-                          ? st_file_read(t->path, FILE_LIMIT, &text, &n, err)
-                          : st_fail(err, SETUN_BAD_FILE, "%s has no tokenizer.json", dir);
+    setun_status st = st_is_absent(t->path)
+                          ? st_fail(err, SETUN_BAD_FILE, "%s has no tokenizer.json", dir)
+                          : st_file_read(t->path, FILE_LIMIT, &text, &n, err);
     if (st == SETUN_OK)
         st = read_text(t, text, (size_t)n, err);
     free(text);

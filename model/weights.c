@@ -163,7 +163,7 @@ static setun_status open_all(st_weights *w, const char *path, setun_error *err)
     if (!(w->arena = st_arena_new()) || !(w->path = st_arena_strdup(w->arena, path)))
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
     if (!st_is_dir(path))
-        return st_fail(err, SETUN_BAD_ARG, "%s is not a model directory", path);
+        return st_fail(err, SETUN_BAD_ARG, "%s is not a model directory", *path ? path : "an empty name");
     ST_TRY(st_config_open(&w->config, path, w->arena, err));
     ST_TRY(read_rule(w, err));
     ST_TRY(st_safetensors_open(&w->files, path, w->arena, err));

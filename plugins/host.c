@@ -302,7 +302,7 @@ static setun_status open_module(const char *file, char *path, void **module, set
 {
     /* The whole path, for a bare name would be searched for among the system's libraries. */
     if (!st_is_file(file) || !realpath(file, path))
-        return st_fail(err, SETUN_IO, "there is no file %s", file);
+        return st_fail(err, SETUN_IO, st_is_absent(file) ? "there is no file %s" : "%s is not a file that can be loaded", file);
     *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!*module) {
         const char *why = dlerror();

@@ -22,7 +22,11 @@ typedef struct checker {
     int64_t         failed;
 } checker;
 
-static setun_status say(checker *c, const char *text) { return c->out(c->user, text, strlen(text)) ? SETUN_CANCELLED : SETUN_OK; }
+static setun_status say(checker *c, const char *text, setun_error *err)
+{
+    return c->out(c->user, text, strlen(text))
+         ? st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text") : SETUN_OK;
+}
 
 static setun_status by_interpreter(checker *c, const st_kir *kir, const setun_args *a, setun_error *err)
 {
@@ -176,7 +180,7 @@ static setun_status check_op(checker *c, const setun_op *op, setun_error *err)
             st_str_addf(&row, "    %s: %s (%d of %d)\n", w == 0 ? "eval" : w == 1 ? "interpreter" : w == 2 ? "jit, one tile"
                         : w == 3 ? "jit, five tiles" : st_plugins_at(c->e->plugins, w - 4)->backend_info.name,
                         t[w].first.text, t[w].bad, t[w].bad + t[w].ok);
-    setun_status s = row.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : say(c, row.text);
+    setun_status s = row.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : say(c, row.text, err);
     st_str_free(&row);
     return s;
 }
@@ -201,7 +205,7 @@ static setun_status check_all(checker *c, const char *const *files, int32_t n_fi
             st_str_addf(&head, " %9.9s", st_plugins_at(c->e->plugins, i)->backend_info.name);
     st_str_addf(&head, "   (%s)\n", st_engine_isa(c->e));
     if (s == SETUN_OK)
-        s = head.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : say(c, head.text);
+        s = head.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : say(c, head.text, err);
     st_str_free(&head);
     for (int64_t i = first; i < st_registry_count(c->e->registry) && s == SETUN_OK; i++) {
         const setun_op *op = st_registry_at(c->e->registry, i);

@@ -70,7 +70,7 @@ setun_status setun_model_dump(const setun_model *m, const char *what, const char
     if (s == SETUN_OK && t.failed)
         s = st_fail(err, SETUN_NO_MEMORY, "no memory to print %s", what);
     if (s == SETUN_OK && out(user, t.text ? t.text : "", t.len))
-        s = SETUN_CANCELLED;
+        s = st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text");
     st_str_free(&t);
     return s;
 }

@@ -10,7 +10,7 @@ static setun_status finish(st_str *t, setun_status s, setun_write_fn *out, void 
     if (s == SETUN_OK && t->failed)
         s = st_fail(err, SETUN_NO_MEMORY, "no memory for the text");
     if (s == SETUN_OK && out(user, t->text ? t->text : "", t->len))
-        s = SETUN_CANCELLED;
+        s = st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text");
     st_str_free(t);
     return s;
 }
@@ -129,7 +129,9 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     text(&f, "kernels", s->isa);
     number(&f, "kernels_compiled", s->n_compiled, "");
     number(&f, "kernels_cached", s->n_cached, "");
-    text(&f, "exact", "ternary sums, int8 activations, 16-bit head: as trained, the same bits on every machine");
+    text(&f, "exact", w.ternary_weights ?
+         "ternary sums, int8 activations, 16-bit head: as trained, the same bits on every machine" :
+         "no ternary weights; 32-bit sums in a fixed order, the same bits on every machine");
     text(&f, "approximate", strcmp(m->engine->o.kv, "f32") == 0 ? "nothing" :
          "the KV cache is rounded to 16 bits (--kv f32 keeps it exact)");
     if (json)

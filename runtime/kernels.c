@@ -30,7 +30,7 @@ void st_kernel_code(const st_kir *kir, setun_kernel_fn *fn, setun_code *code)
     code->slot = kir->slot;
     code->n_slot = kir->n_slot;
     code->grid = kir->grid;
-    code->scratch_bytes = kir->scratch_bytes;
+    code->scratch_bytes = fn == st_kir_run ? st_kir_run_scratch(kir) : kir->scratch_bytes;
 }
 
 static const setun_view *argument(const setun_args *a, int32_t i)

@@ -1,4 +1,4 @@
-/* runtime/load.c -- the pipeline, in order: st_load below is the table of contents of Setun.
+/* runtime/load.c -- the pipeline, in order: load() at the end is the table of contents of Setun.
  *
  * Everything that can be refused is refused here, before the first token.  Loading ends with the
  * Lua state closed; after it a token touches only runtime/session.c, a backend and machine code. */
@@ -29,7 +29,9 @@ static setun_status choose_sizes(setun_model *m, setun_error *err)
 {
     const setun_options *o = &m->engine->o;
     const st_hparam *limit = hparam(m, "max_position_embeddings");
-    int64_t most = limit && limit->kind == ST_HP_INT && limit->i > 0 ? limit->i : DEFAULT_CTX;
+    if (limit && limit->kind != ST_HP_NULL && (limit->kind != ST_HP_INT || limit->i < 1))
+        return st_fail(err, SETUN_BAD_FILE, "%s: config.json, max_position_embeddings is not a whole number from 1 on", m->path);
+    int64_t most = limit && limit->kind == ST_HP_INT ? limit->i : DEFAULT_CTX;
     m->n_ctx = o->n_ctx ? o->n_ctx : most < DEFAULT_CTX ? most : DEFAULT_CTX;
     if (m->n_ctx > most)
         return st_fail(err, SETUN_BAD_ARG, "%s: %" PRId64 " positions asked for, but the model was made for %" PRId64
@@ -217,9 +219,15 @@ static setun_status open_vocab(setun_model *m, setun_error *err)
         const char *key = hp[i].key;
         if (strncmp(key, "generation.", 11) == 0)
             key += 11;
-        if (strncmp(key, "eos_token_id", 12) == 0 && (key[12] == 0 || key[12] == '.') && hp[i].kind == ST_HP_INT &&
-            m->n_end < (int32_t)(sizeof m->end / sizeof m->end[0]))
-            m->end[m->n_end++] = (int32_t)hp[i].i;
+        if (strncmp(key, "eos_token_id", 12) || (key[12] && key[12] != '.') || hp[i].kind == ST_HP_NULL)
+            continue;
+        if (hp[i].kind != ST_HP_INT || hp[i].i < 0 || hp[i].i >= m->n_vocab)
+            return st_fail(err, SETUN_BAD_FILE, "%s: %s is not the id of a token", m->path, hp[i].key);
+        if (setun_model_is_end(m, (int32_t)hp[i].i))
+            continue;
+        if (m->n_end == (int32_t)(sizeof m->end / sizeof m->end[0]))
+            return st_fail(err, SETUN_UNKNOWN, "%s: more than %d tokens end a text (eos_token_id)", m->path, m->n_end);
+        m->end[m->n_end++] = (int32_t)hp[i].i;
     }
     return SETUN_OK;
 }

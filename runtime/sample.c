@@ -38,7 +38,15 @@ void setun_sampling_init(setun_sampling *p)
 
 setun_status setun_sampler_new(setun_sampler **out, const setun_sampling *p, int64_t n_vocab, setun_error *err)
 {
+    setun_sampling all;
     *out = NULL;
+    /* A caller built against an older header has a shorter struct; the rest keeps its default. */
+    setun_sampling_init(&all);
+    if (p->size <= offsetof(setun_sampling, temp) || n_vocab < 1)
+        return st_fail(err, SETUN_BAD_ARG, "sampling from %lld tokens with a setun_sampling.size of %u; call "
+                       "setun_sampling_init first", (long long)n_vocab, p->size);
+    memcpy(&all, p, p->size < sizeof all ? p->size : sizeof all);
+    p = &all;
     if (!(p->temp >= 0.0f) || !(p->top_p > 0.0f && p->top_p <= 1.0f) || !(p->min_p >= 0.0f && p->min_p <= 1.0f) ||
         !(p->repeat_penalty > 0.0f) || p->top_k < 0 || p->repeat_last < 0 || p->repeat_last > 1 << 20)
         return st_fail(err, SETUN_BAD_ARG, "sampling needs temp >= 0, 0 < top-p <= 1, 0 <= min-p <= 1, top-k >= 0, "

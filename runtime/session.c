@@ -409,7 +409,8 @@ setun_status setun_session_profile_print(const setun_session *s, int32_t decode,
         st_str_add(&t, "\n");
     }
     setun_status status = t.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a profile")
-                        : out(user, t.text ? t.text : "", t.len) ? SETUN_CANCELLED : SETUN_OK;
+                        : out(user, t.text ? t.text : "", t.len)
+                        ? st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text") : SETUN_OK;
     st_str_free(&t);
     st_arena_free(tmp);
     return status;

@@ -47,6 +47,7 @@ struct st_script {
     int64_t        used, limit, soft; /* bytes; above soft the next instruction raises, limit is never passed */
     int64_t        steps, steps_left; /* VM instructions per call from outside */
     int64_t        deadline;          /* ns; a backstop for what one instruction can cost */
+    int            single;            /* the hook is set for every step, not for every STRIDE steps */
     int64_t        big_string;        /* bytes of a string that was too long, until it is reported */
     int64_t        arena_base;        /* bytes of the arena that are not the scripts' */
     int64_t        arena_paused;

@@ -193,10 +193,11 @@ static int load_model(lua_State *L)
 static int run_build(lua_State *L)
 {
     model_job *j = lua_touserdata(L, 1);
-    j->b = st_bind_push_build(L, j->m);
+    st_build *build = st_bind_push_build(L, j->m);
     int b = lua_gettop(L);
     lua_pushvalue(L, b);
     lua_setfield(L, LUA_REGISTRYINDEX, BUILD);
+    j->b = build; /* only now: without its place in the registry an error would free it */
     lua_getfield(L, LUA_REGISTRYINDEX, CHOSEN);
     lua_getiuservalue(L, -1, 1);
     int def = lua_gettop(L);

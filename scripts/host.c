@@ -39,6 +39,17 @@ st_script *st_bind_script(lua_State *L)
 
 /* ---------------------------------------------------------------- limits */
 
+static void hook(lua_State *L, lua_Debug *ar);
+
+/* Look at every step, or at every STRIDE steps.  Setting a hook walks the whole stack of calls, which
+ * a script can make deep, so it is set only when that changes. */
+static void watch(st_script *s, int single)
+{
+    if (s->single != single)
+        lua_sethook(s->L, hook, LUA_MASKCOUNT, single ? 1 : STRIDE);
+    s->single = single;
+}
+
 static void hook(lua_State *L, lua_Debug *ar)
 {
     st_script *s = st_bind_script(L);
@@ -48,7 +59,7 @@ static void hook(lua_State *L, lua_Debug *ar)
         lua_gc(L, LUA_GCCOLLECT); /* the sum may be mostly garbage */
     if (s->broken || s->big_string || s->used > s->soft || s->steps_left < 0 || st_now_ns() > s->deadline) {
         s->broken = 1;
-        lua_sethook(L, hook, LUA_MASKCOUNT, 1);
+        watch(s, 1);
         if (s->big_string)
             st_bind_fail(L, "a string of %I bytes; a script's strings have at most %d",
                          (lua_Integer)s->big_string, ST_SCRIPT_STRING);
@@ -58,7 +69,7 @@ static void hook(lua_State *L, lua_Debug *ar)
             st_bind_fail(L, "the script ran more than %I steps", (lua_Integer)s->steps);
         st_bind_fail(L, "the script ran longer than %d seconds", MAX_SECONDS);
     }
-    lua_sethook(L, hook, LUA_MASKCOUNT, STRIDE);
+    watch(s, 0);
 }
 
 void st_bind_tick(lua_State *L)
@@ -116,7 +127,7 @@ static void *allocate(void *user, void *p, size_t old, size_t size)
         if (long_string)
             s->big_string = (int64_t)size;
         if (s->L && (long_string || s->used + (int64_t)(size - had) > s->soft))
-            lua_sethook(s->L, hook, LUA_MASKCOUNT, 1);
+            watch(s, 1);
     }
     void *q = realloc(p, size);
     if (q)
@@ -242,6 +253,7 @@ setun_status st_bind_call(st_script *s, lua_CFunction fn, void *arg, const char 
         s->deadline = st_now_ns() + (int64_t)MAX_SECONDS * 1000000000;
         s->broken = 0;
         s->big_string = 0;
+        s->single = 0;
         lua_sethook(L, hook, LUA_MASKCOUNT, STRIDE);
     }
     s->file = what;

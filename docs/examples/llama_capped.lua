@@ -7,9 +7,9 @@ return setun.model {
   names = names.llama,
 
   build = function(g, hp)
-    local c = nn.llama_config(hp, { hidden_act = nn.only "relu2_cap", rope_theta = nn.optional(nn.positive, 10000) })
+    local c = nn.llama_config(hp, { hidden_act = nn.only "relu2_cap" })
     local t = { c = c, kv = hp.kv, n_ctx = hp.n_ctx, pos = g:input "positions",
-                rope = nn.rope_table(g, hp, c, hp.rope_scaling) }
+                rope = nn.rope_table(g, hp, c, 10000) }
     local x = g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
     for i = 0, c.num_hidden_layers - 1 do
       local b = g:scope("blk.%d", i)

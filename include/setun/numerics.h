@@ -8,6 +8,13 @@
 
 #include <stdint.h>
 
+#if defined(__FAST_MATH__)
+#error "fast-math flags change results; docs/numerics.md says which"
+#endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0 && __FLT_EVAL_METHOD__ != 16
+#error "float expressions must be rounded to float; use SSE2 or better"
+#endif
+
 static inline float setun_bits_f32(uint32_t u)
 {
     union { uint32_t u; float f; } b;
@@ -78,7 +85,7 @@ static inline float setun_tree32(float *p)
 
 /* exp(x): x = n ln2 + r with n = rint(x / ln2), |r| <= 0.347; a degree-6 Taylor-like polynomial in r
  * (minimax over the interval, relative error below 2e-7); times 2^n by adding n to the exponent.
- * Below -87 the result is 0; above 88 it is that of 88; NaN gives exp(-87.5) = 0. */
+ * Below -87 and for a NaN the result is 0; above 88 it is that of 88. */
 static inline float setun_expf(float x)
 {
     if (!(x >= -87.0f))

@@ -3,7 +3,8 @@
  * A model is immutable after loading and may be shared by threads [any]; a session belongs to one
  * thread at a time [owner].  Functions that can fail return a status and fill err (may be NULL) with
  * one sentence.  Structs that the caller fills start with `size`: set it with the matching
- * _init function, which also sets the defaults.  Strings are UTF-8 and borrowed. */
+ * _init function, which also sets the defaults, or where there is none with sizeof.  Strings are
+ * UTF-8 and borrowed. */
 #ifndef SETUN_SETUN_H
 #define SETUN_SETUN_H
 
@@ -39,7 +40,8 @@ typedef struct setun_options {
     int64_t     n_ctx;        /* positions a session holds; 0: the model's own limit, at most 4096 */
     int64_t     n_batch;      /* most tokens in one step of prefill; 0: 512 */
     int64_t     n_outputs;    /* most rows of logits at once; 0: 1 */
-    void      (*log)(void *user, int32_t level, const char *text); /* 0 warning, 1 info, 2 debug */
+    void      (*log)(void *user, int32_t level, const char *text); /* 0 warning, 1 info, 2 debug; from any
+                                                                    * thread that uses the model */
     void       *log_user;
     int32_t     log_level;    /* highest level wanted */
     int32_t     reserved2;
@@ -62,7 +64,7 @@ SETUN_EXPORT int32_t setun_model_is_end(const setun_model *m, int32_t token); /*
 /* What was decided and from what evidence; what is exact and what is approximate. */
 SETUN_EXPORT setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn *out, void *user, setun_error *err);
 
-/* Every stage in its own input syntax: "graph", "graph=dot", "plan", "kir", "llvm", "asm".  kernel: part of a
+/* Every stage in its own input syntax: "graph", "graph=script", "graph=dot", "plan", "kir", "llvm", "asm".  kernel: part of a
  * kernel's name, or NULL for all. */
 SETUN_EXPORT setun_status setun_model_dump(const setun_model *m, const char *what, const char *kernel,
                                            setun_write_fn *out, void *user, setun_error *err);

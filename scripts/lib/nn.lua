@@ -10,6 +10,12 @@ local function fail(form, ...)
   error(form:format(...), 0)
 end
 
+-- A value as a message says it: a key that is absent or null has none.
+local function show(v)
+  if type(v) == "string" then return "'" .. v .. "'" end
+  return v == nil and "missing" or type(v) == "userdata" and "a list or an object" or tostring(v)
+end
+
 ---------------------------------------------------------------- configuration
 
 -- Keys that say nothing about what the forward pass computes.  Any other key that a script did not
@@ -27,7 +33,7 @@ nn.harmless = {
 -- A whole number from 1 on.
 function nn.count(key, v)
   if math.type(v) ~= "integer" or v < 1 then
-    fail("config.json: %s must be a whole number from 1 on, it is %s", key, tostring(v))
+    fail("config.json: %s must be a whole number from 1 on, it is %s", key, show(v))
   end
   return v
 end
@@ -35,14 +41,14 @@ end
 -- A number above 0.
 function nn.positive(key, v)
   if type(v) ~= "number" or not (v > 0) or v == math.huge then
-    fail("config.json: %s must be a number above 0, it is %s", key, tostring(v))
+    fail("config.json: %s must be a number above 0, it is %s", key, show(v))
   end
   return v
 end
 
 function nn.flag(key, v)
   if type(v) ~= "boolean" then
-    fail("config.json: %s must be true or false, it is %s", key, tostring(v))
+    fail("config.json: %s must be true or false, it is %s", key, show(v))
   end
   return v
 end
@@ -60,8 +66,7 @@ function nn.only(want, absent)
   return function(key, v)
     if v == nil and absent then return want end
     if v ~= want then
-      fail("config.json: %s is %s, but this script computes only %s", key,
-           type(v) == "string" and "'" .. v .. "'" or tostring(v), tostring(want))
+      fail("config.json: %s is %s, but this script computes only %s", key, show(v), tostring(want))
     end
     return v
   end
@@ -148,7 +153,7 @@ function nn.merge(g, x) return g:reshape(x, { heads = 0 }) end
 function nn.rope_table(g, hp, c, theta)
   local scaling = hp.rope_scaling or hp.rope_parameters
   if scaling and type(scaling) ~= "userdata" then
-    fail("config.json: rope_scaling is %s, not an object", tostring(scaling))
+    fail("config.json: rope_scaling is %s, not an object", show(scaling))
   end
   local function of(key, rule)
     return rule("rope_scaling." .. key, scaling[key])

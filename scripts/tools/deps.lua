@@ -32,16 +32,18 @@ local only = {
 -- System headers that only some files may see: what they declare must stay behind one door.
 local owners = {
   ["^pthread%.h$"]   = { "^base/pool%.c$" },
+  ["^threads%.h$"]   = { "^codegen/jit%.c$" },
   ["^sys/stat%.h$"]  = { "^base/file%.c$" },
   ["^hwloc%.h$"]     = { "^base/cpu%.c$" },
   ["^dlfcn%.h$"]     = { "^plugins/host%.c$" },
+  ["^lua.*/"]        = {}, -- the build says where they lie
   ["^lua%.h$"]       = { "^scripts/host%.c$", "^scripts/bind" },
   ["^lauxlib%.h$"]   = { "^scripts/host%.c$", "^scripts/bind" },
   ["^lualib%.h$"]    = { "^scripts/host%.c$" },
   ["^llvm"]          = { "^codegen/llvm", "^codegen/jit%.c$", "^codegen/target%.c$" },
   ["^jansson%.h$"]   = { "^model/" },
   ["^pcre2%.h$"]     = { "^model/pretok%.c$" },
-  ["^immintrin%.h$"] = {},
+  ["intrin%.h$"]     = {},
   ["^arm_neon%.h$"]  = {},
 }
 
@@ -94,6 +96,9 @@ local function check_file(layer, file)
     n = n + 1
     local ours = line:match('^%s*#%s*include%s*"([^"]+)"')
     local system = line:match("^%s*#%s*include%s*<([^>]+)>")
+    if line:find("^%s*#%s*include") and not ours and not system then
+      fault(file, n, "an include names its file, in quotes or angle brackets")
+    end
     if ours then check_ours(layer, file, n, ours) end
     if system then check_system(layer, file, n, system) end
   end

@@ -3,19 +3,24 @@
 --
 --     lua5.4 scripts/tools/globals.lua FILE...
 --
--- nm names the section of each symbol.  .data and .bss (and their thread-local kin) are mutable;
--- .data.rel.ro is not: it holds constants with pointers in them, and is read-only once loaded.
+-- nm names the class and the section of each symbol.  Data is mutable, but for .data.rel.ro: it holds
+-- constants with pointers in them, and is read-only once loaded.
 
 -- What the linker and the C start-up files put into every shared object.
 local allowed = {
   ["__dso_handle"] = true, ["__TMC_END__"] = true, ["completed.0"] = true, ["__bss_start"] = true,
   ["_edata"] = true, ["_end"] = true, ["_GLOBAL_OFFSET_TABLE_"] = true,
+  ["targets_filled"] = true, -- codegen/jit.c: LLVM's list of targets is filled once in a process
 }
 
-local function is_mutable(section)
-  if section:find("^%.data%.rel%.ro") then return false end
-  return section:find("^%.data") or section:find("^%.bss") or section:find("^%.tdata") or
-         section:find("^%.tbss") or section == "*COM*"
+-- class: nm's letter, d for data, b for zeroed data, s and g for their small kin, c for common; any
+-- section may hold them, whatever its name.  The linker's own tables count as data, too.
+local function is_mutable(class, section)
+  if section:find("^%.data%.rel%.ro") or section == ".dynamic" or section:find("^%.got") or
+     section:find("^%.init_array") or section:find("^%.fini_array") then
+    return false
+  end
+  return class:find("^[dbsgcDBSGC]$")
 end
 
 if not arg[1] then
@@ -29,10 +34,10 @@ for _, file in ipairs(arg) do
   local nm = io.popen(("nm --format=sysv --defined-only '%s' 2>&1"):format((file:gsub("'", "'\\''"))))
   for line in nm:lines() do
     -- name |value |class |type |size |line |section
-    local name, section = line:match("^(%S+)%s*|.*|%s*([^|%s]*)%s*$")
+    local name, class, section = line:match("^(%S+)%s*|[^|]*|%s*(%a)%s*|.*|%s*([^|%s]*)%s*$")
     if name and name ~= "Name" then
       n = n + 1
-      if is_mutable(section) and not allowed[name] then
+      if is_mutable(class, section) and not allowed[name] then
         io.stderr:write(("%s: %s is mutable (%s)\n"):format(file, name, section))
         faults = faults + 1
       end

@@ -48,8 +48,7 @@ for m in "${models[@]}"; do
   done
   if [ "${SETUN_LLVM:-1}" = 1 ] && [ "$(uname -m)" = x86_64 ]; then
     for features in -avx512f -avx2 -sse3; do
-      same "$name, $features" "$(h --tokens "$LONG" --cpu-features=$features)" "$long"
-      same "$name, $features, token by token" "$(h --tokens "$SHORT" --all --chunk 1 --cpu-features=$features)" "$want"
+      same "$name, $features" "$(h --tokens "$LONG" --cpu-features=$features --chunk 149)" "$long" # 149, then 1
     done
   fi
 done

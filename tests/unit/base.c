@@ -70,6 +70,15 @@ static void test_error(void **state)
         assert_int_equal(strncmp(e.text, "b: ", 3), 0);
         assert_true(strlen(e.text) < sizeof e.text);
     }
+    /* A long name in the middle keeps the end of the sentence; control characters stay off the terminal. */
+    memset(big, 'p', sizeof big - 1);
+    big[sizeof big - 1] = 0;
+    (void)st_fail(&e, SETUN_IO, "cannot open %s: no such file", big);
+    assert_int_equal(strncmp(e.text, "cannot open ppp", 15), 0);
+    assert_non_null(strstr(e.text, "p...p"));
+    assert_string_equal(e.text + strlen(e.text) - 14, ": no such file");
+    (void)st_fail(&e, SETUN_IO, "%s", "a\nb\x1b[31m\x7f\tc");
+    assert_string_equal(e.text, "a b?[31m? c");
     for (int32_t s = -20; s < 5; s++)
         assert_true(strlen(st_status_name(s)) > 1);
 }

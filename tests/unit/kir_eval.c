@@ -246,7 +246,7 @@ static void run_sample(const sample *s, uint64_t seed)
             sample_data(s, o, ROWS, seed, arg[o]);
     }
     int64_t dim[1] = { sample_elements(s, 0, ROWS) };
-    int64_t *scratch = aligned_alloc(64, (size_t)k->scratch_bytes + 64);
+    int64_t *scratch = aligned_alloc(64, (size_t)(st_kir_run_scratch(k) + 63) / 64 * 64);
     setun_launch l = { arg, dim, k };
     setun_tile t = { 0, ROWS, NULL };
     if (st_kir_eval(k, &l, bytes, &t, &err) != SETUN_OK)

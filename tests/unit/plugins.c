@@ -55,7 +55,7 @@ static void test_refusals(void **state)
     refused(ABI_DIR "null_entry.so", "does not serve hosts of ABI 1");
     refused(ABI_DIR "missing_callback.so", "has no supports");
     refused("/nowhere/at/all.so", "there is no file");
-    refused(SETUN_BINARY_DIR, "there is no file"); /* a directory */
+    refused(SETUN_BINARY_DIR, "is not a file that can be loaded"); /* a directory */
     (void)snprintf(junk, sizeof junk, "%s/plugins-XXXXXX", SETUN_BINARY_DIR);
     int fd = mkstemp(junk);
     assert_true(fd >= 0);

@@ -801,7 +801,7 @@ static void bitnet_refusals(void **state)
         { "attention_bias", HP_BOOL("", 1), "attention_bias is true" },
         { "hidden_size", HP_INT("", 0), "hidden_size must be a whole number from 1 on, it is 0" },
         { "hidden_size", HP_FLOAT("", 256.5), "hidden_size must be a whole number" },
-        { "hidden_size", HP_NULL(""), "hidden_size must be a whole number from 1 on, it is nil" },
+        { "hidden_size", HP_NULL(""), "hidden_size must be a whole number from 1 on, it is missing" },
         { "hidden_size", HP_INT("", 254), "does not divide into 4 heads" },
         { "num_key_value_heads", HP_INT("", 3), "4 heads do not share 3" },
         { "num_hidden_layers", HP_INT("", INT64_MAX), "" },
@@ -810,7 +810,7 @@ static void bitnet_refusals(void **state)
         { "vocab_size", HP_INT("", 299), "tensor token_embd is bf16[300,256], but config.json makes it [299,256]" },
         { "intermediate_size", HP_INT("", 385), "config.json makes it [385,256]" },
         { "rope_scaling.type", HP_STRING("", "yarn"), "rope_scaling of type 'yarn'" },
-        { "rope_scaling", HP_STRING("", "linear"), "rope_scaling is linear, not an object" },
+        { "rope_scaling", HP_STRING("", "linear"), "rope_scaling is 'linear', not an object" },
         { "rope_scaling.new", HP_INT("", 1), "config.json: key 'rope_scaling.new' = 1 is not understood" },
         { "tie_word_embeddings", HP_BOOL("", 0), "there is no tensor 'lm_head.weight'" },
     };
@@ -899,7 +899,7 @@ static void llama(void **state)
     to_llama(&t);
     key_of(&t, "rope_scaling")->key = "rope_scaling.type";
     set(&t, "rope_scaling.type", (st_hparam)HP_STRING("", "linear"));
-    build_fails(w, &t, "rope_scaling.factor must be a number above 0, it is nil");
+    build_fails(w, &t, "rope_scaling.factor must be a number above 0, it is missing");
     set(&t, "rope_scaling.factor", (st_hparam)HP_INT("", 2));
     assert_int_equal(build(w, &t), SETUN_OK);
     to_llama(&t);

@@ -1,0 +1,106 @@
+# The documents tell the truth: listings are in the tree, commands work, files that are named exist.
+. "$(dirname "$0")/lib.sh"
+cd "$SOURCE"
+
+# A path in backquotes or in a listing of paths names a file, a directory or a pattern that matches one.
+lua5.4 - <<'L' >"$TMP/paths" || bad "reading the documents"
+local docs = { "README.md", "plugins/README.md", "ops/README.md" }
+for f in io.popen("ls docs/*.md"):lines() do docs[#docs + 1] = f end
+local n = 0
+for _, doc in ipairs(docs) do
+  local text = io.open(doc):read("a"):gsub("```.-```", "")
+  local here = doc:match("^(.*/)") or ""
+  for code in text:gmatch("`([^`\n]+)`") do
+    local path = code:match("^[%w_%./%*-]+$")
+    local dir = path and path:match("^(%w+)/")
+    if dir and not code:find("%.%.%.") and (dir ~= "build") then print(doc, here, path) n = n + 1 end
+  end
+  for link in text:gmatch("%]%(([^)#]+)%)") do
+    if not link:find("^%a+:") then print(doc, here, link) n = n + 1 end
+  end
+end
+assert(n > 60, "the documents name only " .. n .. " paths")
+L
+while IFS=$'\t' read -r doc here path; do
+  top=${path%%/*} found=0
+  [ -d "$top" ] || [ -e "$here$top" ] || [ -d "include/$top" ] || continue # a place in another project
+  for at in $path $here$path include/$path; do [ -e "$at" ] && found=1; done
+  [ $found = 1 ] || bad "$doc names $path, which is not there"
+done <"$TMP/paths"
+
+# The pieces of docs/writing-an-operator.md are ops/relu2_cap.c, all but the kernel that is written out.
+lua5.4 - <<'L' || bad "docs/writing-an-operator.md and ops/relu2_cap.c differ"
+local file = io.open("ops/relu2_cap.c"):read("a")
+local body = file:match('#include "setun/op.h"\n(.*)'):gsub("/%*.-%*/\n", "")
+local text, n = io.open("docs/writing-an-operator.md"):read("a"), 0
+for piece in text:gmatch("```c\n(.-)```") do
+  if not piece:find("k_grid", 1, true) then
+    for part in (piece .. "\n"):gmatch("(.-)\n\n") do
+      local at, to = body:find(part, 1, true)
+      if not at then io.stderr:write("not in the file:\n", part, "\n") os.exit(1) end
+      body = body:sub(1, at - 1) .. body:sub(to + 1)
+      n = n + 1
+    end
+  end
+end
+if body:find("%S") then io.stderr:write("not in the document:\n", body, "\n") os.exit(1) end
+os.exit(n >= 6)
+L
+
+# plugins/README.md: its compiler line, its commands.
+cc=$(grep -o '`cc [^`]*`' plugins/README.md | tr -d '`')
+[ -n "$cc" ] || bad "plugins/README.md shows no compiler line"
+plugin() { # source, name
+  local line=${cc//FILE.so/$TMP/$2.so}
+  eval "${line//FILE.c/$1}" 2>"$TMP/err" || bad "$line ($(head -c 600 "$TMP/err"))"
+}
+plugin plugins/sample_op/sample_op.c sample_op
+plugin plugins/sample_backend/sample_backend.c sample_backend
+cp "$TMP/sample_op.so" "$TMP/x.so"
+cp "$TMP/sample_backend.so" "$TMP/y.so"
+grep -E '^    (setun |SETUN_PLUGIN_PATH=)' plugins/README.md | sed 's/   *\(named\|or in\|every\|what\) .*//' >"$TMP/commands"
+same "commands in plugins/README.md" "$(wc -l <"$TMP/commands")" 4
+ln -s "$(realpath "$SETUN")" "$TMP/setun"
+while IFS= read -r line; do
+  line=${line//\/a\/x.so/$TMP/x.so}
+  line=${line//\/b\/y.so/$TMP/y.so}
+  line=${line/run MODEL/run $MODEL -p x -n 2 -q}
+  (cd "$TMP" && PATH=$TMP:$PATH eval "$line") >"$TMP/out" 2>"$TMP/err" </dev/null || bad "plugins/README.md: $line ($(head -c 300 "$TMP/err"))"
+done <"$TMP/commands"
+same "the sample backend's logits" "$("$SETUN" logits "$MODEL" --tokens 1021,5 --hash --plugin "$TMP/y.so" --backend trace -q 2>/dev/null)" \
+  "$("$SETUN" logits "$MODEL" --tokens 1021,5 --hash)"
+
+# The kernel that is written out in docs/writing-an-operator.md, as a plugin, against the same eval.
+lua5.4 - >"$TMP/flat.c" <<'L' || bad "making a plugin of the written-out kernel"
+local file = io.open("ops/relu2_cap.c"):read("a")
+local flat
+for piece in io.open("docs/writing-an-operator.md"):read("a"):gmatch("```c\n(.-)```") do
+  if piece:find("k_grid", 1, true) then flat = piece end
+end
+local function swap(from, to)
+  local n
+  file, n = file:gsub(from, function() return to end)
+  assert(n == 1, from)
+end
+swap("    return k_lower_map%(k, a, map%);\n", flat .. "    return SETUN_OK;\n")
+swap("static const char %*const cases%[%] = {.-};",
+     'static const char *const cases[] = {"x:f32[1]", "x:f32[7] cap=0.5", "x:f32[2500]", NULL};')
+swap("SETUN_OP%(relu2_cap%) = {", "static const setun_op flat = {")
+swap('%.name = "relu2_cap"', '.name = "relu2_flat"')
+swap('#include "setun/op.h"', '#include "setun/op.h"\n#include "setun/plugin.h"')
+local rest = io.open("plugins/sample_op/sample_op.c"):read("a"):match("static setun_status init%(.*")
+print(file .. "\n" .. rest:gsub("hard_tanh", "flat"):gsub("org.setun.sample_op", "org.example.flat"))
+L
+plugin "$TMP/flat.c" flat
+"$SETUN" check --plugin "$TMP/flat.so" >"$TMP/out" 2>"$TMP/err" || bad "the written-out kernel: $(head -c 600 "$TMP/out" "$TMP/err")"
+grep -q '^relu2_flat ' "$TMP/out" || bad "check did not see the written-out kernel: $(head -c 600 "$TMP/out")"
+
+# docs/performance.md, with a small model in place of the large one.
+"$SETUN" synth --like tiny --as hf -o "$TMP/DIR" -q || bad "synth"
+grep -E '^    setun bench' docs/performance.md | sed 's/^ *setun //' >"$TMP/commands"
+[ -s "$TMP/commands" ] || bad "docs/performance.md shows no commands"
+while IFS= read -r line; do
+  case $line in *cpu-features*) [ "${SETUN_LLVM:-1}" = 1 ] && [ "$(uname -m)" = x86_64 ] || continue ;; esac
+  (cd "$TMP" && eval "\"$SETUN\" $line") >"$TMP/out" 2>"$TMP/err" || bad "docs/performance.md: setun $line ($(head -c 300 "$TMP/err"))"
+done <"$TMP/commands"
+finish

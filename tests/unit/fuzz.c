@@ -1,0 +1,378 @@
+/* tests/unit/fuzz.c -- damaged models, and memory that runs out, through the public API alone.
+ *
+ * A tiny synthetic model is damaged in ways that depend on a counter and on nothing else, so that a
+ * failure can be repeated; only how many are tried depends on the clock.  Whatever comes in, a call
+ * gives SETUN_OK or a sentence.  What a crash, an overrun or a leak is, the sanitizers decide.
+ *
+ * The build makes the library's own calls of malloc and its relatives go through the functions
+ * below (--wrap), which can refuse the n-th. */
+#include "tests/unit/files.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "setun/setun.h"
+
+#define SECONDS 5.0 /* for all damaged models together */
+#define LEAST 30    /* of every kind, however slow the machine */
+
+/* ---------------------------------------------------------------- memory that runs out */
+
+static long n_calls, fail_at = -1, fail_until; /* refuses calls fail_at .. fail_until - 1 */
+
+static int refused(void)
+{
+    long n = n_calls++;
+    return fail_at >= 0 && n >= fail_at && n < fail_until;
+}
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void *__real_aligned_alloc(size_t alignment, size_t n);
+char *__real_strdup(const char *s);
+char *__real_strndup(const char *s, size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void *__wrap_aligned_alloc(size_t alignment, size_t n);
+char *__wrap_strdup(const char *s);
+char *__wrap_strndup(const char *s, size_t n);
+
+void *__wrap_malloc(size_t n) { return refused() ? NULL : __real_malloc(n); }
+void *__wrap_calloc(size_t n, size_t size) { return refused() ? NULL : __real_calloc(n, size); }
+void *__wrap_realloc(void *p, size_t n) { return refused() ? NULL : __real_realloc(p, n); }
+void *__wrap_aligned_alloc(size_t a, size_t n) { return refused() ? NULL : __real_aligned_alloc(a, n); }
+char *__wrap_strdup(const char *s) { return refused() ? NULL : __real_strdup(s); }
+char *__wrap_strndup(const char *s, size_t n) { return refused() ? NULL : __real_strndup(s, n); }
+
+/* ---------------------------------------------------------------- a tiny model */
+
+static const char shape[] =
+    "{\"architectures\":[\"BitNetForCausalLM\"],\"model_type\":\"bitnet\",\"hidden_act\":\"relu2\",\"tie_word_embeddings\":true,"
+    "\"hidden_size\":64,\"intermediate_size\":128,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"num_key_value_heads\":1,"
+    "\"vocab_size\":320,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-5,\"rope_theta\":10000.0,\"bos_token_id\":1,"
+    "\"eos_token_id\":2,\"torch_dtype\":\"bfloat16\",\"quantization_config\":{\"quant_method\":\"bitnet\","
+    "\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"offline\"}}";
+
+enum { CONFIG, GENERATION, TOKENIZER, WEIGHTS, N_FILES };
+static const char *const names[N_FILES] = {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors"};
+
+typedef struct world {
+    char   *dir, *model;
+    char   *good[N_FILES];
+    int64_t bytes[N_FILES];
+} world;
+
+static void put(const char *path, const char *text, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(text, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void restore(const world *w, int file)
+{
+    char *path = join(w->model, names[file]);
+    put(path, w->good[file], (size_t)w->bytes[file]);
+    free(path);
+}
+
+static int make_world(void **state)
+{
+    world *w = calloc(1, sizeof *w);
+    setun_error err = {0, ""};
+    assert_non_null(w);
+    w->dir = temp_dir();
+    w->model = join(w->dir, "model");
+    char *config = join(w->dir, "shape.json");
+    put(config, shape, sizeof shape - 1);
+    setun_synth_options o = {.size = sizeof o, .config = config, .out = w->model, .seed = 1, .zero_share = -1};
+    if (setun_synth(&o, &err) != SETUN_OK)
+        fail_msg("%s", err.text);
+    free(config);
+    for (int i = 0; i < N_FILES; i++) {
+        char *path = join(w->model, names[i]);
+        assert_int_equal(st_file_read(path, 1 << 20, &w->good[i], &w->bytes[i], &err), SETUN_OK);
+        free(path);
+    }
+    *state = w;
+    return 0;
+}
+
+static int drop_world(void **state)
+{
+    world *w = *state;
+    for (int i = 0; i < N_FILES; i++)
+        free(w->good[i]);
+    free(w->model);
+    drop_dir(w->dir);
+    free(w);
+    return 0;
+}
+
+/* Load, feed good and bad tokens, read text back: everything a program does with a model. */
+static setun_status use(const world *w, const char *cache, setun_error *err)
+{
+    setun_options o;
+    setun_model *m = NULL;
+    setun_session *s = NULL;
+    const float *logits = NULL;
+    const int32_t good[3] = {1, 5, 9};
+    setun_options_init(&o);
+    o.n_threads = 1;
+    o.interpret = 1;
+    o.n_batch = 8;
+    o.cache_dir = cache;
+    setun_status status = setun_model_load(&m, w->model, &o, err);
+    if (status == SETUN_OK)
+        status = setun_session_new(&s, m, err);
+    if (status == SETUN_OK)
+        status = setun_session_feed(s, good, 3, SETUN_LOGITS_LAST, &logits, err);
+    if (status == SETUN_OK) {
+        const int32_t bad[] = {-1, INT32_MIN, INT32_MAX, (int32_t)setun_model_n_vocab(m)};
+        setun_error why = {0, ""};
+        assert_non_null(logits);
+        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+            const int32_t some[3] = {1, bad[i], 2};
+            assert_int_equal(setun_session_feed(s, some, 3, SETUN_LOGITS_LAST, &logits, &why), SETUN_BAD_ARG);
+            assert_true(why.text[0] != 0 && setun_session_position(s) == 3);
+        }
+        assert_int_equal(setun_session_feed(s, good, 0, SETUN_LOGITS_NONE, NULL, &why), SETUN_BAD_ARG);
+        assert_int_equal(setun_session_feed(s, good, 1, 7, NULL, &why), SETUN_BAD_ARG);
+        assert_int_equal(setun_session_rewind(s, 4, &why), SETUN_BAD_ARG);
+        assert_int_equal(setun_session_rewind(s, -1, &why), SETUN_BAD_ARG);
+    }
+    setun_session_free(s);
+    setun_model_free(m);
+    return status;
+}
+
+static setun_status use_vocab(const world *w, setun_error *err)
+{
+    static const char text[] = "To be, or not to be: 3.14 \xe2\x82\xac\n\n  <|eot_id|>";
+    setun_vocab *v = NULL;
+    int32_t *ids = NULL;
+    int64_t n = 0;
+    setun_status s = setun_vocab_open(&v, w->model, err);
+    if (s == SETUN_OK)
+        s = setun_vocab_encode(v, text, sizeof text - 1, SETUN_ENCODE_BOS | SETUN_ENCODE_SPECIAL, &ids, &n, err);
+    for (int64_t i = 0; s == SETUN_OK && i < n; i++) {
+        const char *bytes;
+        size_t count;
+        assert_in_range(ids[i], 0, setun_vocab_size(v) - 1);
+        assert_int_equal(setun_vocab_piece(v, ids[i], 1, &bytes, &count, err), SETUN_OK);
+    }
+    if (s == SETUN_OK) {
+        const char *bytes;
+        size_t count;
+        setun_error why = {0, ""};
+        assert_int_not_equal(setun_vocab_piece(v, -1, 1, &bytes, &count, &why), SETUN_OK);
+        assert_int_not_equal(setun_vocab_piece(v, INT32_MAX, 1, &bytes, &count, &why), SETUN_OK);
+        int32_t *none = NULL;
+        assert_int_not_equal(setun_vocab_encode(v, "a\xff", 2, 0, &none, &n, &why), SETUN_OK);
+        assert_null(none);
+    }
+    setun_free(ids);
+    setun_vocab_free(v);
+    return s;
+}
+
+/* ---------------------------------------------------------------- damage */
+
+static uint64_t next(uint64_t *r)
+{
+    *r += 0x9e3779b97f4a7c15u;
+    uint64_t z = *r;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static size_t below(uint64_t *r, size_t n) { return n ? (size_t)(next(r) % n) : 0; }
+
+/* Where a JSON value or key begins at or after `at`, and how long it is. */
+static size_t word(const char *t, size_t n, size_t at, size_t *len)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-._";
+    while (at < n && !strchr(plain, t[at]))
+        at++;
+    *len = 0;
+    while (at + *len < n && t[at + *len] && strchr(plain, t[at + *len]))
+        ++*len;
+    return at;
+}
+
+/* One damaged copy of t: malloc'ed, *n becomes its length. */
+static char *damage(const char *t, size_t *n, uint64_t *r)
+{
+    static const char *const nasty[] = {
+        "0", "-1", "1", "3", "1e308", "-0.0", "1e-320", "9223372036854775807", "-9223372036854775808", "4294967296", "2147483648",
+        "null", "true", "false", "\"\"", "[]", "{}", "[1,2]", "{\"a\":1}", "\"\\u0000\"", "\"\\ud800\"", "\"\\n\"", "U8", "F32", "NaN",
+        "[[[[[[[[[[[[]]]]]]]]]]]]", "18446744073709551616", "1.5", "\xff", "%s%n", "../..", "999999999999999999999999999999",
+    };
+    size_t len = *n, kind = below(r, 7), at = below(r, len), w;
+    char *out = malloc(len + 4096);
+    assert_non_null(out);
+    memcpy(out, t, len);
+    switch (kind) {
+    case 0: /* bits */
+        for (size_t i = 1 + below(r, 4); i > 0 && len; i--)
+            out[below(r, len)] ^= (char)(1 << below(r, 8));
+        break;
+    case 1: /* the end is missing */
+        len = at;
+        break;
+    case 2: { /* a part is missing */
+        size_t cut = below(r, len - at < 64 ? len - at : 64);
+        memmove(out + at, out + at + cut, len - at - cut);
+        len -= cut;
+        break;
+    }
+    case 3: { /* a part is there twice */
+        size_t more = below(r, len - at < 1024 ? len - at : 1024);
+        memcpy(out + at + more, t + at, len - at);
+        len += more;
+        break;
+    }
+    default: { /* another value */
+        const char *v = nasty[below(r, sizeof nasty / sizeof nasty[0])];
+        size_t m = strlen(v);
+        at = word(t, len, at, &w);
+        memcpy(out + at, v, m);
+        memcpy(out + at + m, t + at + w, len - at - w);
+        len = len - w + m;
+    }
+    }
+    *n = len;
+    return out;
+}
+
+/* Damage the header of the weights and say its new length, or, now and then, not. */
+static char *damage_weights(const char *t, size_t *n, uint64_t *r)
+{
+    uint64_t header = 0;
+    memcpy(&header, t, 8); /* little-endian, as on every machine that runs this test */
+    size_t h = (size_t)header, body = *n - 8 - h;
+    if (below(r, 4) == 0)
+        return damage(t, n, r);
+    char *damaged = damage(t + 8, &h, r), *out = malloc(8 + h + body);
+    assert_non_null(out);
+    uint64_t said = below(r, 8) ? h : next(r) >> below(r, 64);
+    memcpy(out, &said, 8);
+    memcpy(out + 8, damaged, h);
+    memcpy(out + 8 + h, t + *n - body, body);
+    free(damaged);
+    *n = 8 + h + body;
+    return out;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void judge(const char *what, int file, int i, setun_status s, const setun_error *err)
+{
+    if (s != SETUN_OK && (!err->text[0] || strpbrk(err->text, "\n\r\x1b")))
+        fail_msg("%s, %s, damage %d: status %d with the text '%s'", what, names[file], i, s, err->text);
+}
+
+static void test_damage(void **state)
+{
+    const world *w = *state;
+    int good = 0, bad = 0;
+    for (int file = 0; file < N_FILES; file++) {
+        double end = now() + SECONDS / N_FILES;
+        for (int i = 0; i < LEAST || now() < end; i++) {
+            uint64_t r = (uint64_t)file << 32 | (uint64_t)i;
+            size_t n = (size_t)w->bytes[file];
+            char *text = file == WEIGHTS ? damage_weights(w->good[file], &n, &r) : damage(w->good[file], &n, &r);
+            char *path = join(w->model, names[file]);
+            setun_error err = {0, ""};
+            put(path, text, n);
+            setun_status s = use(w, NULL, &err);
+            judge("model", file, i, s, &err);
+            good += s == SETUN_OK;
+            bad += s != SETUN_OK;
+            if (file == TOKENIZER) {
+                err.text[0] = 0;
+                s = use_vocab(w, &err);
+                judge("vocabulary", file, i, s, &err);
+            }
+            free(path);
+            free(text);
+        }
+        restore(w, file);
+    }
+    /* Both must happen, else the damage is too mild or hits before it gets anywhere. */
+    assert_true(good > 0 && bad > good);
+    setun_error err = {0, ""};
+    assert_int_equal(use(w, NULL, &err), SETUN_OK);
+}
+
+/* ---------------------------------------------------------------- refused memory */
+
+static void run_out(const world *w, setun_status (*fn)(const world *, setun_error *), int tries)
+{
+    setun_error err = {0, ""};
+    int refusals = 0, wrong = 0;
+    n_calls = 0;
+    fail_at = -1;
+    if (fn(w, &err) != SETUN_OK)
+        fail_msg("%s", err.text);
+    long all = n_calls;
+    assert_true(all > 10);
+    tries = all < tries ? (int)all : tries;
+    for (int i = 0; i < tries; i++) {
+        for (int from_then_on = 0; from_then_on < 2; from_then_on++) {
+            err.text[0] = 0;
+            /* Every one of the first, then spread over the rest. */
+            fail_at = i < tries / 3 ? i : tries / 3 + (all - tries / 3) * (i - tries / 3) / (tries - tries / 3);
+            fail_until = from_then_on ? all * 16 : fail_at + 1;
+            n_calls = 0;
+            setun_status s = fn(w, &err);
+            long at = fail_at;
+            fail_at = -1;
+            refusals += s == SETUN_NO_MEMORY;
+            /* Memory that a script asks for is the script's; a refused cache is only slower. */
+            if (s != SETUN_OK && ((s != SETUN_NO_MEMORY && s != SETUN_BAD_SCRIPT) || !err.text[0]))
+                wrong += printf("allocation %ld of %ld refused: status %d with the text '%s'\n", at, all, s, err.text) != 0;
+        }
+    }
+    assert_int_equal(wrong, 0);
+    assert_true(refusals > tries / 4);
+}
+
+static setun_status without_cache(const world *w, setun_error *err) { return use(w, NULL, err); }
+
+static setun_status with_cache(const world *w, setun_error *err)
+{
+    char *cache = __real_malloc(strlen(w->dir) + 16);
+    assert_non_null(cache);
+    (void)sprintf(cache, "%s/cache", w->dir);
+    setun_status s = use(w, cache, err);
+    long was = fail_at;
+    fail_at = -1;
+    remove_tree(cache);
+    fail_at = was;
+    free(cache);
+    return s;
+}
+
+static void test_memory(void **state)
+{
+    run_out(*state, use_vocab, 60);
+    run_out(*state, without_cache, 60);
+    run_out(*state, with_cache, 30);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_damage), cmocka_unit_test(test_memory)};
+    return cmocka_run_group_tests(tests, make_world, drop_world);
+}
