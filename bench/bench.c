@@ -214,7 +214,7 @@ static int run_one(bench *b, const char *path, long long threads, run *r)
     setun_error err = {0};
     b->c.o.n_threads = (int32_t)threads;
     r->r.stats.size = sizeof r->r.stats;
-    if (setun_model_load(&r->m, path, &b->c.o, &err) != SETUN_OK || setun_session_new(&r->s, r->m, &err) != SETUN_OK ||
+    if (cli_load(&b->c, path, &r->m, &err) != SETUN_OK || setun_session_new(&r->s, r->m, &err) != SETUN_OK ||
         measure(b, r->m, r->s, &r->r, &err) != SETUN_OK)
         return cli_fail(&err);
     setun_model_get_stats(r->m, &r->r.stats);

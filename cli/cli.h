@@ -68,6 +68,8 @@ char *cli_read(const char *path, size_t *n);
 /* Ctrl-C: the first one is noted, the second one ends the process. */
 void cli_catch_interrupt(void);
 int  cli_interrupted(void);
+/* setun_model_load with the command's options; an interrupt ends the process here, and is noted from then on. */
+setun_status cli_load(const cli *c, const char *path, setun_model **m, setun_error *err);
 
 /* The commands: argv[0] is the command's name. */
 int cli_run(int argc, char **argv);

@@ -199,9 +199,8 @@ int cli_run(int argc, char **argv)
     const char *prompt = a.prompt ? a.prompt : text;
     if (a.prompt)
         n_text = strlen(a.prompt);
-    cli_catch_interrupt();
     uint32_t flags = SETUN_ENCODE_BOS | (a.special ? SETUN_ENCODE_SPECIAL : 0);
-    if (setun_model_load(&m, argv[optind], &a.c.o, &err) != SETUN_OK ||
+    if (cli_load(&a.c, argv[optind], &m, &err) != SETUN_OK ||
         setun_vocab_encode(setun_model_vocab(m), prompt, n_text, flags, &ids, &n_ids, &err) != SETUN_OK ||
         setun_sampler_new(&sampler, &a.s, setun_model_n_vocab(m), &err) != SETUN_OK ||
         setun_session_new(&s, m, &err) != SETUN_OK)

@@ -50,7 +50,19 @@ void cli_catch_interrupt(void)
     }
 }
 
-int cli_interrupted(void) { return interrupted != 0; }
+int cli_interrupted(void) { return interrupted > 0; }
+
+setun_status cli_load(const cli *c, const char *path, setun_model **m, setun_error *err)
+{
+    /* While a model loads there is nothing to finish: -1 makes the first signal end the process. */
+    cli_catch_interrupt();
+    if (!interrupted)
+        interrupted = -1;
+    setun_status s = setun_model_load(m, path, &c->o, err);
+    if (interrupted < 0)
+        interrupted = 0;
+    return s;
+}
 
 /* ---------------------------------------------------------------- messages and output */
 

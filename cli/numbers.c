@@ -145,8 +145,7 @@ int cli_logits(int argc, char **argv)
         return CLI_USAGE;
     }
     free(file);
-    cli_catch_interrupt();
-    if (setun_model_load(&m, argv[optind], &a.c.o, &err) != SETUN_OK ||
+    if (cli_load(&a.c, argv[optind], &m, &err) != SETUN_OK ||
         (a.prompt && setun_vocab_encode(setun_model_vocab(m), a.prompt, strlen(a.prompt), SETUN_ENCODE_BOS, &ids, &n, &err) != SETUN_OK) ||
         setun_session_new(&s, m, &err) != SETUN_OK)
         code = cli_fail(&err);
@@ -399,8 +398,7 @@ int cli_perplexity(int argc, char **argv)
     setun_session *s = NULL;
     int32_t *ids = NULL;
     int64_t n = 0;
-    cli_catch_interrupt();
-    if (setun_model_load(&m, argv[optind], &c.o, &err) != SETUN_OK ||
+    if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||
         setun_vocab_encode(setun_model_vocab(m), text, n_text, 0, &ids, &n, &err) != SETUN_OK ||
         setun_session_new(&s, m, &err) != SETUN_OK)
         code = cli_fail(&err);

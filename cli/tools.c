@@ -33,7 +33,7 @@ int cli_info(int argc, char **argv)
         return cli_usage(&c, optind == argc ? "a model is missing" : "one model is enough");
     cli_finish(&c);
     setun_model *m = NULL;
-    if (setun_model_load(&m, argv[optind], &c.o, &err) != SETUN_OK ||
+    if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||
         setun_model_info(m, c.json, cli_write, stdout, &err) != SETUN_OK)
         code = cli_fail(&err);
     setun_model_free(m);
@@ -83,7 +83,7 @@ int cli_dump(int argc, char **argv)
         return cli_usage(&c, "say which stage: --graph, --plan, --kir, --llvm or --asm");
     cli_finish(&c);
     setun_model *m = NULL;
-    if (setun_model_load(&m, argv[optind], &c.o, &err) != SETUN_OK ||
+    if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||
         setun_model_dump(m, what, kernel, cli_write, stdout, &err) != SETUN_OK)
         code = cli_fail(&err);
     setun_model_free(m);
