@@ -10,16 +10,19 @@
  * the result +0 whatever the weights are: the row need not be read.  With a larger or non-finite m
  * every row is computed, because 0 times infinity must stay NaN.
  *
- * One token: rows with an open gate are listed first.  Few of them: the list is walked, the rows some
- * steps ahead prefetched, for hardware prefetchers do not see where the list goes next.  Many of them:
- * every row in order, as in ternary_matmul.  Many tokens: every row, since some token wants it. */
+ * One token: open gates are counted first.  Few of them: they are listed, and the list is walked, the
+ * rows some steps ahead prefetched, for hardware prefetchers do not see where the list goes next.
+ * Many of them: every row in order, as in ternary_matmul.  Many tokens: every row, for some token
+ * wants it. */
 #include "ops/ternary_kernels.h"
 
-/* Largest share of open gates for which the list is walked (docs/performance.md: the list wins below
- * about 65 % on one core, and reads less in any case; the rest is margin for narrower rows). */
+/* Largest share of open gates for which the list is walked.  Rows of 640 bytes, read from memory: the
+ * list and all rows in order take the same time at a share of about 0.42 on a Zen 3, whose hardware
+ * prefetchers run past every listed row, and of about 0.75 on a Sapphire Rapids (docs/performance.md).
+ * The lower one is taken, so that the list is never the slower way. */
 #define SPARSE_PERCENT 40
 
-#define AHEAD_BYTES 4096 /* of listed rows between what is read and what is prefetched */
+#define AHEAD_BYTES 4096 /* of listed rows, from what is read to what is prefetched; 2 to 16 KB measure alike */
 
 static setun_status infer(setun_args *a, setun_error *err)
 {
@@ -44,29 +47,44 @@ static setun_status eval(const setun_args *a, setun_error *err)
     return SETUN_OK;
 }
 
-/* The tile's rows with an open gate, in order; returns how many. */
-static k_val list_open(const row_kernel *c, const sink *to, k_val list)
+/* Open gates of the tile's rows. */
+static k_val count_open(const row_kernel *c, const sink *to, k_val whole)
 {
     setun_kernel *k = c->k;
-    k_val none = k_f32(k, 0.0f), count = k_var(k, k_i64(k, 0));
-    k_val r = k_for(k, c->r0, c->r1, 1);
-    /* Every row is written where the next open one goes, and stays there if it is open. */
-    k_store(k, list, k_get(k, count), k_trunc(k, r, K_I32));
-    k_val open = k_lt(k, none, k_load(k, to->gate, r, 1));
-    k_set(k, count, k_add(k, k_get(k, count), k_zext(k, open, K_I64)));
+    k_val many = k_var(k, k_int(k, K_TYPE(K_I32, ROW_GRANULE), 0)), rest = k_var(k, k_int(k, K_TYPE(K_I32, 1), 0));
+    k_val r = k_for(k, c->r0, whole, ROW_GRANULE);
+    k_val open = k_lt(k, k_f32v(k, 0.0f, ROW_GRANULE), k_load(k, to->gate, r, ROW_GRANULE));
+    k_set(k, many, k_add(k, k_get(k, many), k_zext(k, open, K_I32)));
     k_stop(k);
-    return k_get(k, count);
+    r = k_for(k, whole, c->r1, 1);
+    open = k_lt(k, k_f32(k, 0.0f), k_load(k, to->gate, r, 1));
+    k_set(k, rest, k_add(k, k_get(k, rest), k_zext(k, open, K_I32)));
+    k_stop(k);
+    k_val count = k_rsum(k, k_get(k, many));
+    return k_sext(k, k_add(k, count, k_get(k, rest)), K_I64);
 }
 
-static void zero_rows(const row_kernel *c, const sink *to)
+/* list[0 .. count) = the rows with an open gate, in order; then `ahead` times the last one again (if
+ * there is none, any row).  y is 0 in all of the tile. */
+static void list_open(const row_kernel *c, const sink *to, k_val whole, k_val list, int64_t ahead)
 {
     setun_kernel *k = c->k;
-    k_val whole = k_add(k, c->r0, k_and(k, k_sub(k, c->r1, c->r0), k_i64(k, -ROW_GRANULE)));
+    k_val none = k_f32(k, 0.0f), zero = k_i64(k, 0), at = k_var(k, zero), last = k_var(k, c->r0);
     k_val r = k_for(k, c->r0, whole, ROW_GRANULE);
     k_store(k, to->y, r, k_f32v(k, 0.0f, ROW_GRANULE));
     k_stop(k);
     r = k_for(k, whole, c->r1, 1);
-    k_store(k, to->y, r, k_f32(k, 0.0f));
+    k_store(k, to->y, r, none);
+    k_stop(k);
+    r = k_for(k, c->r0, c->r1, 1);
+    /* Every row is written where the next open one goes, and stays there if it is open. */
+    k_store(k, list, k_get(k, at), k_trunc(k, r, K_I32));
+    k_val open = k_lt(k, none, k_load(k, to->gate, r, 1));
+    k_set(k, at, k_add(k, k_get(k, at), k_zext(k, open, K_I64)));
+    k_set(k, last, k_select(k, open, r, k_get(k, last)));
+    k_stop(k);
+    k_val i = k_for(k, zero, k_i64(k, ahead), 1);
+    k_store(k, list, k_add(k, k_get(k, at), i), k_trunc(k, k_get(k, last), K_I32));
     k_stop(k);
 }
 
@@ -100,21 +118,14 @@ static void lower_row(setun_kernel *k, const setun_args *a)
     sink to = open_sink(k, a);
     int64_t ahead = AHEAD_BYTES / c.row_bytes;
     ahead = ahead < 4 ? 4 : ahead > 32 ? 32 : ahead;
-    k_val list = k_scratch(k, K_I32, (a->in[W].dim[0] + ahead + 1) * 4);
-    k_val count = list_open(&c, &to, list), rows = k_sub(k, c.r1, c.r0);
+    k_val list = k_scratch(k, K_I32, (a->in[W].dim[0] + ahead + 1) * 4), rows = k_sub(k, c.r1, c.r0);
+    k_val whole = k_add(k, c.r0, k_and(k, rows, k_i64(k, -ROW_GRANULE)));
+    k_val count = count_open(&c, &to, whole);
     k_val few = k_le(k, k_muli(k, count, 100), k_muli(k, rows, SPARSE_PERCENT));
     k_val modest = k_le(k, k_abs(k, c.m), k_f32(k, 0x1p103f));
     k_if(k, k_and(k, few, modest));
-    {
-        /* Past its end the list repeats its last row (or any, if it is empty). */
-        k_val last = k_add(k, count, k_sext(k, k_lt(k, k_i64(k, 0), count), K_I64));
-        k_val pad = k_load(k, list, last, 1);
-        k_val i = k_for(k, k_i64(k, 0), k_i64(k, ahead), 1);
-        k_store(k, list, k_add(k, count, i), pad);
-        k_stop(k);
-        zero_rows(&c, &to);
-        row_listed(&c, &to, list, count, ahead);
-    }
+    list_open(&c, &to, whole, list, ahead);
+    row_listed(&c, &to, list, count, ahead);
     k_else(k);
     row_all(&c, &to);
     k_stop(k);
@@ -139,17 +150,19 @@ static void cost(const setun_args *a, setun_cost *c)
     c->bytes = rows * kp / 4 + n * kp + 8 * n * rows;
 }
 
-/* Seed 1 opens a quarter of the gates, 2 three quarters, 3 none, 4 all, 5 one: both ways through
- * one token. */
+/* Odd seeds open a smaller share of the gates than SPARSE_PERCENT and even ones a larger share, evenly
+ * spread, so that both ways through one token are checked; which share depends on the rows.  1 % of
+ * 131 rows is one row. */
 static void fill(const setun_args *a, uint64_t seed)
 {
-    static const uint64_t of_256[5] = {0, 64, 192, 0, 256};
+    static const int64_t percent[2][4] = {{100, 75, 41, 41}, {0, 25, 39, 1}};
     float *gate = a->in[GATE].data;
+    int64_t n = setun_count(&a->in[GATE]), share = percent[seed % 2][a->in[W].dim[0] % 4];
+    int64_t count = (n * share + (seed % 2 ? 0 : 99)) / 100;
     fill_product(a, seed);
-    for (int64_t i = 0, n = setun_count(&a->in[GATE]); i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         float g = setun_absf(gate[i]);
-        int open = (setun_mix(seed, (uint64_t)i) >> 8 & 255) < of_256[seed % 5] || (seed % 5 == 0 && i == n / 2);
-        gate[i] = open ? g : -g;
+        gate[i] = (i + 1) * count / n > i * count / n ? g : -g;
     }
 }
 
@@ -167,7 +180,10 @@ static const char *const cases[] = {
     "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[1,1] ws:f32[1] gate:f32[1,1]",
     "q:i8[1,256] scale:f32[1] sum:i32[1] w:t2[7,129] ws:f32[1] gate:f32[1,7]",
     "q:i8[1,384] scale:f32[1] sum:i32[1] w:t2[33,300] ws:f32[1] gate:f32[1,33]",
-    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[129,128] ws:f32[1] gate:f32[1,129]",
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[128,128] ws:f32[1] gate:f32[1,128]",
+    "q:i8[1,256] scale:f32[1] sum:i32[1] w:t2[129,200] ws:f32[1] gate:f32[1,129]",
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[130,128] ws:f32[1] gate:f32[1,130]",
+    "q:i8[1,256] scale:f32[1] sum:i32[1] w:t2[131,256] ws:f32[1] gate:f32[1,131]",
     "q:i8[1,2560] scale:f32[1] sum:i32[1] w:t2[20,2560] ws:f32[1] gate:f32[1,20]",
     "q:i8[1,6912] scale:f32[1] sum:i32[1] w:t2[5,6912] ws:f32[1] gate:f32[1,5]",
     "q:i8[n1,128] scale:f32[n1] sum:i32[n1] w:t2[5,128] ws:f32[1] gate:f32[n1,5]",
