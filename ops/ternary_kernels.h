@@ -32,7 +32,7 @@ static int64_t padded(int64_t k)
     return (k + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
 }
 
-static setun_status infer(setun_args *a, setun_error *err)
+static setun_status infer_product(setun_args *a, setun_error *err)
 {
     static const uint32_t want[5] = {SETUN_I8, SETUN_F32, SETUN_I32, SETUN_T2, SETUN_F32};
     static const uint32_t rank[5] = {2, 1, 1, 2, 1};
@@ -732,7 +732,7 @@ static void lower_many(setun_kernel *k, const setun_args *a)
 /* ---------------------------------------------------------------- checking */
 
 /* sum must be that of q, and scales must be positive. */
-static void fill(const setun_args *a, uint64_t seed)
+static void fill_product(const setun_args *a, uint64_t seed)
 {
     const int8_t *q = a->in[Q].data;
     float *scale = a->in[SCALE].data, *ws = a->in[WS].data;

@@ -12,7 +12,7 @@
  *
  * One token: open gates are counted first.  Few of them: they are listed, and the list is walked, the
  * rows some steps ahead prefetched, for hardware prefetchers do not see where the list goes next.
- * Many of them: every row in order, as in ternary_matmul.  Many tokens: every row, for some token
+ * Many of them: every row in order, as in ternary_matmul.  More tokens: every row, for some token
  * wants it. */
 #include "ops/ternary_kernels.h"
 
@@ -188,6 +188,9 @@ static const char *const cases[] = {
     "q:i8[1,6912] scale:f32[1] sum:i32[1] w:t2[5,6912] ws:f32[1] gate:f32[1,5]",
     "q:i8[n1,128] scale:f32[n1] sum:i32[n1] w:t2[5,128] ws:f32[1] gate:f32[n1,5]",
     "q:i8[n2,256] scale:f32[n2] sum:i32[n2] w:t2[7,129] ws:f32[1] gate:f32[n2,7]",
+    "q:i8[n5,512] scale:f32[n5] sum:i32[n5] w:t2[6,512] ws:f32[1] gate:f32[n5,6]",
+    "q:i8[n15,384] scale:f32[n15] sum:i32[n15] w:t2[5,300] ws:f32[1] gate:f32[n15,5]",
+    "q:i8[n16,256] scale:f32[n16] sum:i32[n16] w:t2[9,256] ws:f32[1] gate:f32[n16,9]",
     "q:i8[n33,384] scale:f32[n33] sum:i32[n33] w:t2[34,300] ws:f32[1] gate:f32[n33,34]",
     "q:i8[n65,768] scale:f32[n65] sum:i32[n65] w:t2[6,700] ws:f32[1] gate:f32[n65,6]",
     "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[10,200] ws:f32[1] gate:f32[3,10]",
