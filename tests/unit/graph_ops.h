@@ -372,14 +372,14 @@ static const setun_op test_ops[] = {
      CASES("x:f32[n3,7] w:f32[7]")},
     {COMMON("ternary_matmul", port_matmul, port_y, infer_matmul, eval_matmul),
      CASES("q:i8[n3,128] scale:f32[n3] sum:i32[n3] w:t2[5,7] ws:f32[1]")},
-    {COMMON("ternary_matmul_gated", port_gated, port_y, infer_gated, eval_gated),
-     CASES("q:i8[n3,128] scale:f32[n3] sum:i32[n3] w:t2[5,7] ws:f32[1] gate:f32[n3,5]")},
     {.size = sizeof(setun_op), .version = 1, .name = "rope_table", .doc = "test", .out = port_table, .n_out = 1,
      .infer = infer_table, .eval = eval_table, ATTRS(attr_table), CASES("theta=10 dim=4 positions=3")},
     {COMMON("rope", port_rope, port_y, infer_rope, eval_rope), ATTRS(attr_rope),
      CASES("x:f32[n3,7] table:f32[8,2] pos:i32[n3] pairing=neox")},
     {COMMON("bump", port_bump, port_bumped, infer_bump, eval_bump), CASES("x:f32[n3] cache:f32[5,2]")},
     {COMMON("pick", port_pick, port_y, infer_pick, eval_pick), CASES("x:f32[n3,7] index:i32[m2]")},
+    {COMMON("ternary_matmul_gated", port_gated, port_y, infer_gated, eval_gated),
+     CASES("q:i8[n3,128] scale:f32[n3] sum:i32[n3] w:t2[5,7] ws:f32[1] gate:f32[n3,5]")},
 };
 
 /* All of them, but those whose name is `without`. */
