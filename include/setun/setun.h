@@ -173,6 +173,7 @@ typedef struct setun_synth_options {
     int64_t     shard_bytes;  /* 0: one file */
     int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
     void       *user;
+    double      relu_density; /* share of open gates, 0.01 to 0.5, about; 0: as it comes, half of them */
 } setun_synth_options;
 SETUN_EXPORT setun_status setun_synth(const setun_synth_options *o, setun_error *err);
 SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */
