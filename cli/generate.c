@@ -141,18 +141,27 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
         if (a->echo && emit(&w, ids[i], &err))
             return cli_fail(&err);
     }
+    /* Where few logits decide, the others are not computed. */
+    int32_t needs = setun_sampler_needs(sampler), last = SETUN_LOGITS_LAST;
+    setun_top top = {.size = sizeof top};
+    if (needs > 0 && needs <= SETUN_MAX_TOP && !a->c.o.full_head) {
+        if (setun_session_set_top(s, needs, &err) != SETUN_OK)
+            return cli_fail(&err);
+        last = SETUN_LOGITS_TOP;
+    }
     setun_session_profile(s, a->profile);
     int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;
     while (made < want && !cli_interrupted()) {
-        int32_t token = setun_sampler_pick(sampler, logits);
+        int32_t token = logits ? setun_sampler_pick(sampler, logits) : setun_sampler_pick_top(sampler, &top);
         if (setun_model_is_end(m, token) && !a->ignore_eos)
             break;
         made++;
         setun_sampler_accept(sampler, token);
         if (emit(&w, token, &err))
             return cli_fail(&err);
-        if (made < want && setun_session_feed(s, &token, 1, SETUN_LOGITS_LAST, &logits, &err) != SETUN_OK)
+        if (made < want && setun_session_feed(s, &token, 1, last, &logits, &err) != SETUN_OK)
             return err.code == SETUN_CANCELLED ? CLI_INTERRUPTED : cli_fail(&err);
+        setun_session_top(s, &top);
     }
     double t2 = seconds();
     size_t n = setun_stream_push(&w.stream, NULL, 0, tail);
