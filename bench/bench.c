@@ -20,7 +20,7 @@ static const char help[] =
     "  -t LIST          thread counts, e.g. 1,2 (default: one per core)\n"
     "  -r R             runs of each (5)\n"
     "      --depth D    decode behind D tokens of context (0)\n"
-    "      --top K      decode gives the K largest logits (40; 1 is greedy; 0: all of them)\n"
+    "      --top K      only the K largest logits are wanted (40; 1 is greedy; 0: all)\n"
     "      --profile    time per operator, with its share of the limits\n"
     CLI_COMMON_HELP;
 
@@ -121,13 +121,18 @@ static setun_status measure(const bench *b, const setun_model *m, setun_session 
     if (!ids)
         return SETUN_NO_MEMORY;
     make_tokens(ids, most + 1, n_vocab);
+    long long top = b->c.o.full_head || b->top > n_vocab ? 0 : b->top, counted = 0;
+    int32_t want = top ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST;
+    setun_top last = {.size = sizeof last};
+    if (top)
+        status = setun_session_set_top(s, (int32_t)top, err);
     setun_session_on_progress(s, cancelled, NULL);
     for (long long i = -1; i < b->n_run && b->n_prefill && status == SETUN_OK; i++) { /* run -1 warms up */
         (void)setun_session_rewind(s, 0, NULL);
         if (i == 0 && b->profile)
             setun_session_profile(s, 1);
         double t = seconds();
-        status = setun_session_feed(s, ids, b->n_prefill, SETUN_LOGITS_LAST, &logits, err);
+        status = setun_session_feed(s, ids, b->n_prefill, want, &logits, err);
         if (i >= 0)
             runs[i] = (double)b->n_prefill / (seconds() - t);
     }
@@ -136,10 +141,6 @@ static setun_status measure(const bench *b, const setun_model *m, setun_session 
     (void)setun_session_rewind(s, 0, NULL);
     if (b->depth && status == SETUN_OK)
         status = setun_session_feed(s, ids, b->depth, SETUN_LOGITS_NONE, NULL, err);
-    long long top = b->c.o.full_head || b->top > n_vocab ? 0 : b->top, counted = 0;
-    setun_top last = {.size = sizeof last};
-    if (top && status == SETUN_OK)
-        status = setun_session_set_top(s, (int32_t)top, err);
     for (long long i = -1; i < b->n_run && b->n_decode && status == SETUN_OK; i++) {
         (void)setun_session_rewind(s, b->depth, NULL);
         long long n = i < 0 ? (b->n_decode < 8 ? b->n_decode : 8) : b->n_decode;
@@ -148,7 +149,7 @@ static setun_status measure(const bench *b, const setun_model *m, setun_session 
         double t = seconds();
         for (long long j = 0; j < n && status == SETUN_OK; j++) {
             token = ids[j % (most + 1)];
-            status = setun_session_feed(s, &token, 1, top ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST, &logits, err);
+            status = setun_session_feed(s, &token, 1, want, &logits, err);
             setun_session_top(s, &last);
             counted++;
             r->full += logits != NULL;

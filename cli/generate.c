@@ -131,16 +131,6 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
     char tail[64];
     int64_t room = setun_model_n_ctx(m) - n_ids, made = 0;
     setun_session_on_progress(s, on_progress, a);
-    double t0 = seconds();
-    if (setun_session_feed(s, ids, n_ids, SETUN_LOGITS_LAST, &logits, &err) != SETUN_OK)
-        return cli_fail(&err);
-    (void)on_progress(a, n_ids, n_ids);
-    double t1 = seconds();
-    for (int64_t i = 0; i < n_ids; i++) {
-        setun_sampler_accept(sampler, ids[i]);
-        if (a->echo && emit(&w, ids[i], &err))
-            return cli_fail(&err);
-    }
     /* Where few logits decide, the others are not computed. */
     int32_t needs = setun_sampler_needs(sampler), last = SETUN_LOGITS_LAST;
     setun_top top = {.size = sizeof top};
@@ -148,6 +138,17 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
         if (setun_session_set_top(s, needs, &err) != SETUN_OK)
             return cli_fail(&err);
         last = SETUN_LOGITS_TOP;
+    }
+    double t0 = seconds();
+    if (setun_session_feed(s, ids, n_ids, last, &logits, &err) != SETUN_OK)
+        return cli_fail(&err);
+    setun_session_top(s, &top);
+    (void)on_progress(a, n_ids, n_ids);
+    double t1 = seconds();
+    for (int64_t i = 0; i < n_ids; i++) {
+        setun_sampler_accept(sampler, ids[i]);
+        if (a->echo && emit(&w, ids[i], &err))
+            return cli_fail(&err);
     }
     setun_session_profile(s, a->profile);
     int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;

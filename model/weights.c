@@ -616,6 +616,14 @@ setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_th
     return SETUN_OK;
 }
 
+/* Never for a copy: what has no file behind it would be lost. */
+void st_weights_let_go(const st_weights *w, const void *data)
+{
+    for (int64_t i = 0; i < w->files.n_tensors; i++)
+        if (data && w->files.tensor[i].view.data == data)
+            st_map_advise(data, w->files.tensor[i].bytes, 0);
+}
+
 void st_weights_get_stats(const st_weights *w, st_weights_stats *s)
 {
     *s = w->stats;

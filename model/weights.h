@@ -51,6 +51,8 @@ setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *cod
  * matrices.  Between pack_begin and pack_end.  SETUN_DECLINED: the view is not a tensor of the files. */
 setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, setun_view *code, setun_view *meta,
                              setun_error *err);
+/* If data is a tensor that is used in place: its pages may leave the process until they are read again. */
+void         st_weights_let_go(const st_weights *w, const void *data);
 /* Fails, naming the first ones, if a tensor was never consumed. */
 setun_status st_weights_all_used(const st_weights *w, setun_error *err);
 

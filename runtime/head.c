@@ -40,6 +40,7 @@ setun_status st_head_prepare(setun_model *m, setun_error *err)
     if (!n)
         return SETUN_OK;
     const setun_view *w = &m->graph->value[n->in[1]].view;
+    m->head_rows = w->data;
     m->head_dtype = w->dtype;
     m->head_columns = w->dim[1];
     setun_status s = st_weights_head(m->weights, w, m->engine->o.n_threads, &m->head_code, &m->head_bounds, err);

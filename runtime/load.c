@@ -171,7 +171,8 @@ static setun_status make_program(setun_model *m, st_program *p, const st_graph *
 
 static setun_status make_programs(setun_model *m, setun_error *err)
 {
-    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1};
+    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1},
+                         last[SETUN_N_SYMBOLS] = {-1, 1};
     int64_t t = st_now_ns();
     m->backend[0] = m->engine->backend;
     m->backend[1] = m->engine->reference;
@@ -184,6 +185,7 @@ static setun_status make_programs(setun_model *m, setun_error *err)
     ST_TRY(st_head_graph(m, &top, err));
     if (top) {
         ST_TRY(make_program(m, &m->program[ST_TOP], top, one, err));
+        ST_TRY(make_program(m, &m->program[ST_MANY_TOP], top, last, err));
         m->n_program = ST_N_PROGRAM;
     }
     m->stats.kernels_ns = st_now_ns() - t;

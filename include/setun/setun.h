@@ -100,10 +100,9 @@ SETUN_EXPORT void setun_session_free(setun_session *s);
  * SETUN_BAD_ARG (a token outside the vocabulary) or SETUN_CANCELLED nothing has changed.  [owner] */
 SETUN_EXPORT setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t n, int32_t want,
                                              const float **logits, setun_error *err);
-/* With SETUN_LOGITS_TOP one token reads a part of the head only, and *logits is NULL; the largest logits,
- * their bits and their order, are those of the full head.  Where that is not possible (prompts of
- * several tokens, logits that are not finite, too many survivors, no screened head) *logits is the full
- * row, as with SETUN_LOGITS_LAST. */
+/* With SETUN_LOGITS_TOP a part of the head is read only, and *logits is NULL; the largest logits, their
+ * bits and their order, are those of the full head.  Where that is not possible (logits that are not
+ * finite, too many survivors, no screened head) *logits is the full row, as with SETUN_LOGITS_LAST. */
 typedef struct setun_top {
     uint32_t       size;
     int32_t        n;         /* how many; 0 before the first feed with SETUN_LOGITS_TOP */
