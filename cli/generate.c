@@ -1,4 +1,5 @@
 /* cli/generate.c -- run: a prompt in, streamed text out. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -154,7 +155,8 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
     int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;
     while (made < want && !cli_interrupted()) {
         int32_t token = logits ? setun_sampler_pick(sampler, logits) : setun_sampler_pick_top(sampler, &top);
-        if (logits && logits[token] != logits[token]) {
+        /* Among the largest a logit that is no number counts as minus infinity. */
+        if (logits ? logits[token] != logits[token] : !(top.logit[0] > -INFINITY)) {
             (void)snprintf(err.text, sizeof err.text, "the model's logits are not numbers: its weights may be damaged");
             return cli_fail(&err);
         }

@@ -18,7 +18,7 @@
 
 /* Largest share of open gates for which the list is walked.  Rows of 640 bytes, read from memory: the
  * list and all rows in order take the same time at a share of about 0.42 on a Zen 3, whose hardware
- * prefetchers run past every listed row, and of about 0.75 on a Sapphire Rapids (docs/performance.md).
+ * prefetchers run past every listed row, and of about 0.8 on a Sapphire Rapids (docs/performance.md).
  * The lower one is taken, so that the list is never the slower way. */
 #define SPARSE_PERCENT 40
 
