@@ -131,6 +131,7 @@ typedef struct plan_context {
     const setun_model *m;
     const st_program  *p;
     st_arena          *tmp;
+    int                no_memory;
 } plan_context;
 
 static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, st_node_id n, double *cost)
@@ -139,8 +140,10 @@ static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, s
     const st_plugin_info *b = c->m->backend[backend];
     setun_step step;
     (void)g;
-    if (st_step_make(c->p, n, c->tmp, &step, NULL) != SETUN_OK)
+    if (st_step_make(c->p, n, c->tmp, &step, NULL) != SETUN_OK) {
+        c->no_memory = 1; /* nobody declined; the caller says what really happened */
         return SETUN_DECLINED;
+    }
     return b->backend->supports(b->self, &step, cost);
 }
 
@@ -165,11 +168,13 @@ static setun_status make_program(setun_model *m, st_program *p, const st_graph *
             return s;
         }
     }
-    plan_context c = {m, p, st_arena_new()};
+    plan_context c = {m, p, st_arena_new(), 0};
     if (!c.tmp)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a plan");
     setun_status s = st_plan_build(p->graph, bound, m->n_backend, plan_cost, &c, m->arena, &p->plan, err);
     st_arena_free(c.tmp);
+    if (s != SETUN_OK && c.no_memory)
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory for a plan");
     return s == SETUN_OK ? st_plan_verify(p->plan, err) : s;
 }
 
