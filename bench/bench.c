@@ -9,7 +9,7 @@
 
 #include "cli.h"
 
-enum { DEPTH = CLI_OWN, PROFILE };
+enum { DEPTH = CLI_OWN, PROFILE, TOP };
 
 static const char help[] =
     "usage: setun bench MODEL [-p 512] [-n 64] [-t 1,2] [-r 5] [--depth D] [--profile] [--json]\n\n"
@@ -20,6 +20,7 @@ static const char help[] =
     "  -t LIST          thread counts, e.g. 1,2 (default: one per core)\n"
     "  -r R             runs of each (5)\n"
     "      --depth D    decode behind D tokens of context (0)\n"
+    "      --top K      only the K largest logits are wanted (40; 1 is greedy; 0: all)\n"
     "      --profile    time per operator, with its share of the limits\n"
     CLI_COMMON_HELP;
 
@@ -29,7 +30,7 @@ static const char help[] =
 typedef struct bench {
     cli       c;
     long long n_prefill, n_decode, n_run, depth;
-    long long threads[MAX_COUNTS];
+    long long threads[MAX_COUNTS], top;
     int       n_threads, profile;
 } bench;
 
@@ -39,6 +40,7 @@ typedef struct spread {
 
 typedef struct result {
     spread            prefill, decode; /* tokens per second */
+    double            survivors, full; /* per token of decode: rows of the head computed exactly; share with all of them */
     setun_limits      limits;
     setun_model_stats stats;
 } result;
@@ -65,7 +67,8 @@ static spread sort(double *v, long long n)
 static int parse(bench *b, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"depth", required_argument, NULL, DEPTH}, {"profile", no_argument, NULL, PROFILE}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+        {"depth", required_argument, NULL, DEPTH}, {"profile", no_argument, NULL, PROFILE},
+        {"top", required_argument, NULL, TOP}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     int opt, r;
     const cli *c = &b->c;
     while ((opt = getopt_long(argc, argv, "p:n:r:" CLI_COMMON_LETTERS, options, NULL)) != -1) {
@@ -75,6 +78,7 @@ static int parse(bench *b, int argc, char **argv)
         case 'r': if (cli_int(c, "-r", optarg, 1, MAX_RUNS, &b->n_run)) return CLI_USAGE; break;
         case DEPTH: if (cli_int(c, "--depth", optarg, 0, 1 << 20, &b->depth)) return CLI_USAGE; break;
         case PROFILE: b->profile = 1; break;
+        case TOP: if (cli_int(c, "--top", optarg, 0, SETUN_MAX_TOP, &b->top)) return CLI_USAGE; break;
         case 't':
             for (char *word = strtok(optarg, ","); word; word = strtok(NULL, ","))
                 if (b->n_threads == MAX_COUNTS || cli_int(c, "-t", word, 1, 1024, &b->threads[b->n_threads++]))
@@ -117,13 +121,18 @@ static setun_status measure(const bench *b, const setun_model *m, setun_session 
     if (!ids)
         return SETUN_NO_MEMORY;
     make_tokens(ids, most + 1, n_vocab);
+    long long top = b->c.o.full_head || b->top > n_vocab ? 0 : b->top, counted = 0;
+    int32_t want = top ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST;
+    setun_top last = {.size = sizeof last};
+    if (top)
+        status = setun_session_set_top(s, (int32_t)top, err);
     setun_session_on_progress(s, cancelled, NULL);
     for (long long i = -1; i < b->n_run && b->n_prefill && status == SETUN_OK; i++) { /* run -1 warms up */
         (void)setun_session_rewind(s, 0, NULL);
         if (i == 0 && b->profile)
             setun_session_profile(s, 1);
         double t = seconds();
-        status = setun_session_feed(s, ids, b->n_prefill, SETUN_LOGITS_LAST, &logits, err);
+        status = setun_session_feed(s, ids, b->n_prefill, want, &logits, err);
         if (i >= 0)
             runs[i] = (double)b->n_prefill / (seconds() - t);
     }
@@ -140,21 +149,38 @@ static setun_status measure(const bench *b, const setun_model *m, setun_session 
         double t = seconds();
         for (long long j = 0; j < n && status == SETUN_OK; j++) {
             token = ids[j % (most + 1)];
-            status = setun_session_feed(s, &token, 1, SETUN_LOGITS_LAST, &logits, err);
+            status = setun_session_feed(s, &token, 1, want, &logits, err);
+            setun_session_top(s, &last);
+            counted++;
+            r->full += logits != NULL;
+            r->survivors += logits ? 0.0 : (double)last.survivors;
         }
         if (i >= 0)
             runs[i] = (double)n / (seconds() - t);
     }
     if (b->n_decode && status == SETUN_OK)
         r->decode = sort(runs, b->n_run);
+    if (counted) {
+        r->survivors /= (double)counted;
+        r->full /= (double)counted;
+    }
     free(ids);
     return status;
+}
+
+/* Of decode: what the screened head reads, its exact rows, and what the full head reads where it was used
+ * (after the screened one, if there is one). */
+static double bytes_per_token(const result *r)
+{
+    const setun_model_stats *s = &r->stats;
+    double all = (double)s->weight_bytes, top = (double)s->top_bytes + r->survivors * (double)s->head_row_bytes;
+    return r->full >= 1 ? all : top + r->full * all;
 }
 
 static void print_text(const bench *b, const result *r)
 {
     const setun_model_stats *s = &r->stats;
-    double gb = 1e-9 * (double)s->weight_bytes;
+    double gb = 1e-9 * bytes_per_token(r);
     printf("threads %d, backend %s, kernels %s (%d: %d compiled, %d cached)\n", s->n_threads, s->backend, s->isa, s->n_kernels,
            s->n_compiled, s->n_cached);
     printf("  limits    read %.1f GB/s, int8 %.0f GMAC/s (%s), barrier %.0f ns\n", r->limits.read_gb_s, r->limits.int8_gmac_s,
@@ -178,13 +204,16 @@ static void print_text(const bench *b, const result *r)
         if (r->limits.read_gb_s > 0)
             printf(" = %.0f %% of the read limit", 100 * rate / r->limits.read_gb_s);
         putchar('\n');
+        if (r->full < 1)
+            printf("  head      screened, the %lld largest logits, exact: %.1f rows computed in 16 bits; %.1f %% of the tokens with all\n",
+                   b->top, r->survivors, 100 * r->full);
     }
 }
 
 static void print_json(const bench *b, const result *r, int first)
 {
     const setun_model_stats *s = &r->stats;
-    double gmac = r->prefill.median * 1e-9 * s->int_ops_token, rate = r->decode.median * 1e-9 * (double)s->weight_bytes;
+    double gmac = r->prefill.median * 1e-9 * s->int_ops_token, rate = r->decode.median * 1e-9 * bytes_per_token(r);
     printf("%s\n  {\"threads\": %d, \"backend\": \"%s\", \"kernels\": \"%s\", \"n_kernels\": %d, \"compiled\": %d, \"cached\": %d,\n",
            first ? "" : ",", s->n_threads, s->backend, s->isa, s->n_kernels, s->n_compiled, s->n_cached);
     printf("   \"limits\": {\"read_gb_s\": %.4g, \"int8_gmac_s\": %.5g, \"int8_with\": \"%s\", \"barrier_ns\": %.4g},\n",
@@ -192,8 +221,8 @@ static void print_json(const bench *b, const result *r, int first)
     printf("   \"load_s\": %.4f, \"weights_s\": %.4f, \"kernels_s\": %.4f, \"resident_bytes\": %lld, \"peak_bytes\": %lld, \"kv_bytes\": %lld,\n",
            1e-9 * (double)s->load_ns, 1e-9 * (double)s->weights_ns, 1e-9 * (double)s->kernels_ns, (long long)s->resident_bytes,
            (long long)s->resident_peak_bytes, (long long)s->kv_bytes);
-    printf("   \"bytes_per_token\": %lld, \"int_ops_per_token\": %.6g, \"float_ops_per_token\": %.6g,\n", (long long)s->weight_bytes,
-           s->int_ops_token, s->float_ops_token);
+    printf("   \"bytes_per_token\": %.0f, \"survivors\": %.2f, \"full_head_share\": %.4f, \"int_ops_per_token\": %.6g, \"float_ops_per_token\": %.6g,\n", bytes_per_token(r),
+           r->survivors, r->full, s->int_ops_token, s->float_ops_token);
     printf("   \"prefill\": {\"tokens\": %lld, \"median\": %.5g, \"min\": %.5g, \"max\": %.5g, \"gmac_s\": %.5g, \"share_of_int8\": %.4f},\n",
            b->n_prefill, r->prefill.median, r->prefill.min, r->prefill.max, gmac,
            r->limits.int8_gmac_s > 0 ? gmac / r->limits.int8_gmac_s : 0.0);
@@ -250,7 +279,7 @@ static int report(bench *b, run *r, int first)
 
 int cli_bench(int argc, char **argv)
 {
-    bench b = {.n_prefill = 512, .n_decode = 64, .n_run = 5};
+    bench b = {.n_prefill = 512, .n_decode = 64, .n_run = 5, .top = 40};
     cli_init(&b.c, "bench", help);
     int code = parse(&b, argc, argv);
     if (code >= 0)

@@ -23,7 +23,7 @@ typedef struct cli {
 
 /* Values of long options without a letter start here; a command's own start at CLI_OWN. */
 enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_CACHE, CLI_CACHE_DIR, CLI_INTERPRET, CLI_CTX,
-       CLI_BATCH, CLI_JSON, CLI_HELP, CLI_OWN };
+       CLI_BATCH, CLI_FULL_HEAD, CLI_JSON, CLI_HELP, CLI_OWN };
 
 #define CLI_COMMON_LETTERS "t:qvh"
 #define CLI_COMMON_OPTIONS \
@@ -32,7 +32,7 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     {"cpu-features", required_argument, NULL, CLI_FEATURES}, {"kv", required_argument, NULL, CLI_KV}, \
     {"no-cache", no_argument, NULL, CLI_NO_CACHE}, {"cache-dir", required_argument, NULL, CLI_CACHE_DIR}, \
     {"interpret", no_argument, NULL, CLI_INTERPRET}, {"ctx", required_argument, NULL, CLI_CTX}, \
-    {"batch", required_argument, NULL, CLI_BATCH}, {"json", no_argument, NULL, CLI_JSON}, \
+    {"batch", required_argument, NULL, CLI_BATCH}, {"full-head", no_argument, NULL, CLI_FULL_HEAD}, {"json", no_argument, NULL, CLI_JSON}, \
     {"quiet", no_argument, NULL, 'q'}, {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}
 
 #define CLI_COMMON_HELP \
@@ -45,6 +45,7 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     "      --kv TYPE          KV cache: f32, f16 (default), bf16\n" \
     "      --ctx N            positions to make room for (default: the model's, at most 4096)\n" \
     "      --batch N          most tokens in one step of prefill (default 512)\n" \
+    "      --full-head        always compute all logits; do without the screened head\n" \
     "      --interpret        interpret kernels instead of compiling them (very slow)\n" \
     "      --no-cache         keep nothing on disk;  --cache-dir DIR: keep it there\n" \
     "  -q, -v                 less, more on stderr\n" \

@@ -1,4 +1,5 @@
 /* cli/generate.c -- run: a prompt in, streamed text out. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -131,9 +132,18 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
     char tail[64];
     int64_t room = setun_model_n_ctx(m) - n_ids, made = 0;
     setun_session_on_progress(s, on_progress, a);
+    /* Where few logits decide, the others are not computed. */
+    int32_t needs = setun_sampler_needs(sampler), last = SETUN_LOGITS_LAST;
+    setun_top top = {.size = sizeof top};
+    if (needs > 0 && needs <= SETUN_MAX_TOP && !a->c.o.full_head) {
+        if (setun_session_set_top(s, needs, &err) != SETUN_OK)
+            return cli_fail(&err);
+        last = SETUN_LOGITS_TOP;
+    }
     double t0 = seconds();
-    if (setun_session_feed(s, ids, n_ids, SETUN_LOGITS_LAST, &logits, &err) != SETUN_OK)
+    if (setun_session_feed(s, ids, n_ids, last, &logits, &err) != SETUN_OK)
         return cli_fail(&err);
+    setun_session_top(s, &top);
     (void)on_progress(a, n_ids, n_ids);
     double t1 = seconds();
     for (int64_t i = 0; i < n_ids; i++) {
@@ -144,8 +154,9 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
     setun_session_profile(s, a->profile);
     int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;
     while (made < want && !cli_interrupted()) {
-        int32_t token = setun_sampler_pick(sampler, logits);
-        if (logits[token] != logits[token]) {
+        int32_t token = logits ? setun_sampler_pick(sampler, logits) : setun_sampler_pick_top(sampler, &top);
+        /* Among the largest a logit that is no number counts as minus infinity. */
+        if (logits ? logits[token] != logits[token] : !(top.logit[0] > -INFINITY)) {
             (void)snprintf(err.text, sizeof err.text, "the model's logits are not numbers: its weights may be damaged");
             return cli_fail(&err);
         }
@@ -155,8 +166,9 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
         setun_sampler_accept(sampler, token);
         if (emit(&w, token, &err))
             return cli_fail(&err);
-        if (made < want && setun_session_feed(s, &token, 1, SETUN_LOGITS_LAST, &logits, &err) != SETUN_OK)
+        if (made < want && setun_session_feed(s, &token, 1, last, &logits, &err) != SETUN_OK)
             return err.code == SETUN_CANCELLED ? CLI_INTERRUPTED : cli_fail(&err);
+        setun_session_top(s, &top);
     }
     double t2 = seconds();
     size_t n = setun_stream_push(&w.stream, NULL, 0, tail);

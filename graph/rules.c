@@ -66,6 +66,16 @@ static st_node_id *find_killers(const st_graph *g, const uint8_t *live, st_arena
 
 /* ---------------------------------------------------------------- fusions */
 
+static const st_value_id *inputs_of(const struct st_rewrite *r, st_node_id n)
+{
+    return r->with[n] ? r->with[n]->in : r->g->node[n].in;
+}
+
+static const setun_op *op_of(const struct st_rewrite *r, st_node_id n)
+{
+    return r->with[n] ? r->with[n]->op : r->g->node[n].op;
+}
+
 /* The node that makes v, if its operator is the registry's `name` and only node n uses it, so that
  * it can be computed as part of n.  ST_NO_ID otherwise. */
 static st_node_id sole(const struct st_rewrite *r, st_value_id v, const char *name, st_node_id n)
@@ -184,6 +194,48 @@ static setun_status relu2_gate(struct st_rewrite *r, st_node_id n)
     return SETUN_DECLINED;
 }
 
+/* May the sign of v's zeros be forgotten?  Yes where v is read only to be normalised and rounded to
+ * int8.  The norm uses x * x, the same for both zeros, and (x * r) * w, a zero or (r or w not finite) a
+ * NaN; the quantisation uses the magnitude of that and rounds it, and int8 has one zero. */
+static int zero_sign_is_lost(const struct st_rewrite *r, st_value_id v, int is_normal)
+{
+    const st_graph *g = r->g;
+    for (uint32_t i = 0; i < g->n_output; i++)
+        if (g->output[i].value == v)
+            return 0;
+    for (st_node_id n = 0; n < g->n_node; n++)
+        for (uint32_t i = 0; i < g->node[n].op->n_in; i++) {
+            if (g->node[n].in[i] != v)
+                continue;
+            if (i > 0 || r->killed[v] != ST_NO_ID)
+                return 0;
+            if (is_op(r, n, is_normal ? "quantize_i8" : "rmsnorm_i8", is_normal ? 1 : 2))
+                continue;
+            if (is_normal || !is_op(r, n, "rmsnorm", 2) || !zero_sign_is_lost(r, g->node[n].out[0], 1))
+                return 0;
+        }
+    return 1;
+}
+
+/* relu2_mul(gate, ternary_matmul(...)), whether it was written so or the row above has just made it:
+ * rows whose gate is closed are not read.  The fused operator gives +0 where the two give a zero of
+ * either sign, hence zero_sign_is_lost. */
+static setun_status gated_matmul(struct st_rewrite *r, st_node_id n)
+{
+    const setun_op *op = op_of(r, n);
+    st_value_id in[6];
+    st_node_id p;
+    if (strcmp(op->name, "relu2_mul") != 0 || op->n_in != 2 || op->n_attr > 0 || is_in_place(op) ||
+        op != st_registry_find(r->registry, "relu2_mul"))
+        return SETUN_DECLINED;
+    p = sole(r, inputs_of(r, n)[1], "ternary_matmul", n);
+    if (p == ST_NO_ID || r->g->node[p].op->n_in != 5 || !zero_sign_is_lost(r, r->g->node[n].out[0], 0))
+        return SETUN_DECLINED;
+    memcpy(in, r->g->node[p].in, 5 * sizeof *in);
+    in[5] = inputs_of(r, n)[0];
+    return fuse(r, p, n, "ternary_matmul_gated", in, 6);
+}
+
 const st_rule st_rules[] = {
     {"common", "two equal nodes -> one",
      "graph setun/1\n"
@@ -255,6 +307,35 @@ const st_rule st_rules[] = {
      "%y = relu2_mul gate up\n"
      "output y %y\n",
      relu2_gate},
+    {"ternary_matmul_gated", "ternary_matmul -> relu2_mul, for rmsnorm_i8 alone",
+     "graph setun/1\n"
+     "input gate f32[n,300]\n"
+     "input q i8[n,256]\n"
+     "input scale f32[n]\n"
+     "input sum i32[n]\n"
+     "const w t2[300,200]\n"
+     "const ws f32[1]\n"
+     "const g f32[300]\n"
+     "%up = ternary_matmul q scale sum w ws\n"
+     "%y = relu2_mul gate %up\n"
+     "%q %scale %sum = rmsnorm_i8 %y g {eps=1e-05}\n"
+     "output q8 %q\n"
+     "output scale8 %scale\n"
+     "output sum8 %sum\n",
+     "graph setun/1\n"
+     "input gate f32[n,300]\n"
+     "input q i8[n,256]\n"
+     "input scale f32[n]\n"
+     "input sum i32[n]\n"
+     "const w t2[300,200]\n"
+     "const ws f32[1]\n"
+     "const g f32[300]\n"
+     "%y = ternary_matmul_gated q scale sum w ws gate\n"
+     "%q %scale %sum = rmsnorm_i8 %y g {eps=1e-05}\n"
+     "output q8 %q\n"
+     "output scale8 %scale\n"
+     "output sum8 %sum\n",
+     gated_matmul},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -436,28 +517,17 @@ static setun_status copy_graph(copy *c)
 
 /* ---------------------------------------------------------------- second copy */
 
+/* Every row sees every node, in the table's order, also what an earlier row has made of it. */
 static setun_status match(struct st_rewrite *r)
 {
     for (st_node_id n = 0; n < r->g->n_node; n++) {
         for (const st_rule *rule = st_rules; rule->name; rule++) {
             setun_status s = rule->apply ? rule->apply(r, n) : SETUN_DECLINED;
-            if (s == SETUN_OK)
-                break;
-            if (s != SETUN_DECLINED)
+            if (s != SETUN_OK && s != SETUN_DECLINED)
                 return s;
         }
     }
     return SETUN_OK;
-}
-
-static const st_value_id *inputs_of(const struct st_rewrite *r, st_node_id n)
-{
-    return r->with[n] ? r->with[n]->in : r->g->node[n].in;
-}
-
-static const setun_op *op_of(const struct st_rewrite *r, st_node_id n)
-{
-    return r->with[n] ? r->with[n]->op : r->g->node[n].op;
 }
 
 static void count_uses(struct st_rewrite *r)

@@ -1,4 +1,4 @@
-/* model/pack.c -- the cache of transcoded ternary matrices.
+/* model/pack.c -- the cache of transcoded matrices: ternary ones, and the 8-bit rows of a head.
  *
  * Not here: what is transcoded and how (weights.c, convert.c).  Three ways of life:
  *
@@ -36,7 +36,7 @@
 #include "base/str.h"
 #include "base/table.h"
 
-#define PACK_MAGIC 0x31325453554e5453u /* "STNUST21", read in the writer's order */
+#define PACK_MAGIC 0x32325453554e5453u /* "STNUST22", read in the writer's order */
 #define PACK_ALIGN 64
 #define PACK_HEAD 64
 #define PACK_FOOTER 32
@@ -107,12 +107,12 @@ static setun_status reserve(st_pack *p, int64_t capacity, int writable, setun_er
     return SETUN_OK;
 }
 
-static setun_status add_slot(st_pack *p, const char *name, int64_t rows, int64_t cols,
-                             setun_error *err)
+static setun_status add_slot(st_pack *p, const char *name, uint32_t dtype, int64_t rows,
+                             int64_t cols, setun_error *err)
 {
     int64_t bytes;
     if (rows < 0 || cols < 0 || rows > PACK_MAX_DIM || cols > PACK_MAX_DIM ||
-        st_mul_i64(rows, setun_row_bytes(SETUN_T2, cols), &bytes))
+        st_mul_i64(rows, setun_row_bytes(dtype, cols), &bytes))
         return st_fail(err, SETUN_BAD_SHAPE, "%s: %lld x %lld is too large", name, (long long)rows,
                        (long long)cols);
     if (p->n == p->cap) {
@@ -126,22 +126,24 @@ static setun_status add_slot(st_pack *p, const char *name, int64_t rows, int64_t
         p->cap = cap;
     }
     st_pack_slot *s = &p->slot[p->n];
-    *s = (st_pack_slot){ .name = name, .rows = rows, .cols = cols, .bytes = bytes };
+    *s = (st_pack_slot){ .name = name, .dtype = dtype, .rows = rows, .cols = cols, .bytes = bytes };
     if (st_table_put(p->by_name, name, strlen(name), p->n))
         return st_fail(err, SETUN_NO_MEMORY, "no memory for %lld matrices", (long long)p->n);
     p->n++;
     return SETUN_OK;
 }
 
-const st_pack_slot *st_pack_find(const st_pack *p, const char *name, int64_t rows, int64_t cols)
+const st_pack_slot *st_pack_find(const st_pack *p, const char *name, uint32_t dtype, int64_t rows,
+                                 int64_t cols)
 {
     int64_t i;
     if (!st_table_get(p->by_name, name, strlen(name), &i))
         return NULL;
-    return p->slot[i].rows == rows && p->slot[i].cols == cols ? &p->slot[i] : NULL;
+    const st_pack_slot *s = &p->slot[i];
+    return s->dtype == dtype && s->rows == rows && s->cols == cols ? s : NULL;
 }
 
-setun_status st_pack_room(st_pack *p, const char *name, int64_t rows, int64_t cols,
+setun_status st_pack_room(st_pack *p, const char *name, uint32_t dtype, int64_t rows, int64_t cols,
                           uint8_t **buffer, setun_error *err)
 {
     if (p->finished)
@@ -154,7 +156,7 @@ setun_status st_pack_room(st_pack *p, const char *name, int64_t rows, int64_t co
     if (p->has_room)
         p->n--;
     p->has_room = 0;
-    ST_TRY(add_slot(p, name, rows, cols, err));
+    ST_TRY(add_slot(p, name, dtype, rows, cols, err));
     p->has_room = 1;
     st_pack_slot *s = &p->slot[p->n - 1];
     s->offset = p->used;
@@ -233,6 +235,7 @@ static void build_trailer(const st_pack *p, st_str *s)
         uint32_t bits;
         memcpy(&bits, &t->scale, 4);
         add_text(s, t->name);
+        add_u64(s, t->dtype);
         add_u64(s, (uint64_t)t->rows);
         add_u64(s, (uint64_t)t->cols);
         add_u64(s, (uint64_t)t->offset);
@@ -294,13 +297,15 @@ static setun_status read_slots(st_pack *p, cursor *c, int64_t data_end, setun_er
     for (uint64_t i = 0; i < count; i++) {
         uint64_t n;
         const char *text = get_text(c, &n);
-        uint64_t rows = get_u64(c), cols = get_u64(c), offset = get_u64(c), sum = get_u64(c),
+        uint64_t dtype = get_u64(c), rows = get_u64(c), cols = get_u64(c), offset = get_u64(c), sum = get_u64(c),
                  near = get_u64(c);
         uint32_t bits = (uint32_t)get_u64(c);
         char *name = c->bad ? NULL : st_arena_strndup(p->arena, text, (size_t)n);
         if (!name)
             return st_fail(err, SETUN_BAD_FILE, "its table is cut short");
-        ST_TRY(add_slot(p, name, rows > PACK_MAX_DIM ? -1 : (int64_t)rows,
+        if (dtype != SETUN_T2 && dtype != SETUN_U8 && dtype != SETUN_F32)
+            return st_fail(err, SETUN_BAD_FILE, "the type of %s is not known", name);
+        ST_TRY(add_slot(p, name, (uint32_t)dtype, rows > PACK_MAX_DIM ? -1 : (int64_t)rows,
                         cols > PACK_MAX_DIM ? -1 : (int64_t)cols, err));
         st_pack_slot *s = &p->slot[p->n - 1];
         if (offset % PACK_ALIGN != 0 || offset > (uint64_t)data_end ||

@@ -1,4 +1,4 @@
-/* model/pack.h -- where transcoded ternary matrices live: memory, or a private cache file. */
+/* model/pack.h -- where transcoded matrices live: memory, or a private cache file. */
 #ifndef ST_MODEL_PACK_H
 #define ST_MODEL_PACK_H
 
@@ -11,6 +11,7 @@ typedef struct st_pack_slot {
     const char *name;
     /* Readable from st_pack_finish on; before it only without a directory or after a hit. */
     uint8_t    *data;
+    uint32_t    dtype; /* T2; U8 and F32 for a head's codes and bounds */
     int64_t     rows, cols, offset, bytes;
     uint64_t    checksum;
     int64_t     near;  /* masters near the rounding threshold, kept for the statistics */
@@ -24,10 +25,11 @@ setun_status st_pack_open(st_pack **p, const char *dir, uint64_t key, const char
 void         st_pack_close(st_pack *p);
 
 /* A matrix that is already there, or NULL. */
-const st_pack_slot *st_pack_find(const st_pack *p, const char *name, int64_t rows, int64_t cols);
+const st_pack_slot *st_pack_find(const st_pack *p, const char *name, uint32_t dtype, int64_t rows,
+                                 int64_t cols);
 
-/* Add a matrix in two steps: fill *buffer (rows of T2), then put it.  name is borrowed for life. */
-setun_status st_pack_room(st_pack *p, const char *name, int64_t rows, int64_t cols,
+/* Add a matrix in two steps: fill *buffer (dense rows), then put it.  name is borrowed for life. */
+setun_status st_pack_room(st_pack *p, const char *name, uint32_t dtype, int64_t rows, int64_t cols,
                           uint8_t **buffer, setun_error *err);
 setun_status st_pack_put(st_pack *p, float scale, int64_t near, const st_pack_slot **slot,
                          setun_error *err);

@@ -76,7 +76,10 @@ typedef struct tensor {
     double      size;       /* standard deviation of NORMAL, middle of NEAR */
     uint64_t    key;
     int64_t     shard, offset;
+    int         part; /* in closing gates, see below */
 } tensor;
+
+enum { NO_PART, EMBEDDING, GATE, RESIDUAL };
 
 /* Counter-based: the word at a position needs no other word (the finaliser of splitmix64). */
 static uint64_t word_at(uint64_t key, uint64_t i)
@@ -177,6 +180,63 @@ static void fill(const tensor *t, uint32_t zero, int64_t first, int64_t n, uint8
                          (1.0f + 0.1f * unit_of(word_at(t->key, (uint64_t)(first + k)))));
 }
 
+/* ---------------------------------------------------------------- closed gates
+ *
+ * A random gate is open for half of the tokens.  For a smaller share D, all but 2 D of the rows of every
+ * gate matrix are closed for all tokens: their one weight is a -1 in column 0, and channel 0 of the
+ * stream is positive always, because every token's embedding has CHANNEL there and the matrices that
+ * add to the stream have no weights in row 0.  The other rows stay random.  Which rows are closed is
+ * random too. */
+
+#define CHANNEL 2.0f /* four times the size of the other channels */
+
+static int is_closed(const tensor *t, uint32_t closed, int64_t row)
+{
+    return (word_at(t->key ^ 0x6a7e, (uint64_t)row) >> 32 & 0xffff) < closed;
+}
+
+static void close_packed(const tensor *t, uint32_t closed, int64_t row, int64_t col, uint8_t *byte)
+{
+    for (int f = 0; f < 4; f++) {
+        int64_t r = row + f * t->rows;
+        uint32_t code = t->part == GATE && col == 0 ? 0 : 1;
+        if (t->part == GATE ? is_closed(t, closed, r) : r == 0)
+            *byte = (uint8_t)((*byte & ~(3u << 2 * f)) | code << 2 * f);
+    }
+}
+
+/* A master's zeros must stay below half the mean magnitude, which closed rows make smaller. */
+static void close_master(const tensor *t, uint32_t closed, int64_t row, int64_t col, uint8_t *p)
+{
+    uint32_t bits = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 24;
+    float v;
+    memcpy(&v, &bits, 4);
+    if (t->part == GATE && is_closed(t, closed, row))
+        put_bf16(p, col == 0 ? -1.25f : 0.0f);
+    else if (t->part == GATE && v < 0.5f && v > -0.5f)
+        put_bf16(p, v * (1.0f - (float)closed * 0x1p-16f));
+    else if (t->part == RESIDUAL && row == 0)
+        put_bf16(p, 0.0f);
+}
+
+/* After fill(), the same elements.  closed: the share of closed rows in 1 / 65536. */
+static void close_gates(const tensor *t, uint32_t closed, int64_t first, int64_t n, uint8_t *out)
+{
+    int64_t row = first / t->cols, col = first % t->cols;
+    for (int64_t k = 0; k < n; k++) {
+        if (t->part == EMBEDDING && col == 0)
+            put_bf16(out + 2 * k, CHANNEL);
+        else if (t->part != EMBEDDING && t->kind == PACKED)
+            close_packed(t, closed, row, col, out + k);
+        else if (t->part != EMBEDDING)
+            close_master(t, closed, row, col, out + 2 * k);
+        if (++col == t->cols) {
+            col = 0;
+            row++;
+        }
+    }
+}
+
 /* ---------------------------------------------------------------- shape */
 
 typedef struct shape {
@@ -187,6 +247,7 @@ typedef struct shape {
     int64_t         hidden, ffn, layers, heads, kv_heads, head_dim, context;
     int sub_norms, tied, form, divide; /* form: PACKED, MASTER, or NORMAL for a float model */
     uint32_t        zero;        /* share of zeros in 1 / 32768 */
+    uint32_t        closed;      /* share of closed gates in 1 / 65536 */
     double          gain_share; /* 1 - share of zeros, or 1 for float */
     tensor         *t;
     int64_t         n, cap, total, n_shards;
@@ -227,6 +288,12 @@ static setun_status read_quantization(shape *p, setun_error *err)
     if (!(z <= 0.9))
         return st_fail(err, SETUN_BAD_ARG, "a share of %g zeros is not from 0 to 0.9", z);
     p->zero = (uint32_t)(z * 32768.0);
+    double d = p->s->relu_density > 0.0 ? p->s->relu_density : 0.5;
+    if (!(d >= 0.01 && d <= 0.5))
+        return st_fail(err, SETUN_BAD_ARG, "a share of %g open gates is not from 0.01 to 0.5", d);
+    if (d < 0.5 && (!p->sub_norms || p->form == NORMAL))
+        return st_fail(err, SETUN_BAD_ARG, "open gates are counted in ternary models of BitNetForCausalLM alone");
+    p->closed = (uint32_t)((1.0 - 2.0 * d) * 65536.0);
     p->gain_share = p->form == NORMAL ? 1.0 : 1.0 - z;
     return SETUN_OK;
 }
@@ -312,6 +379,11 @@ static setun_status add(shape *p, int kind, int rank, int64_t rows, int64_t cols
     t->rows = rows;
     t->cols = cols;
     t->size = size;
+    if (p->closed && (kind == PACKED || kind == MASTER) && name)
+        t->part = strstr(name, "gate_proj") ? GATE
+                : strstr(name, "o_proj") || strstr(name, "down_proj") ? RESIDUAL : NO_PART;
+    else if (p->closed && name && strstr(name, "embed_tokens"))
+        t->part = EMBEDDING;
     int64_t count;
     if (!name || st_mul_i64(rows, cols, &count) ||
         st_mul_i64(count, kind == PACKED ? 1 : 2, &t->bytes) ||
@@ -477,6 +549,8 @@ static setun_status write_tensor(const shape *p, const tensor *t, uint8_t *buffe
     for (int64_t i = 0; i < count; i += step) {
         int64_t n = count - i < step ? count - i : step;
         fill(t, p->zero, i, n, buffer);
+        if (t->part)
+            close_gates(t, p->closed, i, n, buffer);
         ST_TRY(st_out_write(o, buffer, n * size, err));
         *done += n * size;
         if (p->s->progress && p->s->progress(p->s->user, *done, p->total))

@@ -22,6 +22,7 @@
 #include "base/str.h"
 #include "model/config.h"
 #include "model/convert.h"
+#include "model/head.h"
 #include "model/pack.h"
 #include "model/safetensors.h"
 
@@ -339,6 +340,13 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *
         int packed = v->dtype == SETUN_U8,
             bytes_ok = v->rank == 2 && v->dim[1] > 0 && v->dim[1] <= INT32_MAX;
         int64_t bytes;
+        if (bytes_ok && (v->dtype == SETUN_BF16 || v->dtype == SETUN_F16 || v->dtype == SETUN_F32)) {
+            /* It may be the head: codes, and four floats a row. */
+            if (st_mul_i64(v->dim[0], st_head_width(v->dim[1]) + 16, &bytes) || st_add_i64(capacity, bytes, &capacity) ||
+                st_add_i64(capacity, 128, &capacity))
+                return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->files.tensor[i].file,
+                               w->files.tensor[i].name);
+        }
         if (!bytes_ok || (!packed && !w->online))
             continue;
         if (st_mul_i64(packed ? 4 : 1, v->dim[0], &bytes) ||
@@ -519,7 +527,7 @@ setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *cod
     const st_tensor *t = &w->files.tensor[at];
     if (!w->pack)
         ST_TRY(st_weights_pack_begin(w, NULL, err));
-    const st_pack_slot *slot = st_pack_find(w->pack, t->name, rows, t->view.dim[1]);
+    const st_pack_slot *slot = st_pack_find(w->pack, t->name, SETUN_T2, rows, t->view.dim[1]);
     int first = !w->scale[at].data;
     if (!slot) {
         uint8_t *buffer;
@@ -527,7 +535,7 @@ setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *cod
         int64_t near = 0;
         if (rule != RULE_ABSMEAN)
             ST_TRY(read_scale(w, scale_at, &s, err));
-        ST_TRY(st_pack_room(w->pack, t->name, rows, t->view.dim[1], &buffer, err));
+        ST_TRY(st_pack_room(w->pack, t->name, SETUN_T2, rows, t->view.dim[1], &buffer, err));
         if (rule == RULE_ABSMEAN)
             ST_TRY(quantise(t, buffer, &s, &near, err));
         else
@@ -551,6 +559,69 @@ setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *cod
     if (scale_at >= 0)
         w->used[scale_at] = 1;
     return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- the head */
+
+static setun_status make_head(st_weights *w, const st_tensor *t, const setun_view *head, const char *code_name,
+                              const char *meta_name, int32_t n_threads, setun_error *err)
+{
+    int64_t rows = head->dim[0], width = st_head_width(head->dim[1]);
+    const st_pack_slot *slot;
+    uint8_t *code, *room;
+    float *meta = malloc((size_t)rows * 4 * sizeof *meta + 1); /* one matrix at a time is being filled */
+    if (!meta)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
+    setun_status s = st_pack_room(w->pack, code_name, SETUN_U8, rows, width, &code, err);
+    if (s == SETUN_OK) {
+        st_map_advise(t->view.data, t->bytes, 1);
+        s = st_head_quantise(head, code, meta, n_threads, err);
+        st_map_advise(t->view.data, t->bytes, 0);
+    }
+    if (s == SETUN_OK)
+        s = st_pack_put(w->pack, 0.0f, 0, &slot, err);
+    if (s == SETUN_OK)
+        s = st_pack_room(w->pack, meta_name, SETUN_F32, rows, 4, &room, err);
+    if (s == SETUN_OK) {
+        memcpy(room, meta, (size_t)rows * 4 * sizeof *meta);
+        s = st_pack_put(w->pack, 0.0f, 0, &slot, err);
+    }
+    free(meta);
+    return s;
+}
+
+setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, setun_view *code, setun_view *meta,
+                             setun_error *err)
+{
+    int64_t i = 0, rows = head->dim[0], width = st_head_width(head->dim[1]);
+    while (i < w->files.n_tensors && w->files.tensor[i].view.data != head->data && w->made[i].data != head->data)
+        i++;
+    if (i == w->files.n_tensors || !w->pack)
+        return SETUN_DECLINED;
+    const st_tensor *t = &w->files.tensor[i];
+    const char *code_name = st_arena_printf(w->arena, "%s (8-bit rows)", t->name);
+    const char *meta_name = st_arena_printf(w->arena, "%s (bounds)", t->name);
+    if (!code_name || !meta_name)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
+    const st_pack_slot *c = st_pack_find(w->pack, code_name, SETUN_U8, rows, width);
+    const st_pack_slot *m = st_pack_find(w->pack, meta_name, SETUN_F32, rows, 4);
+    if (!c || !m) {
+        ST_TRY(make_head(w, t, head, code_name, meta_name, n_threads, err));
+        c = st_pack_find(w->pack, code_name, SETUN_U8, rows, width);
+        m = st_pack_find(w->pack, meta_name, SETUN_F32, rows, 4);
+    }
+    *code = (setun_view){ c->data, SETUN_U8, 2, { rows, width, 1, 1 } };
+    *meta = (setun_view){ m->data, SETUN_F32, 2, { rows, 4, 1, 1 } };
+    w->stats.head_bytes = c->bytes + m->bytes;
+    return SETUN_OK;
+}
+
+/* Never for a copy: what has no file behind it would be lost. */
+void st_weights_let_go(const st_weights *w, const void *data)
+{
+    for (int64_t i = 0; i < w->files.n_tensors; i++)
+        if (data && w->files.tensor[i].view.data == data)
+            st_map_advise(data, w->files.tensor[i].bytes, 0);
 }
 
 void st_weights_get_stats(const st_weights *w, st_weights_stats *s)

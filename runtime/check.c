@@ -166,7 +166,7 @@ static setun_status check_op(checker *c, const setun_op *op, setun_error *err)
     for (const char *const *text = op->cases; *text; text++, n_cases++)
         for (uint64_t seed = 1; seed <= SEEDS; seed++)
             ST_TRY(check_case(c, op, *text, seed, t, err));
-    st_str_addf(&row, "%-18s %5" PRId64, op->name, n_cases);
+    st_str_addf(&row, "%-20s %5" PRId64, op->name, n_cases);
     for (int64_t w = 0; w < n_witness && w < MAX_WITNESSES; w++) {
         const char *word = t[w].bad ? "FAIL" : t[w].ok == 0 ? "-" : t[w].absent ? "part" : "ok";
         if (w >= 4 && !st_plugins_at(c->e->plugins, w - 4)->backend)
@@ -199,7 +199,7 @@ static setun_status check_all(checker *c, const char *const *files, int32_t n_fi
         if (s == SETUN_OK && st_registry_count(c->e->registry) == first)
             s = st_fail(err, SETUN_BAD_SCRIPT, "%s defines no operator (setun.op)", files[0]);
     }
-    st_str_addf(&head, "%-18s %5s %9s %9s %9s %9s", "operator", "cases", "eval", "interp", "jit", "jit/5");
+    st_str_addf(&head, "%-20s %5s %9s %9s %9s %9s", "operator", "cases", "eval", "interp", "jit", "jit/5");
     for (int64_t i = 0; i < st_plugins_count(c->e->plugins); i++)
         if (st_plugins_at(c->e->plugins, i)->backend)
             st_str_addf(&head, " %9.9s", st_plugins_at(c->e->plugins, i)->backend_info.name);

@@ -10,8 +10,11 @@ static setun_status dump_plans(const setun_model *m, st_str *t)
     const char *names[2];
     for (uint32_t b = 0; b < m->n_backend; b++)
         names[b] = m->backend[b]->backend_info.name;
-    for (int i = 0; i < 2; i++) {
-        st_str_addf(t, "# %s\n", i == ST_ONE ? "decode: one token" : "prefill: up to n_batch tokens");
+    static const char *const titles[ST_N_PROGRAM] = {"decode: one token", "prefill: up to n_batch tokens",
+                                                     "decode: one token, its largest logits",
+                                                     "prefill: up to n_batch tokens, the largest logits of the last"};
+    for (int i = 0; i < m->n_program; i++) {
+        st_str_addf(t, "# %s\n", titles[i]);
         st_plan_print(m->program[i].plan, names, t);
     }
     return SETUN_OK;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "graph/rules.h"
+#include "runtime/head.h"
 #include "runtime/model.h"
 #include "scripts/host.h"
 
@@ -82,6 +83,7 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
         return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16 and bf16 are", o->kv);
     ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), err));
     ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));
+    ST_TRY(st_head_prepare(m, err));
     ST_TRY(st_weights_pack_end(m->weights, err));
     ST_TRY(st_weights_all_used(m->weights, err));
     return st_graph_verify(m->graph, err);
@@ -129,6 +131,7 @@ typedef struct plan_context {
     const setun_model *m;
     const st_program  *p;
     st_arena          *tmp;
+    int                no_memory;
 } plan_context;
 
 static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, st_node_id n, double *cost)
@@ -137,16 +140,19 @@ static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, s
     const st_plugin_info *b = c->m->backend[backend];
     setun_step step;
     (void)g;
-    if (st_step_make(c->p, n, c->tmp, &step, NULL) != SETUN_OK)
+    if (st_step_make(c->p, n, c->tmp, &step, NULL) != SETUN_OK) {
+        c->no_memory = 1; /* nobody declined; the caller says what really happened */
         return SETUN_DECLINED;
+    }
     return b->backend->supports(b->self, &step, cost);
 }
 
 /* Kernels for every node, then a plan.  Sizes that are -1 stay symbolic. */
-static setun_status make_program(setun_model *m, st_program *p, const int64_t size[SETUN_N_SYMBOLS], setun_error *err)
+static setun_status make_program(setun_model *m, st_program *p, const st_graph *from, const int64_t size[SETUN_N_SYMBOLS],
+                                 setun_error *err)
 {
     const int64_t bound[SETUN_N_SYMBOLS] = {size[0] < 0 ? m->n_batch : size[0], size[1] < 0 ? m->n_outputs : size[1]};
-    ST_TRY(st_graph_bind(m->simple, size, m->arena, &p->graph, err));
+    ST_TRY(st_graph_bind(from, size, m->arena, &p->graph, err));
     p->kernel = st_arena_array(m->arena, p->graph->n_node + 1, sizeof *p->kernel);
     if (!p->kernel)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a program");
@@ -162,24 +168,35 @@ static setun_status make_program(setun_model *m, st_program *p, const int64_t si
             return s;
         }
     }
-    plan_context c = {m, p, st_arena_new()};
+    plan_context c = {m, p, st_arena_new(), 0};
     if (!c.tmp)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a plan");
     setun_status s = st_plan_build(p->graph, bound, m->n_backend, plan_cost, &c, m->arena, &p->plan, err);
     st_arena_free(c.tmp);
+    if (s != SETUN_OK && c.no_memory)
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory for a plan");
     return s == SETUN_OK ? st_plan_verify(p->plan, err) : s;
 }
 
 static setun_status make_programs(setun_model *m, setun_error *err)
 {
-    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1};
+    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1},
+                         last[SETUN_N_SYMBOLS] = {-1, 1};
     int64_t t = st_now_ns();
     m->backend[0] = m->engine->backend;
     m->backend[1] = m->engine->reference;
     m->n_backend = m->engine->backend == m->engine->reference ? 1 : 2;
     ST_TRY(st_kernels_new(&m->kernels, m->engine, m->arena, err));
-    ST_TRY(make_program(m, &m->program[ST_ONE], one, err));
-    ST_TRY(make_program(m, &m->program[ST_MANY], many, err));
+    ST_TRY(make_program(m, &m->program[ST_ONE], m->simple, one, err));
+    ST_TRY(make_program(m, &m->program[ST_MANY], m->simple, many, err));
+    m->n_program = ST_TOP;
+    st_graph *top;
+    ST_TRY(st_head_graph(m, &top, err));
+    if (top) {
+        ST_TRY(make_program(m, &m->program[ST_TOP], top, one, err));
+        ST_TRY(make_program(m, &m->program[ST_MANY_TOP], top, last, err));
+        m->n_program = ST_N_PROGRAM;
+    }
     m->stats.kernels_ns = st_now_ns() - t;
     return SETUN_OK;
 }
@@ -265,7 +282,13 @@ static setun_status account(setun_model *m, setun_error *err)
         if (used)
             s->weight_bytes += setun_view_bytes(&value->view);
     }
-    for (int i = 0; i < 2; i++)
+    /* Screened: the codes and bounds instead of the matrix, and then some of its rows. */
+    if (m->n_program > ST_TOP) {
+        s->head_row_bytes = setun_row_bytes(m->head_dtype, m->head_columns);
+        s->top_bytes = s->weight_bytes - m->n_vocab * s->head_row_bytes + setun_view_bytes(&m->head_code) +
+                       setun_view_bytes(&m->head_bounds);
+    }
+    for (int i = 0; i < m->n_program; i++)
         if (m->program[i].plan->bytes > s->temp_bytes)
             s->temp_bytes = m->program[i].plan->bytes;
     st_weights_stats ws;

@@ -20,6 +20,9 @@ typedef struct st_program {
 
 #define ST_ONE  0 /* one token, one row of logits: sizes are constants */
 #define ST_MANY 1 /* up to n_batch tokens: sizes are read at run time */
+#define ST_TOP  2 /* one token, its largest logits by the screened head */
+#define ST_MANY_TOP 3 /* the same for the last of up to n_batch tokens */
+#define ST_N_PROGRAM 4
 
 struct setun_model {
     st_arena          *arena;    /* owns everything below that has no owner of its own */
@@ -28,7 +31,12 @@ struct setun_model {
     st_graph          *graph;    /* as the script built it; kept for messages */
     st_graph          *simple;   /* after the rules */
     st_kernels        *kernels;
-    st_program         program[2];
+    setun_view         head_code, head_bounds; /* of the screened head; data NULL: there is none */
+    const void        *head_rows; /* the full head; NULL without a screened one */
+    uint32_t           head_dtype;
+    int64_t            head_columns;
+    st_program         program[ST_N_PROGRAM];
+    int                n_program; /* 2, or 4 with a screened head */
     const st_plugin_info *backend[2];
     uint32_t           n_backend;
     setun_vocab        vocab;

@@ -127,6 +127,30 @@ static double uniform(setun_sampler *s)
     return (double)(z >> 11) * (1.0 / 9007199254740992.0);
 }
 
+/* One of the k best, which are in order in s->c. */
+static int32_t draw(setun_sampler *s, int64_t k)
+{
+    candidate *c = s->c;
+    double sum = 0;
+    float top = c[0].logit;
+    for (int64_t i = 0; i < k; i++) {
+        c[i].logit = setun_expf((c[i].logit - top) / s->p.temp);
+        sum += (double)c[i].logit;
+    }
+    /* Probabilities fall along the list, so both limits cut its end; the first one always stays. */
+    double kept = 0;
+    int64_t m = 0;
+    while (m < k && (m == 0 || (kept < (double)s->p.top_p * sum && c[m].logit >= s->p.min_p)))
+        kept += (double)c[m++].logit;
+    double u = uniform(s) * kept;
+    for (int64_t i = 0; i < m; i++) {
+        u -= (double)c[i].logit;
+        if (u < 0)
+            return c[i].id;
+    }
+    return c[m - 1].id;
+}
+
 int32_t setun_sampler_pick(setun_sampler *s, const float *logits)
 {
     candidate *c = s->c;
@@ -159,24 +183,26 @@ int32_t setun_sampler_pick(setun_sampler *s, const float *logits)
     if (k < n)
         select_best(c, n, k);
     qsort(c, (size_t)k, sizeof *c, better);
-    double sum = 0;
-    float top = c[0].logit;
-    for (int64_t i = 0; i < k; i++) {
-        c[i].logit = setun_expf((c[i].logit - top) / s->p.temp);
-        sum += (double)c[i].logit;
-    }
-    /* Probabilities fall along the list, so both limits cut its end; the first one always stays. */
-    double kept = 0;
-    int64_t m = 0;
-    while (m < k && (m == 0 || (kept < (double)s->p.top_p * sum && c[m].logit >= s->p.min_p)))
-        kept += (double)c[m++].logit;
-    double u = uniform(s) * kept;
-    for (int64_t i = 0; i < m; i++) {
-        u -= (double)c[i].logit;
-        if (u < 0)
-            return c[i].id;
-    }
-    return c[m - 1].id;
+    return draw(s, k);
+}
+
+/* A penalty changes logits that may be anywhere, so it needs all. */
+int32_t setun_sampler_needs(const setun_sampler *s)
+{
+    if (s->p.repeat_penalty != 1.0f)
+        return 0;
+    return s->p.temp == 0.0f ? 1 : s->p.top_k && s->p.top_k < s->n_vocab ? s->p.top_k : 0;
+}
+
+int32_t setun_sampler_pick_top(setun_sampler *s, const setun_top *top)
+{
+    if (s->p.temp == 0.0f)
+        return top->id[0];
+    int64_t k = setun_sampler_needs(s);
+    k = k > 0 && k < top->n ? k : top->n;
+    for (int64_t i = 0; i < k; i++)
+        s->c[i] = (candidate){top->logit[i], top->id[i]};
+    return draw(s, k);
 }
 
 /* Reporting only: libm's exp and log in double, far below the precision that is printed. */

@@ -9,9 +9,13 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "runtime/model.h"
+#include "runtime/head.h"
 
 #define MAX_SEGMENTS 64
+/* A survivor's row is some KB, but with it the system maps its neighbours: about 180 KB were seen on Linux.
+ * Beyond this the pages of the full head are let go, else sooner or later all of it is resident. */
+#define MAPPED_PER_ROW (192 << 10)
+#define MOST_MAPPED (64 << 20)
 
 typedef struct segment {
     uint32_t       backend, first, n; /* steps */
@@ -25,8 +29,7 @@ typedef struct runner {
     uint32_t  *of;      /* per step that runs: which step of the plan */
     uint32_t   n_run_step;
     int64_t    n_run, n_row;
-    setun_view logits;  /* place of the logits: offset in the temporary buffer */
-    int64_t    logits_offset;
+    int64_t    at[3];   /* places of the results in the temporary buffer: logits, or ids, count, values */
 } runner;
 
 struct setun_session {
@@ -37,9 +40,14 @@ struct setun_session {
     setun_buffer      *temp[2];
     uint32_t           n_buffer;
     const char       **buffer_name;
-    runner             run[2];
+    runner             run[ST_N_PROGRAM];
     int32_t           *tokens, *positions, *outputs; /* host side of the inputs: n_batch each */
-    setun_buffer      *tokens_b, *positions_b, *outputs_b;
+    setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b;
+    int32_t            n_top;     /* how many are wanted */
+    int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
+    setun_top          top;       /* of the last feed that wanted them */
+    float              top_logit[SETUN_MAX_TOP];
+    int32_t            top_id[SETUN_MAX_TOP];
     char              *temp_host;
     int64_t            position;
     int              (*progress)(void *, int64_t, int64_t);
@@ -70,17 +78,12 @@ static setun_status share(setun_session *s, setun_buffer *own, int64_t bytes, se
     return api(s, 1)->buffer_wrap(s->context[1], host, bytes, other, err);
 }
 
-static setun_status make_buffers(setun_session *s, setun_error *err)
+/* What the graphs of both sizes share is made once. */
+static setun_status make_buffers_of(setun_session *s, const st_graph *g, setun_error *err)
 {
-    const st_graph *g = s->m->program[ST_MANY].graph;
-    for (int b = 0; b < 2; b++)
-        s->buffer[b] = st_arena_array(s->arena, g->n_value + 1, sizeof *s->buffer[b]);
-    s->buffer_name = st_arena_array(s->arena, g->n_value + 1, sizeof *s->buffer_name);
-    if (!s->buffer[0] || !s->buffer[1] || !s->buffer_name)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
     for (uint32_t v = 0; v < g->n_value; v++) {
         const st_value *value = &g->value[v];
-        if (value->kind == ST_TEMP)
+        if (value->kind == ST_TEMP || find_buffer(s, value->name) >= 0)
             continue;
         setun_view view = value->view;
         if (view.rank && view.dim[0] < 0)
@@ -97,9 +100,26 @@ static setun_status make_buffers(setun_session *s, setun_error *err)
         s->n_buffer++;
         ST_TRY(share(s, s->buffer[0][i], bytes, &s->buffer[1][i], err));
     }
+    return SETUN_OK;
+}
+
+static setun_status make_buffers(setun_session *s, setun_error *err)
+{
+    int64_t most = 1;
+    for (int i = ST_MANY; i < s->m->n_program; i++)
+        most += s->m->program[i].graph->n_value;
+    for (int b = 0; b < 2; b++)
+        s->buffer[b] = st_arena_array(s->arena, most, sizeof *s->buffer[b]);
+    s->buffer_name = st_arena_array(s->arena, most, sizeof *s->buffer_name);
+    if (!s->buffer[0] || !s->buffer[1] || !s->buffer_name)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+    for (int i = ST_MANY; i < s->m->n_program; i++)
+        ST_TRY(make_buffers_of(s, s->m->program[i].graph, err));
     ST_TRY(api(s, 0)->buffer_new(s->context[0], s->m->stats.temp_bytes + 64, &s->temp[0], err));
     ST_TRY(share(s, s->temp[0], s->m->stats.temp_bytes + 64, &s->temp[1], err));
     s->temp_host = api(s, 0)->buffer_map(s->temp[0]);
+    int64_t top = find_buffer(s, ST_HEAD_TOP);
+    s->n_top_b = top < 0 ? NULL : s->buffer[0][top];
     static const char *const names[3] = {"tokens", "positions", "outputs"};
     setun_buffer **to[3] = {&s->tokens_b, &s->positions_b, &s->outputs_b};
     int32_t **host[3] = {&s->tokens, &s->positions, &s->outputs};
@@ -163,13 +183,14 @@ static setun_status make_runner(setun_session *s, int which, setun_error *err)
         segment *g = &r->seg[i];
         ST_TRY(api(s, g->backend)->program_new(s->context[g->backend], step + g->first, g->n, &g->program, err));
     }
-    st_value_id v = st_program_output(p, "logits");
-    setun_operand o;
-    operand(s, p, 0, v, &o);
-    if (o.buffer != s->temp[0])
-        return st_fail(err, SETUN_BAD_SCRIPT, "%s: the logits must be computed", s->m->script);
-    r->logits = o.shape;
-    r->logits_offset = o.offset;
+    static const char *const results[2][3] = {{"logits", NULL, NULL}, {"ids", "count", "values"}};
+    for (int i = 0; i < 3 && results[which >= ST_TOP][i]; i++) {
+        setun_operand o;
+        operand(s, p, 0, st_program_output(p, results[which >= ST_TOP][i]), &o);
+        if (o.buffer != s->temp[0])
+            return st_fail(err, SETUN_BAD_SCRIPT, "%s: the logits must be computed", s->m->script);
+        r->at[i] = o.offset;
+    }
     return SETUN_OK;
 }
 
@@ -184,12 +205,13 @@ setun_status setun_session_new(setun_session **out, const setun_model *m, setun_
     }
     s->arena = arena;
     s->m = m;
+    s->n_top = m->n_vocab < 64 ? (int32_t)m->n_vocab : 64;
     setun_status status = SETUN_OK;
     for (uint32_t b = 0; b < m->n_backend && status == SETUN_OK; b++)
         status = m->backend[b]->backend->context_new(m->backend[b]->self, m->engine->o.n_threads, &s->context[b], err);
     if (status == SETUN_OK)
         status = make_buffers(s, err);
-    for (int i = 0; i < 2 && status == SETUN_OK; i++)
+    for (int i = 0; i < m->n_program && status == SETUN_OK; i++)
         status = make_runner(s, i, err);
     if (status == SETUN_OK && !s->temp_host)
         status = st_fail(err, SETUN_UNKNOWN, "backend '%s' has no memory that the host can read", m->backend[0]->backend_info.name);
@@ -205,14 +227,14 @@ void setun_session_free(setun_session *s)
 {
     if (!s)
         return;
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < s->m->n_program; i++)
         for (uint32_t j = 0; j < s->run[i].n_seg; j++)
             if (s->run[i].seg[j].program)
                 api(s, s->run[i].seg[j].backend)->program_free(s->run[i].seg[j].program);
     for (uint32_t b = s->m->n_backend; b-- > 0;) {
         if (!s->context[b])
             continue;
-        for (uint32_t i = 0; s->buffer[b] && i < s->m->program[ST_MANY].graph->n_value; i++)
+        for (uint32_t i = 0; s->buffer[b] && i <= s->n_buffer; i++)
             if (s->buffer[b][i])
                 api(s, b)->buffer_free(s->buffer[b][i]);
         if (s->temp[b])
@@ -239,11 +261,10 @@ void setun_session_on_progress(setun_session *s, int (*fn)(void *, int64_t, int6
 }
 
 /* One chunk: n <= n_batch tokens, the last n_out of them give logits. */
-static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t n_out, const float **logits,
-                              setun_error *err)
+static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t n_out, int which,
+                              const float **logits, setun_error *err)
 {
-    /* The one-token program always makes one row of logits; without any the other one runs. */
-    runner *r = &s->run[n == 1 && n_out == 1 ? ST_ONE : ST_MANY];
+    runner *r = &s->run[which];
     for (int64_t i = 0; i < n; i++) {
         s->tokens[i] = tokens[i];
         s->positions[i] = (int32_t)(s->position + i);
@@ -266,8 +287,55 @@ static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n
     r->n_row += n;
     s->position += n;
     if (logits)
-        *logits = n_out ? (const float *)(void *)(s->temp_host + r->logits_offset) : NULL;
+        *logits = n_out && which < ST_TOP ? (const float *)(void *)(s->temp_host + r->at[0]) : NULL;
     return SETUN_OK;
+}
+
+static void set_top(setun_session *s, int64_t survivors)
+{
+    s->top = (setun_top){(uint32_t)sizeof s->top, s->n_top, s->top_id, s->top_logit, survivors};
+}
+
+/* The last chunk of a feed that wants the largest logits.  Feeding it a second time, for the full row,
+ * writes the same keys and values again. */
+static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, const float **logits, setun_error *err)
+{
+    int which = n == 1 ? ST_TOP : ST_MANY_TOP;
+    const runner *r = &s->run[which];
+    if (s->m->n_program > ST_TOP) {
+        ST_TRY(api(s, 0)->buffer_write(s->n_top_b, 0, &s->n_top, sizeof s->n_top, err));
+        ST_TRY(run_chunk(s, tokens, n, 1, which, logits, err));
+        const int32_t *id = (const int32_t *)(void *)(s->temp_host + r->at[0]);
+        int32_t count = *(const int32_t *)(void *)(s->temp_host + r->at[1]);
+        const float *value = (const float *)(void *)(s->temp_host + r->at[2]);
+        if (count >= s->n_top && st_head_best(value, id, count, s->n_top, s->top_logit, s->top_id)) {
+            set_top(s, count);
+            s->mapped += (int64_t)count * MAPPED_PER_ROW;
+            if (s->mapped > MOST_MAPPED) {
+                st_weights_let_go(s->m->weights, s->m->head_rows);
+                s->mapped = 0;
+            }
+            return SETUN_OK;
+        }
+        s->position -= n;
+    }
+    return run_chunk(s, tokens, n, 1, n == 1 ? ST_ONE : ST_MANY, logits, err);
+}
+
+setun_status setun_session_set_top(setun_session *s, int32_t n, setun_error *err)
+{
+    if (n < 1 || n > SETUN_MAX_TOP || n > s->m->n_vocab)
+        return st_fail(err, SETUN_BAD_ARG, "%d largest logits wanted; 1 to %d of %" PRId64 " are possible", n, SETUN_MAX_TOP,
+                       s->m->n_vocab);
+    s->n_top = n;
+    return SETUN_OK;
+}
+
+void setun_session_top(const setun_session *s, setun_top *top)
+{
+    uint32_t size = top->size;
+    memcpy(top, &s->top, size < sizeof s->top ? size : sizeof s->top);
+    top->size = size;
 }
 
 setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t n, int32_t want, const float **logits,
@@ -277,8 +345,8 @@ setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t
     int64_t start = s->position;
     if (n < 1)
         return st_fail(err, SETUN_BAD_ARG, "no tokens to feed");
-    if (want < SETUN_LOGITS_NONE || want > SETUN_LOGITS_ALL)
-        return st_fail(err, SETUN_BAD_ARG, "want is %d; 0, 1 and 2 are known", want);
+    if (want < SETUN_LOGITS_NONE || want > SETUN_LOGITS_TOP)
+        return st_fail(err, SETUN_BAD_ARG, "want is %d; 0 to 3 are known", want);
     if (n > m->n_ctx - s->position)
         return st_fail(err, SETUN_FULL, "no room for %" PRId64 " tokens: the context holds %" PRId64 " positions and %" PRId64
                        " are taken", n, m->n_ctx, s->position);
@@ -288,23 +356,32 @@ setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t
     for (int64_t i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= m->n_vocab)
             return st_fail(err, SETUN_BAD_ARG, "token %d is outside the vocabulary of %" PRId64, tokens[i], m->n_vocab);
+    const float *row = NULL;
     if (logits)
         *logits = NULL;
     for (int64_t done = 0; done < n;) {
         int64_t chunk = n - done < m->n_batch ? n - done : m->n_batch;
         int last = done + chunk == n;
-        int64_t n_out = want == SETUN_LOGITS_ALL ? chunk : want == SETUN_LOGITS_LAST && last;
+        int64_t n_out = want == SETUN_LOGITS_ALL ? chunk : (want == SETUN_LOGITS_LAST || want == SETUN_LOGITS_TOP) && last;
         if (s->progress && s->progress(s->progress_user, done, n)) {
             s->position = start;
             return st_fail(err, SETUN_CANCELLED, "cancelled");
         }
-        setun_status status = run_chunk(s, tokens + done, chunk, n_out, logits, err);
+        /* The one-token programs always make one row of logits; without any the other one runs. */
+        setun_status status = last && want == SETUN_LOGITS_TOP ? run_top(s, tokens + done, chunk, &row, err)
+                            : run_chunk(s, tokens + done, chunk, n_out, chunk == 1 && n_out == 1 ? ST_ONE : ST_MANY, &row, err);
         if (status != SETUN_OK) {
             s->position = start;
             return status;
         }
         done += chunk;
     }
+    if (want == SETUN_LOGITS_TOP && row) {
+        (void)st_head_best(row, NULL, m->n_vocab, s->n_top, s->top_logit, s->top_id);
+        set_top(s, -1);
+    }
+    if (logits)
+        *logits = row;
     return SETUN_OK;
 }
 
@@ -312,7 +389,7 @@ setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t
 
 void setun_session_profile(setun_session *s, int32_t on)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < s->m->n_program; i++) {
         runner *r = &s->run[i];
         memset(r->ns, 0, s->m->program[i].plan->n_step * sizeof *r->ns);
         r->n_run = r->n_row = 0;
@@ -383,7 +460,9 @@ static uint32_t collect(const setun_session *s, int which, st_arena *tmp, line *
 setun_status setun_session_profile_print(const setun_session *s, int32_t decode, double read_gb_s, double int_gops,
                                          setun_write_fn *out, void *user, setun_error *err)
 {
-    int which = decode ? ST_ONE : ST_MANY;
+    int which = decode ? ST_ONE : ST_MANY, top = decode ? ST_TOP : ST_MANY_TOP;
+    if (s->run[top].n_run > s->run[which].n_run)
+        which = top;
     const runner *r = &s->run[which];
     st_arena *tmp = st_arena_new();
     line *l = tmp ? st_arena_array(tmp, s->m->program[which].plan->n_step + 1, sizeof *l) : NULL;

@@ -116,7 +116,8 @@ size_t setun_stream_push(setun_stream *s, const char *bytes, size_t n, char *out
 setun_status setun_synth(const setun_synth_options *o, setun_error *err)
 {
     st_synth s = {.like = o->like, .config = o->config, .out = o->out, .seed = o->seed, .zero_share = o->zero_share,
-                  .float_master = o->float_master, .shard_bytes = o->shard_bytes, .progress = o->progress, .user = o->user};
+                  .float_master = o->float_master, .shard_bytes = o->shard_bytes, .progress = o->progress, .user = o->user,
+                  .relu_density = o->relu_density};
     return st_synth_write(&s, err);
 }
 

@@ -71,6 +71,18 @@ static void context_free(setun_context *c)
     free(c);
 }
 
+#define SHORT_OPS 1e6 /* a fraction of a millisecond */
+
+/* An operator that says itself that it has little to do for a token needs no kernel. */
+static int is_short(const setun_args *a)
+{
+    setun_cost c = { 0, 0, 0 };
+    if (!SETUN_HAS(setun_op, a->op, cost))
+        return 0;
+    a->op->cost(a, &c);
+    return c.int_ops + c.float_ops < SHORT_OPS;
+}
+
 /* Which operators run without a kernel, each named once in the life of the context. */
 static void report_slow(setun_context *c, const st_steps *s)
 {
@@ -80,7 +92,7 @@ static void report_slow(setun_context *c, const st_steps *s)
         uint32_t k = 0;
         while (k < c->n_reported && c->reported[k] != op)
             k++;
-        if (s->step[i].code || k < c->n_reported || k == MOST_REPORTED)
+        if (s->step[i].code || k < c->n_reported || k == MOST_REPORTED || is_short(&s->step[i].args))
             continue;
         c->reported[c->n_reported++] = op;
         (void)snprintf(

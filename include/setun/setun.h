@@ -36,7 +36,7 @@ typedef struct setun_options {
     const char *kv;           /* "f32", "f16" (default), "bf16" */
     const char *cache_dir;    /* for kernels and packed weights; NULL: no cache */
     int32_t     interpret;    /* 1: interpret kernels instead of compiling them (very slow) */
-    int32_t     reserved;
+    int32_t     full_head;    /* 1: do without the screened head, and compute all logits always */
     int64_t     n_ctx;        /* positions a session holds; 0: the model's own limit, at most 4096 */
     int64_t     n_batch;      /* most tokens in one step of prefill; 0: 512 */
     int64_t     n_outputs;    /* most rows of logits at once; 0: 1 */
@@ -81,6 +81,8 @@ typedef struct setun_model_stats {
     int64_t  resident_bytes, resident_peak_bytes; /* of the process, now */
     char     isa[32];        /* "avx512-vnni" ... "interpreter", "eval" */
     char     backend[32];
+    int64_t  top_bytes;      /* read for one token by SETUN_LOGITS_TOP, and head_row_bytes for each row */
+    int64_t  head_row_bytes; /* that survives; both 0 without a screened head */
 } setun_model_stats;
 SETUN_EXPORT void setun_model_get_stats(const setun_model *m, setun_model_stats *s);
 
@@ -92,12 +94,27 @@ SETUN_EXPORT void setun_session_free(setun_session *s);
 #define SETUN_LOGITS_NONE 0
 #define SETUN_LOGITS_LAST 1
 #define SETUN_LOGITS_ALL  2 /* needs n <= n_outputs and n <= n_batch */
+#define SETUN_LOGITS_TOP  3 /* the largest ones of the last token: see setun_session_top */
+#define SETUN_MAX_TOP   256
 
 /* Feed n tokens at the current position.  *logits (NULL is allowed with NONE) gets rows of n_vocab
  * floats that belong to the session and are valid until its next call.  After SETUN_FULL (no room),
  * SETUN_BAD_ARG (a token outside the vocabulary) or SETUN_CANCELLED nothing has changed.  [owner] */
 SETUN_EXPORT setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t n, int32_t want,
                                              const float **logits, setun_error *err);
+/* With SETUN_LOGITS_TOP a part of the head is read only, and *logits is NULL; the largest logits, their
+ * bits and their order, are those of the full head.  Where that is not possible (logits that are not
+ * finite, too many survivors, no screened head) *logits is the full row, as with SETUN_LOGITS_LAST. */
+typedef struct setun_top {
+    uint32_t       size;
+    int32_t        n;         /* how many; 0 before the first feed with SETUN_LOGITS_TOP */
+    const int32_t *id;        /* largest first, of equals the lower id; valid until the next feed */
+    const float   *logit;
+    int64_t        survivors; /* rows of the head that were computed exactly; -1: all of them */
+} setun_top;
+SETUN_EXPORT void setun_session_top(const setun_session *s, setun_top *top);
+/* How many: 1 to SETUN_MAX_TOP (and at most n_vocab); 64 at first. */
+SETUN_EXPORT setun_status setun_session_set_top(setun_session *s, int32_t n, setun_error *err);
 SETUN_EXPORT int64_t setun_session_position(const setun_session *s);
 /* Forget everything from position p on (0 <= p <= position). */
 SETUN_EXPORT setun_status setun_session_rewind(setun_session *s, int64_t p, setun_error *err);
@@ -125,6 +142,11 @@ SETUN_EXPORT setun_status setun_sampler_new(setun_sampler **s, const setun_sampl
 SETUN_EXPORT void setun_sampler_free(setun_sampler *s);
 SETUN_EXPORT void setun_sampler_accept(setun_sampler *s, int32_t token); /* for the repeat penalty: prompt tokens too */
 SETUN_EXPORT int32_t setun_sampler_pick(setun_sampler *s, const float *logits); /* does not accept it */
+
+/* How many of the largest logits decide the token: 1 for greedy, top_k, or 0 when all are needed. */
+SETUN_EXPORT int32_t setun_sampler_needs(const setun_sampler *s);
+/* The token that setun_sampler_pick gives, from the setun_sampler_needs (not 0) or more largest. */
+SETUN_EXPORT int32_t setun_sampler_pick_top(setun_sampler *s, const setun_top *top);
 
 /* Sum of -ln softmax(row)[target], in double, for perplexity. */
 SETUN_EXPORT double setun_nll(const float *logits, int64_t n_vocab, int32_t target);
@@ -173,6 +195,7 @@ typedef struct setun_synth_options {
     int64_t     shard_bytes;  /* 0: one file */
     int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
     void       *user;
+    double      relu_density; /* share of open gates, 0.01 to 0.5, about; 0: as it comes, half of them */
 } setun_synth_options;
 SETUN_EXPORT setun_status setun_synth(const setun_synth_options *o, setun_error *err);
 SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */

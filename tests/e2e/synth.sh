@@ -17,6 +17,10 @@ cmp -s "$TMP/tiny/model.safetensors" "$TMP/other/model.safetensors" && bad "seed
 "$SETUN" synth --config "$MODEL/config.json" --as hf -o "$TMP/shards" --shard-mb 1 -q || bad "synth --shard-mb"
 [ -f "$TMP/shards/model.safetensors.index.json" ] || bad "no shards"
 same "shards" "$("$SETUN" logits "$TMP/shards" --tokens 1,2,3 --hash)" "$("$SETUN" logits "$TMP/shape" --tokens 1,2,3 --hash)"
+"$SETUN" synth --like tiny --as hf -o "$TMP/closed" --relu-density 0.1 -q || bad "synth --relu-density"
+a=$("$SETUN" logits "$TMP/closed" --tokens 1,2,3 --hash --all)
+same "few open gates, token by token" "$("$SETUN" logits "$TMP/closed" --tokens 1,2,3 --hash --all --chunk 1)" "$a"
+same "few open gates, reference" "$("$SETUN" logits "$TMP/closed" --tokens 1,2,3 --hash --all --backend reference)" "$a"
 fails "exists" "$SETUN" synth --like tiny --as hf -o "$TMP/tiny" -q
 "$SETUN" synth --like pony --as hf -o "$TMP/pony" -q 2>"$TMP/err"; grep -q 2b4t "$TMP/err" || bad "an unknown shape lists the known ones"
 finish

@@ -236,6 +236,22 @@ static setun_status eval_matmul(const setun_args *a, setun_error *err)
     return SETUN_OK;
 }
 
+static setun_status infer_gated(setun_args *a, setun_error *err)
+{
+    ST_TRY(infer_matmul(a, err));
+    return st_view_same(&a->in[5], &a->out[0]) ? SETUN_OK : setun_fail(err, SETUN_BAD_SHAPE, "gate differs");
+}
+
+static setun_status eval_gated(const setun_args *a, setun_error *err)
+{
+    const float *gate = a->in[5].data;
+    float *y = a->out[0].data;
+    ST_TRY(eval_matmul(a, err));
+    for (int64_t i = 0, n = setun_count(&a->out[0]); i < n; i++)
+        y[i] = gate[i] > 0 ? gate[i] * gate[i] * y[i] : 0;
+    return SETUN_OK;
+}
+
 static setun_status infer_table(setun_args *a, setun_error *err)
 {
     if (a->attr[2].i < 1)
@@ -325,6 +341,8 @@ static const setun_port port_xw[] = {{"x", "", 0, 0}, {"w", "", 0, 0}};
 static const setun_port port_quant[] = {{"q", "", 0, 0}, {"scale", "", 0, 0}, {"sum", "", 0, 0}};
 static const setun_port port_matmul[] = {{"q", "", 0, 0},  {"scale", "", 0, 0}, {"sum", "", 0, 0},
                                          {"w", "", 0, 0},  {"ws", "", 0, 0}};
+static const setun_port port_gated[] = {{"q", "", 0, 0},  {"scale", "", 0, 0}, {"sum", "", 0, 0},
+                                        {"w", "", 0, 0},  {"ws", "", 0, 0},    {"gate", "", 0, 0}};
 static const setun_port port_table[] = {{"table", "", 0, 0}};
 static const setun_port port_rope[] = {{"x", "", 0, 0}, {"table", "", 0, 0}, {"pos", "", 0, 0}};
 static const setun_port port_bump[] = {{"x", "", 0, 0}, {"cache", "", 0, 0}};
@@ -360,6 +378,8 @@ static const setun_op test_ops[] = {
      CASES("x:f32[n3,7] table:f32[8,2] pos:i32[n3] pairing=neox")},
     {COMMON("bump", port_bump, port_bumped, infer_bump, eval_bump), CASES("x:f32[n3] cache:f32[5,2]")},
     {COMMON("pick", port_pick, port_y, infer_pick, eval_pick), CASES("x:f32[n3,7] index:i32[m2]")},
+    {COMMON("ternary_matmul_gated", port_gated, port_y, infer_gated, eval_gated),
+     CASES("q:i8[n3,128] scale:f32[n3] sum:i32[n3] w:t2[5,7] ws:f32[1] gate:f32[n3,5]")},
 };
 
 /* All of them, but those whose name is `without`. */

@@ -652,6 +652,81 @@ static void order(void **state)
     st_arena_free(k.arena);
 }
 
+/* ---------------------------------------------------------------- gated matrix */
+
+/* Instructions that the kernel runs over its whole grid: the smallest limit it stays within. */
+static int64_t steps_of(walk *w, st_kir *kir)
+{
+    int64_t low = 0, high = 1 << 24;
+    setun_tile t = {0, w->units, NULL};
+    while (high - low > high / 64 + 1) {
+        kir->max_steps = low + (high - low) / 2;
+        if (st_kir_eval(kir, &w->launch, w->bytes, &t, NULL) == SETUN_OK)
+            high = kir->max_steps;
+        else
+            low = kir->max_steps;
+    }
+    kir->max_steps = 0;
+    return high;
+}
+
+/* At stated numbers of open gates, among them a NaN and zeros that are closed: the bits of the plain
+ * operators, whose zeros may have another sign, and a run time that tells which way was taken. */
+static void gates_skip_rows(void **state)
+{
+    static const struct {
+        int64_t rows, open;
+    } row[] = {{1, 0}, {1, 1}, {7, 0}, {7, 1}, {7, 2}, {7, 3}, {7, 7},
+               {129, 0}, {129, 1}, {129, 50}, {129, 53}, {129, 129}, {129, 51}, {129, 52}};
+    (void)state;
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++)
+        for (int target = 0; target < 3; target++) {
+            char text[200], plain[200];
+            int64_t rows = row[i].rows, open = row[i].open, steps[2];
+            st_kir *kir;
+            st_target machine;
+            walk w;
+            setun_error err = {0};
+            (void)snprintf(text, sizeof text, "q:i8[1,384] scale:f32[1] sum:i32[1] w:t2[%d,300] ws:f32[1] gate:f32[1,%d]",
+                           (int)rows, (int)rows);
+            (void)snprintf(plain, sizeof plain, "%.*s", (int)(strstr(text, " gate") - text), text);
+            run g = evaluated("ternary_matmul_gated", text), m = evaluated("ternary_matmul", plain);
+            float *gate = g.in[5].data, *want;
+            for (int j = 0; j < 5; j++)
+                memcpy(m.in[j].data, g.in[j].data, (size_t)setun_view_bytes(&g.in[j]));
+            target_of(target, &machine);
+            memset(&w, 0, sizeof w);
+            w.c = &g.c;
+            for (int all = 0; all < 2; all++) { /* last with every gate open: what all rows cost */
+                static const float closed[4] = {NAN, -0.0f, -1.5f, 0.0f};
+                for (int64_t r = 0; r < rows; r++)
+                    gate[r] = all || (r + 1) * open / rows > r * open / rows ? 0.25f + (float)r : closed[r % 4];
+                assert_int_equal(g.c.run.op->eval(&g.c.run, &err), SETUN_OK);
+                assert_int_equal(m.c.run.op->eval(&m.c.run, &err), SETUN_OK);
+                want = g.out[0].data;
+                for (int64_t r = 0; r < rows; r++) {
+                    float p = (gate[r] > 0 ? gate[r] * gate[r] : 0.0f) * ((float *)m.out[0].data)[r];
+                    assert_true(p == want[r] && (p != 0 || setun_f32_bits(want[r]) == 0));
+                }
+                for (uint32_t j = 0; j < 7; j++) {
+                    w.arg[j] = arg_view(&g.c, j)->data;
+                    w.bytes[j] = setun_view_bytes(arg_view(&g.c, j));
+                    w.before[j] = w.want[j] = copy(g.arena, w.arg[j], w.bytes[j]);
+                }
+                run_kernel(&w, &g.c, g.arena, target, "stated gates");
+                assert_int_equal(st_kir_lower(&kir, &g.c.shape, &machine, g.arena, &err), SETUN_OK);
+                w.launch.self = kir;
+                steps[all] = steps_of(&w, kir);
+            }
+            if (rows == 129 && open * 100 <= rows * 40)
+                assert_true((double)steps[0] < (0.2 + 1.3 * (double)open / (double)rows) * (double)steps[1]);
+            else if (rows == 129)
+                assert_true((double)steps[0] > 0.95 * (double)steps[1]);
+            st_arena_free(g.arena);
+            st_arena_free(m.arena);
+        }
+}
+
 /* ---------------------------------------------------------------- contract */
 
 /* The error that docs/numerics.md states for exp, and the ends of its range. */
@@ -747,6 +822,10 @@ static void shapes_are_refused(void **state)
          "theta=10000 dim=8 positions=5 scaling=\"llama3\" factor=8 low_freq_factor=4",
          "0 < low < high"},
         {"topk", "x:f32[2,5] k=6", "k is 6"},
+        {"ternary_matmul_gated", "q:i8[n2,128] scale:f32[n2] sum:i32[n2] w:t2[5,7] ws:f32[1] gate:f32[n2,4]",
+         "gate is f32[n,4] and w is t2[5,7]"},
+        {"ternary_matmul_gated", "q:i8[n2,128] scale:f32[n2] sum:i32[n2] w:t2[5,7] ws:f32[1] gate:f32[1,5]",
+         "gate is f32[1,5] and q is i8[n,128]"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
@@ -787,6 +866,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_case),
         cmocka_unit_test(every_case_with_odd_values),
+        cmocka_unit_test(gates_skip_rows),
         cmocka_unit_test(rmsnorm_formula),
         cmocka_unit_test(quantize_formula),
         cmocka_unit_test(quantize_by_hand),

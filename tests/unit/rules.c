@@ -67,7 +67,7 @@ static void test_rows(void **state)
             st_registry_free(without);
         }
     }
-    assert_int_equal(n_fusions, 2);
+    assert_int_equal(n_fusions, 3);
 }
 
 #define TOP "graph setun/1\ninput x f32[n,33]\ninput z f32[n,33]\nconst w f32[33]\nstate s f32[5,33]\n"
@@ -100,6 +100,49 @@ static void test_other_uses(void **state)
            "graph setun/1\ninput x f32[n,33]\nconst w f32[33]\n%h = rmsnorm x w\n%q %c %u = quantize_i8 %h\n"
            "%q2 %c2 %u2 = quantize_i8 %h\noutput q %q\noutput r %q2\n",
            "graph setun/1\ninput x f32[n,33]\nconst w f32[33]\n%q %c %u = rmsnorm_i8 x w\noutput q %q\noutput r %q\n");
+}
+
+#define GATED "graph setun/1\ninput gate f32[n,33]\ninput q i8[n,128]\ninput c f32[n]\ninput u i32[n]\n" \
+              "const w t2[33,7]\nconst ws f32[1]\nconst g f32[33]\n"
+#define GATE_PARTS GATED "%up = ternary_matmul q c u w ws\n%r = relu2 gate\n"
+
+/* The gate skips rows wherever the sign of a zero cannot show, and nowhere else. */
+static void test_gated_matmul(void **state)
+{
+    fixture *f = *state;
+    static const char *const after = GATED "%y = ternary_matmul_gated q c u w ws gate\n"
+                                     "%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\noutput q8 %q8\noutput c8 %c8\n";
+    /* From the four operators of a script, in one pass; both orders of the product. */
+    expect(f, f->r, GATE_PARTS "%y = mul %r %up\n%h = rmsnorm %y g {eps=0.5}\n%q8 %c8 %u8 = quantize_i8 %h\n"
+           "output q8 %q8\noutput c8 %c8\n", after);
+    expect(f, f->r, GATE_PARTS "%y = mul %up %r\n%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\n"
+           "output q8 %q8\noutput c8 %c8\n", after);
+    /* Two readers that both lose the sign. */
+    expect(f, f->r, GATE_PARTS "%y = mul %up %r\n%a %b %d = rmsnorm_i8 %y g {eps=0.5}\n%h = rmsnorm %y g {eps=0.25}\n"
+           "%a2 %b2 %d2 = quantize_i8 %h\noutput a %a\noutput a2 %a2\n",
+           GATED "%y = ternary_matmul_gated q c u w ws gate\n%a %b %d = rmsnorm_i8 %y g {eps=0.5}\n"
+           "%a2 %b2 %d2 = rmsnorm_i8 %y g {eps=0.25}\noutput a %a\noutput a2 %a2\n");
+#define UNGATED(rest) \
+    expect(f, f->r, GATE_PARTS "%y = mul %r %up\n" rest, \
+           GATED "%up = ternary_matmul q c u w ws\n%y = relu2_mul gate %up\n" rest)
+    UNGATED("output y %y\noutput g g\n");
+    UNGATED("%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\noutput q8 %q8\noutput y %y\n");
+    UNGATED("%z = add %y gate\n%q8 %c8 %u8 = rmsnorm_i8 %z g {eps=0.5}\noutput q8 %q8\n");
+    UNGATED("%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\n%z = add %y gate\noutput q8 %q8\noutput z %z\n");
+    UNGATED("%h = rmsnorm %y g {eps=0.5}\noutput h %h\n");
+    UNGATED("%h = rmsnorm %y g {eps=0.5}\n%q8 %c8 %u8 = quantize_i8 %h\noutput q8 %q8\noutput h %h\n");
+    UNGATED("%q8 %c8 %u8 = quantize_i8 %y\noutput q8 %q8\noutput g g\n");
+#undef UNGATED
+    /* Somebody else wants what the matrix gives; then it must be computed whole. */
+    expect(f, f->r, GATE_PARTS "%y = mul %r %up\n%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\n"
+           "output q8 %q8\noutput up %up\n",
+           GATED "%up = ternary_matmul q c u w ws\n%y = relu2_mul gate %up\n"
+           "%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\noutput q8 %q8\noutput up %up\n");
+    /* The rectifier on the matrix itself opens no gate. */
+    expect(f, f->r, GATED "%up = ternary_matmul q c u w ws\n%r = relu2 %up\n%y = mul %r gate\n"
+           "%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\noutput q8 %q8\n",
+           GATED "%up = ternary_matmul q c u w ws\n%y = relu2_mul %up gate\n"
+           "%q8 %c8 %u8 = rmsnorm_i8 %y g {eps=0.5}\noutput q8 %q8\n");
 }
 
 static void test_attributes(void **state)
@@ -345,7 +388,7 @@ static void test_rows_of_real_operators(void **state)
         assert_string_equal(print_text(h, f->arena), print_text(parse_text(rule->after, r, f->arena), f->arena));
         assert_true(run_graph(g, size, NULL, f->arena) == run_graph(h, size, NULL, f->arena));
     }
-    assert_true(applied >= 5);
+    assert_true(applied >= 6);
     st_registry_free(r);
 }
 
@@ -354,7 +397,8 @@ static void test_rows_of_real_operators(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_rows), TEST(test_both_orders), TEST(test_other_uses), TEST(test_attributes),
+        TEST(test_rows), TEST(test_both_orders), TEST(test_other_uses), TEST(test_gated_matmul),
+        TEST(test_attributes),
         TEST(test_fused_operator_that_does_not_fit),
         TEST(test_updates_in_place), TEST(test_sources), TEST(test_folding), TEST(test_random), TEST(test_no_memory),
         TEST(test_golden), TEST(test_rows_of_real_operators),

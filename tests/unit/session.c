@@ -250,7 +250,7 @@ static void test_refusals(void **state)
     bad[1] = -1;
     assert_int_equal(setun_session_feed(s, bad, 3, SETUN_LOGITS_LAST, &logits, &err), SETUN_BAD_ARG);
     assert_int_equal(setun_session_feed(s, token, 0, SETUN_LOGITS_LAST, &logits, &err), SETUN_BAD_ARG);
-    assert_int_equal(setun_session_feed(s, token, 1, 3, &logits, &err), SETUN_BAD_ARG);
+    assert_int_equal(setun_session_feed(s, token, 1, 4, &logits, &err), SETUN_BAD_ARG);
     assert_int_equal(setun_session_feed(s, token, N_OUTPUTS + 1, SETUN_LOGITS_ALL, &logits, &err), SETUN_BAD_ARG);
     assert_non_null(strstr(err.text, "40"));
 

@@ -7,6 +7,7 @@
 #include "model/synth.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
+#include "setun/op.h"
 
 static setun_status make(const char *dir, const char *name, const st_synth *how, setun_error *err)
 {
@@ -122,6 +123,50 @@ static void test_shapes(void **state)
     /* Float master, shards and the family do not change the codes; the share of zeros does. */
     assert_true(hash[0] == hash[1] && hash[0] == hash[2] && hash[0] == hash[5]);
     assert_true(hash[0] != hash[3]);
+    drop_dir(dir);
+}
+
+/* --relu-density: of the gate's rows all but 2 D hold nothing but a -1 in column 0, the channel that is
+ * positive always, since no matrix adds to it; in both forms the same codes. */
+static void test_density(void **state)
+{
+    (void)state;
+    char *dir = temp_dir();
+    int64_t closed[2] = { 0, 0 };
+    for (int master = 0; master < 2; master++) {
+        st_synth s = { .like = "tiny", .seed = 5, .zero_share = -1.0, .relu_density = 0.1, .float_master = master };
+        const char *name = master ? "master" : "packed";
+        setun_view v, scale;
+        setun_error err = { 0 };
+        if (make(dir, name, &s, &err) != SETUN_OK)
+            fail_msg("%s", err.text);
+        st_weights *w = open_weights(dir, name);
+        for (int layer = 0; layer < 2; layer++)
+            for (size_t i = 0; i < 7; i++) {
+                char full[128];
+                (void)snprintf(full, sizeof full, "model.layers.%d.%s", layer, linears[i]);
+                assert_int_equal(st_weights_ternary(w, full, &v, &scale, NULL), SETUN_OK);
+                int adds = strstr(full, "o_proj") || strstr(full, "down_proj"), is_gate = !!strstr(full, "gate_proj");
+                for (int64_t r = 0; r < v.dim[0]; r++) {
+                    int64_t others = 0;
+                    for (int64_t c = 1; c < v.dim[1]; c++)
+                        others += t2_at(&v, r, c) != 0;
+                    assert_true(others == 0 ? is_gate || (adds && r == 0) : !(adds && r == 0));
+                    if (others == 0)
+                        assert_int_equal(t2_at(&v, r, 0), is_gate ? -1 : 0);
+                    closed[master] += is_gate && others == 0;
+                }
+            }
+        assert_int_equal(st_weights_tensor(w, "model.embed_tokens.weight", 0, &v, NULL), SETUN_OK);
+        for (int64_t r = 0; r < v.dim[0]; r++)
+            assert_true(setun_get_f32(&v, r * v.dim[1]) == 2.0f && setun_get_f32(&v, r * v.dim[1] + 1) != 2.0f);
+        st_weights_close(w);
+    }
+    assert_true(closed[0] > 0.76 * 2 * 768 && closed[0] < 0.84 * 2 * 768 && closed[0] == closed[1]);
+    st_synth s = { .like = "tiny", .zero_share = -1.0, .relu_density = 0.6 };
+    assert_int_equal(make(dir, "x", &s, NULL), SETUN_BAD_ARG);
+    s = (st_synth){ .like = "llama-tiny", .zero_share = -1.0, .relu_density = 0.2 };
+    assert_int_equal(make(dir, "x", &s, NULL), SETUN_BAD_ARG);
     drop_dir(dir);
 }
 
@@ -312,7 +357,7 @@ static void test_config(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_tokenizer),
+        cmocka_unit_test(test_shapes),       cmocka_unit_test(test_density), cmocka_unit_test(test_tokenizer),
         cmocka_unit_test(test_reproducible), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_no_room),      cmocka_unit_test(test_config),
     };

@@ -1,0 +1,128 @@
+/* ops/head_rescore.c -- the logits of listed rows: y[i] = x . w[id[i]], as matmul makes them.
+ *
+ * The same 32 stripes and halving tree as ops/matmul.c, so the same bits.  Workers take every n-th entry
+ * of the list, because its length is known only when it runs.  While a row is read, the first half
+ * of the worker's next one is prefetched: the rows lie anywhere. */
+#include "setun/op.h"
+
+enum { X, W, ID, COUNT, Y };
+
+#define UNITS 64
+
+static setun_status infer(setun_args *a, setun_error *err)
+{
+    setun_status s = setun_want(a, X, SETUN_OF(SETUN_F32), 2, err);
+    if (s == SETUN_OK)
+        s = setun_want(a, W, SETUN_FLOATS, 2, err);
+    if (s == SETUN_OK)
+        s = setun_want(a, ID, SETUN_OF(SETUN_I32), 2, err);
+    if (s == SETUN_OK)
+        s = setun_want(a, COUNT, SETUN_OF(SETUN_I32), 1, err);
+    if (s == SETUN_OK)
+        s = setun_want_equal(a, X, 1, W, 1, err);
+    if (s == SETUN_OK)
+        s = setun_want_equal(a, ID, 0, X, 0, err);
+    if (s == SETUN_OK)
+        s = setun_want_equal(a, COUNT, 0, X, 0, err);
+    if (s == SETUN_OK)
+        s = setun_want_range(a, W, 0, 1, INT32_MAX, err);
+    return s != SETUN_OK ? s : setun_infer_out(a, 0, SETUN_F32, 2, a->in[X].dim[0], a->in[ID].dim[1], 1);
+}
+
+static setun_status eval(const setun_args *a, setun_error *err)
+{
+    const float *x = a->in[X].data;
+    const int32_t *id = a->in[ID].data, *count = a->in[COUNT].data;
+    float *y = a->out[0].data;
+    int64_t n = a->in[X].dim[0], d = a->in[X].dim[1], most = a->in[ID].dim[1];
+    setun_status s = setun_check_index(a, ID, a->in[W].dim[0], err);
+    if (s != SETUN_OK)
+        return s;
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t j = 0; j < most; j++) {
+            float p[32] = {0};
+            for (int64_t i = 0; j < count[t] && i < d; i++)
+                p[i % 32] += x[t * d + i] * setun_get_f32(&a->in[W], (int64_t)id[t * most + j] * d + i);
+            y[t * most + j] = setun_tree32(p);
+        }
+    return SETUN_OK;
+}
+
+static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    uint32_t dtype = a->in[W].dtype;
+    int64_t d = a->in[X].dim[1], whole = d / 32 * 32, most = a->in[ID].dim[1], element = setun_row_bytes(dtype, 1);
+    int64_t granule = (most + UNITS - 1) / UNITS, units = (most + granule - 1) / granule;
+    k_val x = k_arg(k, X, K_F32), w = k_arg(k, W, k_elem_of(dtype)), id = k_arg(k, ID, K_I32),
+          count = k_arg(k, COUNT, K_I32), y = k_arg(k, Y, K_F32);
+    (void)err;
+    k_grid(k, ID, 1, granule);
+    k_val t = k_for(k, k_i64(k, 0), k_dim(k, X, 0), 1);
+    k_val n = k_sext(k, k_load(k, count, t, 1), K_I64), list = k_muli(k, t, most), xi = k_muli(k, t, d);
+    k_val u = k_for(k, k_begin(k), k_end(k), 1);
+    k_val j = k_for(k, u, k_i64(k, most), units);
+    k_val next = k_add(k, list, k_min(k, k_addi(k, j, units), k_i64(k, most - 1)));
+    k_val row = k_muli(k, k_sext(k, k_load(k, id, k_add(k, list, j), 1), K_I64), d);
+    k_val ahead = k_muli(k, k_sext(k, k_load(k, id, next, 1), K_I64), d * element);
+    k_if(k, k_lt(k, j, n));
+    k_val acc = k_var(k, k_f32v(k, 0.0f, 32));
+    if (whole) {
+        k_val i = k_for(k, k_i64(k, 0), k_i64(k, whole), 32);
+        k_prefetch(k, w, k_add(k, ahead, k_muli(k, i, element)), 3);
+        k_val v = k_widen(k, k_load(k, w, k_add(k, row, i), 32), dtype);
+        k_set(k, acc, k_add(k, k_get(k, acc), k_mul(k, k_load(k, x, k_add(k, xi, i), 32), v)));
+        k_stop(k);
+    }
+    if (d > whole) { /* zeros behind the last columns change no partial sum */
+        k_val v = k_widen(k, k_load_pad(k, w, k_addi(k, row, whole), d - whole, 32, 0), dtype);
+        k_val xs = k_load_pad(k, x, k_addi(k, xi, whole), d - whole, 32, 0);
+        k_set(k, acc, k_add(k, k_get(k, acc), k_mul(k, xs, v)));
+    }
+    k_store(k, y, k_add(k, list, j), k_rsum(k, k_get(k, acc)));
+    k_else(k);
+    k_store(k, y, k_add(k, list, j), k_f32(k, 0.0f));
+    k_stop(k);
+    k_stop(k);
+    k_stop(k);
+    k_stop(k);
+    return SETUN_OK;
+}
+
+/* How many rows are listed is not known before it runs: none are counted here, `bench` adds them. */
+static void cost(const setun_args *a, setun_cost *c)
+{
+    setun_cost_map(a, 0, c);
+    c->bytes -= setun_cost_view(&a->in[W]);
+}
+
+static void fill(const setun_args *a, uint64_t seed)
+{
+    int32_t *count = a->in[COUNT].data;
+    int64_t most = a->in[ID].dim[1];
+    setun_fill_index(&a->in[ID], a->in[W].dim[0], seed);
+    for (int64_t t = 0; t < a->in[X].dim[0]; t++)
+        count[t] = (int32_t)(setun_mix(seed, (uint64_t)t) % (uint64_t)(most + 2)) - 1;
+}
+
+static const setun_port in[] = {
+    {"x", "f32[n,k]: rows", 0, 0},
+    {"w", "f32, f16 or bf16 [r,k]: rows of the head", 0, 0},
+    {"id", "i32[n,most]: rows of w, from 0 to r - 1", 0, 0},
+    {"count", "i32[n]: how many of them count", 0, 0},
+};
+static const setun_port out[] = {{"y", "f32[n,most]: x . w[id], 0 behind count", 0, 0}};
+static const char *const cases[] = {
+    "x:f32[1,256] w:bf16[70,256] id:i32[1,100] count:i32[1]",
+    "x:f32[n3,129] w:f32[33,129] id:i32[n3,64] count:i32[n3]",
+    "x:f32[m2,7] w:f16[5,7] id:i32[m2,7] count:i32[m2]",
+    "x:f32[1,2560] w:bf16[9,2560] id:i32[1,200] count:i32[1]",
+    "x:f32[2,1] w:f32[1,1] id:i32[2,1] count:i32[2]",
+    NULL,
+};
+
+SETUN_OP(head_rescore) = {
+    .size = sizeof(setun_op), .version = 1, .name = "head_rescore",
+    .doc = "the logits of listed rows of the head, with matmul's bits",
+    .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
+    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+};

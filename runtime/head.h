@@ -1,0 +1,20 @@
+/* runtime/head.h -- the screened head: see head.c. */
+#ifndef ST_RUNTIME_HEAD_H
+#define ST_RUNTIME_HEAD_H
+
+#include "runtime/model.h"
+
+#define ST_HEAD_CODE "head.codes"
+#define ST_HEAD_BOUNDS "head.bounds"
+#define ST_HEAD_TOP "head.top"      /* input: how many are wanted */
+#define ST_HEAD_MAX_COLUMNS 131072  /* of the operators' proofs */
+
+/* After the script, before the packed weights are complete: make or find the 8-bit rows. */
+setun_status st_head_prepare(setun_model *m, setun_error *err);
+/* The graph that ends in "ids", "count" and "values", or NULL if the head cannot be screened. */
+setun_status st_head_graph(setun_model *m, st_graph **out, setun_error *err);
+/* The k largest of n >= k values, largest first, of equals the earlier first; id NULL: 0, 1, ...
+ * Returns whether all k are finite. */
+int          st_head_best(const float *value, const int32_t *id, int64_t n, int64_t k, float *best, int32_t *best_id);
+
+#endif

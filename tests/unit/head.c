@@ -1,0 +1,267 @@
+/* tests/unit/head.c -- the screened head gives the values, bits and order of the full one.
+ *
+ * The operators are joined here as runtime/head.c joins them and compared with topk(matmul(x, w)),
+ * on random and on hostile matrices; the quantiser's bounds are computed a second time; a sampler
+ * must pick the same token from the largest logits as from all of them. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "graph/registry.h"
+#include "model/head.h"
+#include "runtime/head.h"
+
+static const setun_op *find(const char *name)
+{
+    for (const setun_op *const *op = st_builtin_ops; *op; op++)
+        if (!strcmp((*op)->name, name))
+            return *op;
+    fail_msg("there is no operator %s", name);
+    return NULL;
+}
+
+static void run(const char *name, setun_view *in, setun_view *out, int64_t attr)
+{
+    const setun_op *op = find(name);
+    setun_value v = {.i = attr};
+    setun_args a = {sizeof a, op->n_in, op->n_out, op->n_attr, op, in, out, &v};
+    setun_error err;
+    memset(out, 0, op->n_out * sizeof *out);
+    if (op->infer(&a, &err) != SETUN_OK)
+        fail_msg("%s: %s", name, err.text);
+    for (uint32_t i = 0; i < op->n_out; i++)
+        out[i].data = malloc((size_t)setun_view_bytes(&out[i]) + 1);
+    if (op->eval(&a, &err) != SETUN_OK)
+        fail_msg("%s: %s", name, err.text);
+}
+
+typedef struct head {
+    setun_view x, w, code, meta;
+} head;
+
+static setun_view array(uint32_t dtype, int64_t rows, int64_t cols)
+{
+    setun_view v = {NULL, dtype, 2, {rows, cols, 1, 1}};
+    v.data = calloc((size_t)setun_view_bytes(&v) + 1, 1);
+    return v;
+}
+
+static void free_head(head *h)
+{
+    free(h->x.data);
+    free(h->w.data);
+    free(h->code.data);
+    free(h->meta.data);
+}
+
+static uint64_t state;
+static float normal(void)
+{
+    float sum = 0;
+    for (int i = 0; i < 4; i++)
+        sum += (float)(setun_mix(7, state++) >> 40) * 0x1p-24f - 0.5f;
+    return sum * 1.7320508f;
+}
+
+enum { NORMAL, EQUAL, TWINS, LARGE, VAST, TINY, DENORMAL, SPREAD, OUTLIER, ZERO, NAN_ROW, INF_ROW, NAN_X, INF_X, ZERO_X, N_KIND };
+
+static head make(int kind, uint32_t dtype, int64_t rows, int64_t cols)
+{
+    head h = {array(SETUN_F32, 1, cols), array(dtype, rows, cols), array(SETUN_U8, rows, st_head_width(cols)),
+              array(SETUN_F32, rows, 4)};
+    float *x = h.x.data;
+    float size = kind == LARGE ? 0x1p60f : kind == VAST ? 0x1p100f : kind == TINY ? 0x1p-60f : kind == DENORMAL ? 0x1p-130f : 1.0f;
+    for (int64_t i = 0; i < cols; i++)
+        x[i] = kind == ZERO_X ? 0.0f : normal() * size * (kind == OUTLIER && i % 97 == 3 ? 500.0f : 1.0f);
+    for (int64_t i = 0; i < rows * cols; i++) {
+        float v = kind == EQUAL && i >= cols ? setun_get_f32(&h.w, i - cols)
+                : kind == TWINS && i / cols % 3 ? setun_get_f32(&h.w, i - cols) : normal() * size;
+        if (kind == SPREAD)
+            v = setun_bits_f32((setun_f32_bits(v) & 0x807fffffu) | (uint32_t)(100 + (setun_mix(3, state++) & 31)) << 23);
+        if (kind == ZERO)
+            v = i / cols % 2 ? 0.0f : -0.0f;
+        if (kind == NAN_ROW && i / cols == rows / 2 && i % cols == 0)
+            v = NAN;
+        if (kind == INF_ROW && i / cols == rows / 3 && i % cols == cols / 2)
+            v = -INFINITY;
+        setun_put_f32(&h.w, i, v);
+    }
+    if (kind == NAN_X)
+        x[cols / 2] = NAN;
+    if (kind == INF_X)
+        x[cols - 1] = INFINITY;
+    setun_error err;
+    assert_int_equal(st_head_quantise(&h.w, h.code.data, h.meta.data, 2, &err), SETUN_OK);
+    return h;
+}
+
+/* Returns the survivors, -1 if all logits have to be computed. */
+static int64_t compare(const head *h, int64_t k, int64_t most)
+{
+    int32_t top = (int32_t)k;
+    setun_view in[5], split[3], bounds[2], listed[2], value, full, best[2];
+    in[0] = h->x;
+    in[1] = h->w;
+    run("matmul", in, &full, 0);
+    in[0] = full;
+    run("topk", in, best, k);
+    in[0] = h->x;
+    run("head_split", in, split, 0);
+    memcpy(in, split, sizeof split);
+    in[3] = h->code;
+    in[4] = h->meta;
+    run("head_bounds", in, bounds, 0);
+    const float *l = full.data, *lo = bounds[0].data, *up = bounds[1].data;
+    for (int64_t r = 0; r < h->w.dim[0]; r++)
+        if (l[r] == l[r] && !(lo[r] <= l[r] && l[r] <= up[r]))
+            fail_msg("row %lld: %.9g is not in [%.9g, %.9g]", (long long)r, (double)l[r], (double)lo[r], (double)up[r]);
+        else if (l[r] != l[r])
+            assert_true(up[r] == INFINITY && lo[r] == -INFINITY);
+    in[0] = bounds[0];
+    in[1] = bounds[1];
+    in[2] = (setun_view){&top, SETUN_I32, 1, {1, 1, 1, 1}};
+    run("head_select", in, listed, most);
+    int32_t count = *(const int32_t *)listed[1].data;
+    in[0] = h->x;
+    in[1] = h->w;
+    in[2] = listed[0];
+    in[3] = listed[1];
+    run("head_rescore", in, &value, 0);
+    if (count >= 0) {
+        float *v = malloc((size_t)k * sizeof *v);
+        int32_t *id = malloc((size_t)k * sizeof *id);
+        assert_true(count >= k && count <= most);
+        (void)st_head_best(value.data, listed[0].data, count, k, v, id);
+        for (int64_t i = 0; i < k; i++) {
+            assert_int_equal(id[i], ((const int32_t *)best[1].data)[i]);
+            float want = ((const float *)best[0].data)[i];
+            assert_true(setun_f32_bits(v[i]) == setun_f32_bits(want) || (v[i] != v[i] && want != want));
+        }
+        free(v);
+        free(id);
+    } else {
+        assert_int_equal(count, -1);
+    }
+    for (int i = 0; i < 3; i++)
+        free(split[i].data);
+    for (int i = 0; i < 2; i++) {
+        free(bounds[i].data);
+        free(listed[i].data);
+        free(best[i].data);
+    }
+    free(value.data);
+    free(full.data);
+    return count;
+}
+
+static void test_screened_is_full(void **unused)
+{
+    static const int64_t rows[] = {1, 7, 129, 1000}, cols[] = {1, 7, 33, 129, 300}, ks[] = {1, 7, 64};
+    static const uint32_t dtypes[] = {SETUN_BF16, SETUN_F16, SETUN_F32};
+    (void)unused;
+    for (int kind = 0; kind < N_KIND; kind++)
+        for (size_t r = 0; r < 4; r++)
+            for (size_t c = 0; c < 5; c++) {
+                head h = make(kind, dtypes[(r + c + (size_t)kind) % 3], rows[r], cols[c]);
+                for (size_t k = 0; k < 3; k++) {
+                    if (ks[k] > rows[r])
+                        continue;
+                    int64_t all = compare(&h, ks[k], 1000), few = compare(&h, ks[k], 70);
+                    assert_true(all > 0); /* room for every row: never the other way out */
+                    assert_true(few == all || (few == -1 && all > 70));
+                }
+                free_head(&h);
+            }
+}
+
+/* Where nothing is wrong, few rows survive: otherwise the above would pass without screening. */
+static void test_it_screens(void **unused)
+{
+    (void)unused;
+    head h = make(NORMAL, SETUN_BF16, 4000, 640);
+    int64_t one = compare(&h, 1, 4000), many = compare(&h, 40, 4000);
+    free_head(&h);
+    assert_in_range(one, 1, 100);
+    assert_in_range(many, 40, 400);
+    h = make(ZERO, SETUN_BF16, 4000, 64); /* all tie */
+    assert_int_equal(compare(&h, 40, 4000), 4000);
+    assert_int_equal(compare(&h, 40, 3999), -1);
+    free_head(&h);
+}
+
+static void test_quantiser(void **unused)
+{
+    (void)unused;
+    for (int kind = 0; kind < NAN_ROW; kind++) {
+        head h = make(kind, SETUN_F32, 50, 129);
+        int64_t width = st_head_width(129);
+        for (int64_t r = 0; r < 50; r++) {
+            const float *m = (const float *)h.meta.data + 4 * r;
+            const uint8_t *code = (const uint8_t *)h.code.data + r * width;
+            long double ee = 0, ww = 0, qq = 0;
+            for (int64_t i = 0; i < width; i++) {
+                long double w = i < 129 ? (long double)((const float *)h.w.data)[r * 129 + i] : 0;
+                long double q = (long double)m[0] * (code[i] - 128);
+                assert_true(i < 129 || code[i] == 128);
+                ee += (w - q) * (w - q);
+                ww += w * w;
+                qq += q * q;
+            }
+            assert_true((long double)m[1] * m[1] >= ee && (long double)m[2] * m[2] >= ww && (long double)m[2] * m[2] >= qq);
+        }
+        free_head(&h);
+    }
+}
+
+static void test_sampler(void **unused)
+{
+    static const struct { float temp; int32_t top_k; float top_p, min_p; } set[] = {
+        {0, 40, 0.95f, 0}, {0.8f, 40, 0.95f, 0}, {2, 5, 1, 0}, {0.7f, 64, 0.5f, 0}, {1, 3, 1, 0.3f}, {1, 1, 1, 0}};
+    enum { N = 1000 };
+    float logits[N], best[64];
+    int32_t id[64];
+    (void)unused;
+    for (size_t i = 0; i < sizeof set / sizeof set[0]; i++) {
+        setun_sampling p;
+        setun_sampler *a, *b;
+        setun_sampling_init(&p);
+        p.temp = set[i].temp;
+        p.top_k = set[i].top_k;
+        p.top_p = set[i].top_p;
+        p.min_p = set[i].min_p;
+        assert_int_equal(setun_sampler_new(&a, &p, N, NULL), SETUN_OK);
+        assert_int_equal(setun_sampler_new(&b, &p, N, NULL), SETUN_OK);
+        assert_int_equal(setun_sampler_needs(a), p.temp == 0.0f ? 1 : p.top_k);
+        for (int step = 0; step < 300; step++) {
+            for (int j = 0; j < N; j++)
+                logits[j] = step % 3 ? normal() * 4 : rintf(normal() * 4); /* every third time with ties */
+            int64_t k = step % 2 ? 64 : setun_sampler_needs(a);
+            assert_true(st_head_best(logits, NULL, N, k, best, id));
+            setun_top top = {sizeof top, (int32_t)k, id, best, 0};
+            assert_int_equal(setun_sampler_pick(a, logits), setun_sampler_pick_top(b, &top));
+        }
+        setun_sampler_free(a);
+        setun_sampler_free(b);
+        p.repeat_penalty = 1.1f;
+        assert_int_equal(setun_sampler_new(&a, &p, N, NULL), SETUN_OK);
+        assert_int_equal(setun_sampler_needs(a), 0);
+        setun_sampler_free(a);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_screened_is_full),
+        cmocka_unit_test(test_it_screens),
+        cmocka_unit_test(test_quantiser),
+        cmocka_unit_test(test_sampler),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
