@@ -261,7 +261,7 @@ static setun_status make_code(st_kernels *k, const setun_args *shape, st_kernel 
     return s;
 }
 
-setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err)
+static setun_status find_kernel(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err)
 {
     st_engine *e = k->engine;
     st_kir *kir = NULL;
@@ -303,4 +303,46 @@ setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_ker
     k->kernel[k->n++] = one;
     *out = one;
     return SETUN_OK;
+}
+
+/* Everything that lower() can see. */
+static void question(const setun_args *a, st_str *key)
+{
+    st_str_addn(key, &a->op, sizeof a->op);
+    for (uint32_t i = 0; i < a->n_in + a->n_out; i++) {
+        const setun_view *v = argument(a, (int32_t)i);
+        st_str_addn(key, &v->dtype, sizeof v->dtype);
+        st_str_addn(key, &v->rank, sizeof v->rank);
+        st_str_addn(key, v->dim, v->rank * sizeof v->dim[0]);
+    }
+    for (uint32_t i = 0; i < a->n_attr; i++)
+        if (a->op->attr[i].kind == SETUN_ATTR_STRING)
+            st_str_addn(key, a->attr[i].s, strlen(a->attr[i].s) + 1);
+        else
+            st_str_addn(key, &a->attr[i], sizeof a->attr[i]);
+}
+
+setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err)
+{
+    st_str key = {0};
+    *out = NULL;
+    question(shape, &key);
+    for (const st_asked *q = k->asked; q && !key.failed; q = q->next)
+        if (q->n == key.len && memcmp(q->key, key.text, key.len) == 0) {
+            *out = q->kernel;
+            st_str_free(&key);
+            return SETUN_OK;
+        }
+    setun_status s = key.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel") : find_kernel(k, shape, out, err);
+    if (s == SETUN_OK) {
+        st_asked *q = st_arena_alloc(k->arena, sizeof *q);
+        char *copy = st_arena_alloc(k->arena, (int64_t)key.len);
+        if (q && copy) { /* without memory the question is merely asked again */
+            memcpy(copy, key.text, key.len);
+            *q = (st_asked){k->asked, *out, key.len, copy};
+            k->asked = q;
+        }
+    }
+    st_str_free(&key);
+    return s;
 }

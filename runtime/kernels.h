@@ -18,10 +18,19 @@ typedef struct st_kernel {
     int           writes;   /* 0: it stores nothing (a view of other memory); such steps need not run */
 } st_kernel;
 
+/* What was asked before: layers repeat the same question, and lowering is the dear part of the answer. */
+typedef struct st_asked {
+    struct st_asked *next;
+    const st_kernel *kernel;
+    size_t           n;
+    const char      *key; /* operator, shapes and attributes as bytes */
+} st_asked;
+
 typedef struct st_kernels {
     st_engine  *engine;
     st_arena   *arena;
     st_kernel **kernel;
+    st_asked   *asked;
     int32_t     n, cap, n_compiled, n_cached;
 } st_kernels;
 
