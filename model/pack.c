@@ -318,6 +318,8 @@ static setun_status read_slots(st_pack *p, cursor *c, int64_t data_end, setun_er
         s->data = (uint8_t *)(uintptr_t)(p->map.data + offset);
         if (st_checksum(s->data, (size_t)s->bytes) != sum)
             return st_fail(err, SETUN_BAD_FILE, "the checksum of %s is wrong", name);
+        if (dtype == SETUN_U8)
+            st_map_advise(s->data, s->bytes, 0); /* a head is not always asked for: no pages until it is */
     }
     if (c->bad || c->p != c->end)
         return st_fail(err, SETUN_BAD_FILE, "its table is cut short");
