@@ -28,12 +28,11 @@ static setun_status say(checker *c, const char *text, setun_error *err)
          ? st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text") : SETUN_OK;
 }
 
-static setun_status by_interpreter(checker *c, const st_kir *kir, const setun_args *a, setun_error *err)
+static setun_status by_interpreter(const st_kir *kir, const setun_args *a, setun_error *err)
 {
     void *arg[ST_MAX_ARGS];
     const setun_view *view[ST_MAX_ARGS];
     int64_t dim[ST_MAX_SLOTS], bytes[ST_MAX_ARGS];
-    (void)c;
     for (uint32_t i = 0; i < a->n_in + a->n_out; i++) {
         view[i] = i < a->n_in ? &a->in[i] : &a->out[i - a->n_in];
         arg[i] = view[i]->data;
@@ -46,7 +45,7 @@ static setun_status by_interpreter(checker *c, const st_kir *kir, const setun_ar
     return t.end > 0 ? st_kir_eval(kir, &l, bytes, &t, err) : SETUN_OK;
 }
 
-static setun_status by_backend(checker *c, const st_plugin_info *p, const st_case *k, const setun_code *code, setun_error *err)
+static setun_status by_backend(const st_plugin_info *p, const st_case *k, const setun_code *code, setun_error *err)
 {
     const setun_backend_v1 *b = p->backend;
     const setun_args *a = &k->run;
@@ -95,7 +94,6 @@ static setun_status by_backend(checker *c, const st_plugin_info *p, const st_cas
             b->buffer_free(in[i].buffer);
     if (context)
         b->context_free(context);
-    (void)c;
     return s;
 }
 
@@ -140,13 +138,13 @@ static setun_status check_case(checker *c, const setun_op *op, const char *text,
         if (s == SETUN_OK)
             s = st_case_make(op, text, seed, c->arena, &got, &why);
         if (s == SETUN_OK && w == 1) {
-            s = by_interpreter(c, kir, &got.run, &why);
+            s = by_interpreter(kir, &got.run, &why);
         } else if (s == SETUN_OK && w < 4) {
             s = c->e->codegen ? st_kernels_get(c->kernels, &want.shape, &jit, &why) : SETUN_DECLINED;
             if (s == SETUN_OK)
                 s = st_kernel_launch(&jit->code, &got.run, w == 2 ? 1 : 5, &why);
         } else if (s == SETUN_OK) {
-            s = by_backend(c, st_plugins_at(c->e->plugins, w - 4), &got, jit ? &jit->code : NULL, &why);
+            s = by_backend(st_plugins_at(c->e->plugins, w - 4), &got, jit ? &jit->code : NULL, &why);
         }
         if (s == SETUN_OK)
             s = st_outputs_equal(&want.run, &got.run, &why);
