@@ -720,15 +720,6 @@ static void lower_tile(setun_kernel *k, const setun_args *a)
     k_stop(k); /* if few */
 }
 
-/* Any number of tokens, or as many as come. */
-static void lower_many(setun_kernel *k, const setun_args *a)
-{
-    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && k_info(k, K_N_REGISTERS) >= 32)
-        lower_tile(k, a);
-    else
-        lower_lut(k, a);
-}
-
 /* ---------------------------------------------------------------- checking */
 
 /* sum must be that of q, and scales must be positive. */
