@@ -207,7 +207,7 @@ typedef struct setun_limits {
     double   read_gb_s;    /* streaming reads from memory */
     double   int8_gmac_s;  /* int8 multiply-adds in registers with the best instruction; 0 unknown */
     double   barrier_ns;   /* one barrier of the thread pool */
-    char     int8_with[32]; /* which instruction: "dot4 64", "dot2 32" */
+    char     int8_with[32]; /* which instruction: "tiles", "dot4 64", "dot2 32" */
 } setun_limits;
 SETUN_EXPORT setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err);
 
