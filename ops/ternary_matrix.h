@@ -36,6 +36,9 @@ static void decode_tiles(setun_kernel *k, k_val w, k_val panel, k_val base, int6
     for (int i = 0; i < SIDE; i++)
         off[i] = k_muli(k, k_min(k, k_addi(k, r0, i), last), kp / 16);
     k_val b = k_for(k, k_i64(k, 0), k_i64(k, kp / 16), 8);
+    /* Sixteen rows are more streams than hardware prefetchers follow: fetch the next sixteen. */
+    for (int i = 0; i < SIDE; i++)
+        k_prefetch(k, w, k_addi(k, k_shl(k, k_add(k, off[i], b), 2), SIDE * kp / 4), 3);
     for (int i = 0; i < 8; i++)
         v[i] = k_concat(k, k_load(k, w, k_add(k, off[i], b), 8), k_load(k, w, k_add(k, off[i + 8], b), 8));
     for (int round = 0; round < 3; round++) { /* perfect shuffles inside both halves */
@@ -64,21 +67,26 @@ typedef struct matrix {
     k_val   rows, t0, valid;     /* of the weight; first token, and how many of 32 exist */
 } matrix;
 
-/* Results of the 32 rows from r0 on. */
+/* Results of `width` of the 32 rows, from row r of them on. */
+static void matrix_put(const matrix *c, k_val r0, k_val r, uint32_t width)
+{
+    setun_kernel *k = c->k;
+    k_val t = k_for(k, k_i64(k, 0), c->valid, 1), from = k_add(k, k_muli(k, t, MATRIX_ROWS), r);
+    k_val m = k_splat(k, k_load(k, c->m, t, 1), width), bias = k_splat(k, k_load(k, c->bias, t, 1), width);
+    k_val s = k_sub(k, k_load(k, c->acc, from, width), bias);
+    put(k, &c->to, k_add(k, k_mul(k, k_add(k, c->t0, t), c->rows), k_add(k, r0, r)), k_mul(k, k_i2f(k, s), m));
+    k_stop(k);
+}
+
+/* Results of the 32 rows from r0 on, as far as they exist. */
 static void matrix_store(const matrix *c, k_val r0)
 {
     setun_kernel *k = c->k;
-    k_val t = k_for(k, k_i64(k, 0), c->valid, 1), from = k_muli(k, t, MATRIX_ROWS);
-    k_val m = k_load(k, c->m, t, 1), bias = k_load(k, c->bias, t, 1);
-    k_val to = k_add(k, k_mul(k, k_add(k, c->t0, t), c->rows), r0);
     k_if(k, k_le(k, k_addi(k, r0, MATRIX_ROWS), c->rows));
-    k_val s = k_sub(k, k_load(k, c->acc, from, MATRIX_ROWS), k_splat(k, bias, MATRIX_ROWS));
-    put(k, &c->to, to, k_mul(k, k_i2f(k, s), k_splat(k, m, MATRIX_ROWS)));
+    matrix_put(c, r0, k_i64(k, 0), MATRIX_ROWS);
     k_else(k);
     k_val r = k_for(k, k_i64(k, 0), k_sub(k, c->rows, r0), 1);
-    s = k_sub(k, k_load(k, c->acc, k_add(k, from, r), 1), bias);
-    put(k, &c->to, k_add(k, to, r), k_mul(k, k_i2f(k, s), m));
-    k_stop(k);
+    matrix_put(c, r0, r, 1);
     k_stop(k);
     k_stop(k);
 }
@@ -127,7 +135,7 @@ static void matrix_rest(const matrix *c, k_val q, k_val pad)
 
 static void lower_matrix(setun_kernel *k, const setun_args *a)
 {
-    int64_t kp = a->in[Q].dim[1], unit = MATRIX_ROWS * kp, most = k_info(k, K_L2_BYTES) / 4 / unit;
+    int64_t kp = a->in[Q].dim[1], unit = MATRIX_ROWS * kp, most = k_info(k, K_L2_BYTES) / 3 / unit;
     int64_t units = (a->in[W].dim[0] + MATRIX_ROWS - 1) / MATRIX_ROWS;
     most = most > units ? units : most < 1 ? 1 : most;
     matrix c = {.k = k, .kp = kp};
