@@ -147,11 +147,11 @@ static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, s
     return b->backend->supports(b->self, &step, cost);
 }
 
-/* Kernels for every node, then a plan.  Sizes that are -1 stay symbolic. */
+/* Kernels for every node, then a plan with room for n_outputs rows of logits.  Sizes that are -1 stay symbolic. */
 static setun_status make_program(setun_model *m, st_program *p, const st_graph *from, const int64_t size[SETUN_N_SYMBOLS],
-                                 setun_error *err)
+                                 int64_t n_outputs, setun_error *err)
 {
-    const int64_t bound[SETUN_N_SYMBOLS] = {size[0] < 0 ? m->n_batch : size[0], size[1] < 0 ? m->n_outputs : size[1]};
+    const int64_t bound[SETUN_N_SYMBOLS] = {size[0] < 0 ? m->n_batch : size[0], n_outputs};
     ST_TRY(st_graph_bind(from, size, m->arena, &p->graph, err));
     p->kernel = st_arena_array(m->arena, p->graph->n_node + 1, sizeof *p->kernel);
     if (!p->kernel)
@@ -180,21 +180,20 @@ static setun_status make_program(setun_model *m, st_program *p, const st_graph *
 
 static setun_status make_programs(setun_model *m, setun_error *err)
 {
-    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1},
-                         last[SETUN_N_SYMBOLS] = {-1, 1};
+    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1};
     int64_t t = st_now_ns();
     m->backend[0] = m->engine->backend;
     m->backend[1] = m->engine->reference;
     m->n_backend = m->engine->backend == m->engine->reference ? 1 : 2;
     ST_TRY(st_kernels_new(&m->kernels, m->engine, m->arena, err));
-    ST_TRY(make_program(m, &m->program[ST_ONE], m->simple, one, err));
-    ST_TRY(make_program(m, &m->program[ST_MANY], m->simple, many, err));
+    ST_TRY(make_program(m, &m->program[ST_ONE], m->simple, one, 1, err));
+    ST_TRY(make_program(m, &m->program[ST_MANY], m->simple, many, m->n_outputs, err));
     m->n_program = ST_TOP;
     st_graph *top;
     ST_TRY(st_head_graph(m, &top, err));
     if (top) {
-        ST_TRY(make_program(m, &m->program[ST_TOP], top, one, err));
-        ST_TRY(make_program(m, &m->program[ST_MANY_TOP], top, last, err));
+        ST_TRY(make_program(m, &m->program[ST_TOP], top, one, 1, err));
+        ST_TRY(make_program(m, &m->program[ST_MANY_TOP], top, many, 1, err));
         m->n_program = ST_N_PROGRAM;
     }
     m->stats.kernels_ns = st_now_ns() - t;

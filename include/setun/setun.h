@@ -126,6 +126,29 @@ SETUN_EXPORT void setun_session_profile(setun_session *s, int32_t on);
 SETUN_EXPORT setun_status setun_session_profile_print(const setun_session *s, int32_t decode, double read_gb_s,
                                                       double int_gops, setun_write_fn *out, void *user, setun_error *err);
 
+/* Go on from where another session of the same model is: its position, what it remembers up to there
+ * and its setun_session_top, but not its row of logits.  Many answers to one prompt cost one reading
+ * of it.  A failure leaves `to` at position 0.  [owner] of both */
+SETUN_EXPORT setun_status setun_session_copy(setun_session *to, const setun_session *from, setun_error *err);
+
+/* ---------------------------------------------------------------- several sessions together */
+
+/* n sessions of one model take a token each per step, and the weights are read once for all of them.
+ * Every sequence gets the bits that it gets alone.  The sessions stay what they are: they may be at
+ * different positions, have different setun_session_set_top, and be fed, rewound and copied one by one between
+ * steps.  A batch borrows them: free it first.  [owner] of all of them; n from 1 to SETUN_MAX_BATCH. */
+#define SETUN_MAX_BATCH 256
+typedef struct setun_batch setun_batch;
+SETUN_EXPORT setun_status setun_batch_new(setun_batch **b, const setun_model *m, setun_session *const *s, int32_t n,
+                                          setun_error *err);
+SETUN_EXPORT void setun_batch_free(setun_batch *b); /* not its sessions; NULL is allowed */
+/* tokens[i] goes to session i.  want: SETUN_LOGITS_NONE, _LAST or _TOP.  logits (NULL is allowed) has room for n
+ * pointers: logits[i] gets what setun_session_feed gives session i, valid until the next call for the batch
+ * or that session; setun_session_top is asked of the sessions.  After a failure (SETUN_FULL: some
+ * session has no room; SETUN_BAD_ARG: a token outside the vocabulary) no session has moved. */
+SETUN_EXPORT setun_status setun_batch_step(setun_batch *b, const int32_t *tokens, int32_t want, const float **logits,
+                                           setun_error *err);
+
 /* ---------------------------------------------------------------- sampling */
 
 typedef struct setun_sampling {
