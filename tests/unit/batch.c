@@ -3,24 +3,19 @@
  * Every sequence has its own text and starts at its own position; what it should give, step by step, is
  * first recorded from a session that is alone.  The tests differ in backend, threads, head, number of
  * sequences and in what is done between the steps. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <string.h>
+#include "tests/unit/files.h"
 
 #include "setun/setun.h"
 
 #define MODEL SETUN_SOURCE_DIR "/tests/models/shakespeare"
 #define N_CTX 160
 #define MOST 17   /* sequences; from 16 on, kernels for many tokens take another way */
-#define STEPS 12
+#define STEPS 7
 #define TEXT (N_CTX + 1)
 
-static setun_model *load(const setun_options *with)
+static char *cache; /* of kernels, for all tests: most of them load the same model */
+
+static setun_model *load_from(const char *path, const setun_options *with)
 {
     setun_options o;
     setun_model *m = NULL;
@@ -35,10 +30,13 @@ static setun_model *load(const setun_options *with)
     o.kv = with->kv;
     o.n_ctx = N_CTX;
     o.n_batch = 48;
-    if (setun_model_load(&m, MODEL, &o, &err) != SETUN_OK)
+    o.cache_dir = cache;
+    if (setun_model_load(&m, path, &o, &err) != SETUN_OK)
         fail_msg("%s", err.text);
     return m;
 }
+
+static setun_model *load(const setun_options *with) { return load_from(MODEL, with); }
 
 static setun_session *session(const setun_model *m)
 {
@@ -103,7 +101,8 @@ typedef struct record {
 static void alone(const setun_model *m, int32_t i, record *r, int steps)
 {
     setun_session *s = session(m);
-    text(r->token, TEXT, (uint32_t)i + 1);
+    if (!r->token[0])
+        text(r->token, TEXT, (uint32_t)i + 1);
     assert_int_equal(setun_session_set_top(s, top_of(i), NULL), SETUN_OK);
     feed(s, r->token, prompt(i), SETUN_LOGITS_NONE, NULL);
     for (int j = 0; j < steps; j++) {
@@ -192,6 +191,80 @@ static void test_other_backends(void **state)
     compare(&(setun_options){.backend = "reference"}, two, 3);
     compare(&(setun_options){.n_threads = 2, .interpret = 1}, two, 3);
     compare(&(setun_options){.backend = "trace", .plugins = SETUN_BINARY_DIR "/plugins/sample_backend.so"}, three, 3);
+}
+
+/* The bundled model, with a number that is none in the embedding of one token. */
+static char *damaged_model(int32_t token)
+{
+    static const char *const names[] = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"};
+    char *dir = temp_dir();
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char *from = join(MODEL, names[i]), *to = join(dir, names[i]);
+        FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+        assert_true(in && out);
+        static unsigned char bytes[1 << 22];
+        size_t n = fread(bytes, 1, sizeof bytes, in);
+        assert_true(n > 0 && n < sizeof bytes);
+        if (i == 4) { /* the embedding, bf16[1024,256], comes first */
+            uint64_t header;
+            memcpy(&header, bytes, 8);
+            bytes[8 + header + 512 * (size_t)token] = 0xc0;
+            bytes[8 + header + 512 * (size_t)token + 1] = 0x7f;
+        }
+        assert_int_equal(fwrite(bytes, 1, n, out), n);
+        assert_int_equal(fclose(out) | fclose(in), 0);
+        free(from);
+        free(to);
+    }
+    return dir;
+}
+
+/* Where a row of logits is not finite it is computed in full, and the other rows are not. */
+static void test_rows_that_fail(void **state)
+{
+    static record r[3];
+    char *dir = damaged_model(77);
+    setun_model *m = load_from(dir, &(setun_options){.n_threads = 2});
+    setun_session *s[3];
+    (void)state;
+    for (int32_t i = 0; i < 3; i++) {
+        text(r[i].token, TEXT, 30 + (uint32_t)i);
+        for (int j = 0; j < TEXT; j++) /* only where it is wanted */
+            r[i].token[j] += r[i].token[j] == 77;
+        r[i].token[prompt(1) + 1] = i == 1 ? 77 : 78;
+        s[i] = session(m);
+        feed(s[i], r[i].token, prompt(1), SETUN_LOGITS_NONE, NULL);
+    }
+    setun_batch *b = batch(m, s, 3);
+    setun_session *judge = session(m);
+    for (int j = 0; j < 3; j++) {
+        int32_t token[3];
+        const float *row[3], *want = NULL;
+        setun_error err = {0};
+        for (int32_t i = 0; i < 3; i++)
+            token[i] = r[i].token[prompt(1) + j];
+        if (setun_batch_step(b, token, SETUN_LOGITS_TOP, row, &err) != SETUN_OK)
+            fail_msg("%s", err.text);
+        for (int32_t i = 0; i < 3; i++) {
+            setun_top top = {.size = sizeof top};
+            setun_session_top(s[i], &top);
+            assert_int_equal(row[i] != NULL, i == 1 && j == 1);
+            assert_int_equal(top.survivors < 0, row[i] != NULL);
+            assert_int_equal(setun_session_position(s[i]), prompt(1) + j + 1);
+            assert_int_equal(setun_session_rewind(judge, 0, NULL), SETUN_OK);
+            feed(judge, r[i].token, prompt(1) + j, SETUN_LOGITS_NONE, NULL);
+            feed(judge, &token[i], 1, SETUN_LOGITS_TOP, &want);
+            assert_int_equal(want != NULL, row[i] != NULL);
+            assert_true(row[i] || hash_top(judge) == hash_top(s[i]));
+            assert_true(!row[i] || row[i][5] != row[i][5]);
+        }
+    }
+    setun_batch_free(b);
+    setun_session_free(judge);
+    for (int32_t i = 0; i < 3; i++)
+        setun_session_free(s[i]);
+    setun_model_free(m);
+    drop_dir(dir);
 }
 
 /* ---------------------------------------------------------------- refusals */
@@ -298,8 +371,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_as_alone),
         cmocka_unit_test(test_other_backends),
+        cmocka_unit_test(test_rows_that_fail),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_copies),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    cache = temp_dir();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    drop_dir(cache);
+    return failed;
 }
