@@ -3,7 +3,7 @@
  *     y[t][r] = (float)S * (ws / scale[t]),     S = sum over k of (code[r][k] - 1) * q[t][k]
  *
  * The kernels, and why they all give the same bits, are in ops/ternary_kernels.h. */
-#include "ops/ternary_matrix.h"
+#include "ops/ternary_matrix_few.h"
 
 static setun_status eval(const setun_args *a, setun_error *err)
 {

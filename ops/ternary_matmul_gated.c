@@ -14,7 +14,7 @@
  * rows some steps ahead prefetched, for hardware prefetchers do not see where the list goes next.
  * Many of them: every row in order, as in ternary_matmul.  More tokens: every row, for some token
  * wants it. */
-#include "ops/ternary_matrix.h"
+#include "ops/ternary_matrix_few.h"
 
 /* Largest share of open gates for which the list is walked.  Rows of 640 bytes, read from memory: the
  * list and all rows in order take the same time at a share of about 0.42 on a Zen 3, whose hardware
