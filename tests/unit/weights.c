@@ -464,6 +464,42 @@ static char *only_file(const char *dir)
     return path;
 }
 
+/* The transpose has the same weights, from packed and float tensors; and a file that was written for one
+ * choice is not read for another. */
+static void test_transposed(void **state)
+{
+    static const int64_t sizes[][2] = { { 1, 1 }, { 2, 7 }, { 33, 129 }, { 32, 128 }, { 65, 300 } };
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int64_t rows = 4 * sizes[i][0], cols = sizes[i][1];
+        maker m = { 0 };
+        add_packed(&m, "a", sizes[i][0], cols, i, NULL);
+        char *dir = model_dir(CONFIG(AUTO), &m), *cache = temp_dir();
+        for (int run = 0; run < 5; run++) { /* cold, warm, another choice, both forms, memory */
+            st_weights *w;
+            setun_view plain = { 0 }, turned, scale;
+            assert_int_equal(st_weights_open(&w, dir, NULL, NULL), SETUN_OK);
+            assert_int_equal(st_weights_pack_begin(w, run == 4 ? NULL : cache, run == 2 ? "row" : "auto", NULL), SETUN_OK);
+            assert_int_equal(st_weights_ternary(w, "a", 1, &turned, &scale, NULL), SETUN_OK);
+            if (run >= 3)
+                assert_int_equal(st_weights_ternary(w, "a", 0, &plain, &scale, NULL), SETUN_OK);
+            assert_int_equal(st_weights_pack_hit(w), run == 1);
+            assert_int_equal(st_weights_pack_end(w, NULL), SETUN_OK);
+            assert_true(turned.dim[0] == cols && turned.dim[1] == rows);
+            check_padding(&turned);
+            for (int64_t r = 0; run >= 3 && r < rows; r++)
+                for (int64_t c = 0; c < cols; c++)
+                    assert_int_equal(t2_at(&plain, r, c), t2_at(&turned, c, r));
+            st_weights_stats stats;
+            st_weights_get_stats(w, &stats);
+            assert_true(stats.ternary_weights == rows * cols && stats.n_across == 1);
+            st_weights_close(w);
+        }
+        drop_dir(cache);
+        drop_dir(dir);
+    }
+}
+
 static void test_cache(void **state)
 {
     (void)state;
@@ -706,7 +742,7 @@ int main(void)
         cmocka_unit_test(test_packed),        cmocka_unit_test(test_example),
         cmocka_unit_test(test_rules),         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_not_converted), cmocka_unit_test(test_masters),
-        cmocka_unit_test(test_tensors),       cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_tensors),       cmocka_unit_test(test_transposed), cmocka_unit_test(test_cache),
         cmocka_unit_test(test_stale),         cmocka_unit_test(test_cache_refused),
         cmocka_unit_test(test_no_room),       cmocka_unit_test(test_processes),
         cmocka_unit_test(test_shakespeare),
