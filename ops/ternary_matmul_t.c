@@ -87,54 +87,71 @@ static setun_status eval(const setun_args *a, setun_error *err)
 #define AHEAD 16     /* listed channels from what is read to what is prefetched */
 #define SLACK 32     /* entries behind a list: AHEAD, and what fills the last quad */
 
-/* Largest share of channels for which the list is walked; above it all are, in order, which a machine's
- * own prefetchers follow. */
-#define SPARSE_PERCENT 75
-
 typedef struct walk {
     setun_kernel *k;
-    k_val    w, q, list, value, quad, acc; /* value and quad: the same bytes, as i8 and as i32 */
+    k_val    w, q, list, value, table, acc;
     k_val    s0, s1;                       /* bytes of every row that are the strip's */
     int64_t  row_bytes, cap;               /* cap: most bytes of a strip */
     uint32_t lanes;                        /* bytes of a row at a time */
 } walk;
 
-/* One element: it is written where the next active one goes, and stays there if it is active. */
-static void list_one(const walk *c, k_val row, k_val i, k_val at)
+/* Entry m of the table holds the places of the bits of m, four bytes, the lowest first. */
+static void make_table(const walk *c)
 {
     setun_kernel *k = c->k;
-    k_val v = k_load(k, c->q, k_add(k, row, i), 1);
-    k_store(k, c->list, k_get(k, at), k_trunc(k, i, K_I32));
-    k_store(k, c->value, k_get(k, at), v);
-    k_val skip = k_zext(k, k_eq(k, v, k_int(k, K_TYPE(K_I8, 1), 0)), K_I64);
-    k_set(k, at, k_sub(k, k_addi(k, k_get(k, at), 1), skip));
+    for (int64_t m = 0; m < 16; m++) {
+        int64_t entry = 0;
+        for (int64_t bit = 0, n = 0; bit < 4; bit++)
+            if (m >> bit & 1)
+                entry |= bit << 8 * n++;
+        k_store(k, c->table, k_i64(k, 4 * m), k_cast(k, k_int(k, K_TYPE(K_I32, 1), entry), K_TYPE(K_I8, 4)));
+    }
 }
 
-/* The channels of [from, to) that are not 0 in q[row ...], and their q, or, if sparse is not wanted at any price and
- * there are too many, all; gives how many.  Behind the list are SLACK times channel `from`, with 0. */
-static k_val list_channels(const walk *c, k_val row, k_val from, k_val to, int may_be_all)
+/* Eight channels from i on, four at a time: which are not 0 makes four bits, which choose an entry of the
+ * table; all of it is written where the next active one goes, and what is too much written over. */
+static void list_eight(const walk *c, k_val row, k_val i, k_val at)
 {
     setun_kernel *k = c->k;
-    k_val zero = k_i64(k, 0), at = k_var(k, zero), size = k_sub(k, to, from);
-    k_val whole = k_add(k, from, k_and(k, size, k_i64(k, -8)));
+    k_val x = k_cast(k, k_load(k, c->q, k_add(k, row, i), 8), K_TYPE(K_I64, 1)), seven = k_i64(k, 0x7f7f7f7f7f7f7f7f);
+    /* The top bit of a byte: its low bits carry into it, or it is set. */
+    k_val some = k_or(k, k_add(k, k_and(k, x, seven), seven), x);
+    some = k_and(k, k_shru(k, some, 7), k_i64(k, 0x0101010101010101));
+    for (int h = 0; h < 2; h++) {
+        k_val four = h ? k_shru(k, some, 32) : k_and(k, some, k_i64(k, 0xffffffff));
+        /* Byte j is moved to bit 24 + j, and no two bits of the product meet; the second product's
+         * top byte is the sum of the four. */
+        k_val mask = k_and(k, k_shru(k, k_muli(k, four, 0x01020408), 24), k_i64(k, 15));
+        k_val count = k_and(k, k_shru(k, k_muli(k, four, 0x01010101), 24), k_i64(k, 7));
+        k_val place = k_zext(k, k_load(k, c->table, k_shl(k, mask, 2), 4), K_I32);
+        k_val first = k_trunc(k, k_addi(k, i, 4 * h), K_I32);
+        k_store(k, c->list, k_get(k, at), k_add(k, place, k_splat(k, first, 4)));
+        k_set(k, at, k_add(k, k_get(k, at), count));
+    }
+}
+
+/* The channels of [from, to) that are not 0 in q[row ...], and their q; gives how many.  Behind them is SLACK
+ * times channel `from`, and QUAD times 0. */
+static k_val list_channels(const walk *c, k_val row, k_val from, k_val to)
+{
+    setun_kernel *k = c->k;
+    k_val zero = k_i64(k, 0), at = k_var(k, zero);
+    k_val whole = k_add(k, from, k_and(k, k_sub(k, to, from), k_i64(k, -8)));
     k_val i = k_for(k, from, whole, 8);
-    for (int u = 0; u < 8; u++)
-        list_one(c, row, k_addi(k, i, u), at);
+    list_eight(c, row, i, at);
     k_stop(k);
     i = k_for(k, whole, to, 1);
-    list_one(c, row, i, at);
+    k_store(k, c->list, k_get(k, at), k_trunc(k, i, K_I32));
+    k_val is_zero = k_eq(k, k_load(k, c->q, k_add(k, row, i), 1), k_int(k, K_TYPE(K_I8, 1), 0));
+    k_set(k, at, k_sub(k, k_addi(k, k_get(k, at), 1), k_zext(k, is_zero, K_I64)));
     k_stop(k);
-    if (may_be_all) {
-        k_if(k, k_lt(k, k_muli(k, size, SPARSE_PERCENT), k_muli(k, k_get(k, at), 100)));
-        i = k_for(k, zero, size, 16);
-        k_val first = k_trunc(k, k_add(k, from, i), K_I32);
-        k_store(k, c->list, i, k_add(k, k_splat(k, first, 16), k_iota(k, K_TYPE(K_I32, 16), 0)));
-        k_store(k, c->value, i, k_load(k, c->q, k_add(k, row, k_add(k, from, i)), 16));
-        k_stop(k);
-        k_set(k, at, size);
-        k_stop(k);
-    }
     k_store(k, c->list, k_get(k, at), k_splat(k, k_trunc(k, from, K_I32), SLACK));
+    i = k_for(k, zero, k_get(k, at), QUAD);
+    for (int u = 0; u < QUAD; u++) {
+        k_val channel = k_sext(k, k_load(k, c->list, k_addi(k, i, u), 1), K_I64);
+        k_store(k, c->value, k_addi(k, i, u), k_load(k, c->q, k_add(k, row, channel), 1));
+    }
+    k_stop(k);
     k_store(k, c->value, k_get(k, at), k_int(k, K_TYPE(K_I8, QUAD), 0));
     return k_get(k, at);
 }
@@ -206,8 +223,8 @@ static void add_listed(const walk *c, k_val count, k_val base)
         at[u] = listed(c, k_addi(k, g, u));
         later[u] = listed(c, k_addi(k, g, u + AHEAD));
     }
-    k_val q4 = k_splat(k, k_load(k, c->quad, k_shru(k, g, 2), 1), n / 4);
-    q4 = k_cast(k, q4, K_TYPE(K_I8, n));
+    k_val q4 = k_cast(k, k_load(k, c->value, g, QUAD), K_TYPE(K_I32, 1));
+    q4 = k_cast(k, k_splat(k, q4, n / 4), K_TYPE(K_I8, n));
     k_val b = k_for(k, c->s0, c->s1, n);
     for (int u = 0; u < QUAD; u++) {
         row[u] = k_load(k, c->w, k_add(k, at[u], b), n);
@@ -276,12 +293,12 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     k_grid(k, W, 1, 4 * (int64_t)c.lanes);
     c.w = k_arg(k, W, K_I8);
     c.q = k_arg(k, Q, K_I8);
-    c.list = k_scratch(k, K_I32, (block + 16 + SLACK) * 4);
-    int64_t bytes = k->b->scratch(k, block + 16 + SLACK);
-    c.value = k_emit(k, K_scratch, K_TYPE(K_I8 | K_PTR, 1), 0, 0, 0, bytes);
-    c.quad = k_emit(k, K_scratch, K_TYPE(K_I32 | K_PTR, 1), 0, 0, 0, bytes);
+    c.list = k_scratch(k, K_I32, (block + SLACK) * 4);
+    c.value = k_scratch(k, K_I8, block + SLACK);
+    c.table = k_scratch(k, K_I8, 64);
     c.acc = k_scratch(k, K_I32, n_token * c.cap * 16);
 
+    make_table(&c);
     k_val zero = k_i64(k, 0), end = k_muli(k, k_end(k), c.lanes), n = k_dim(k, Q, 0), all = k_i64(k, channels);
     c.s0 = k_for(k, k_muli(k, k_begin(k), c.lanes), end, c.cap);
     c.s1 = k_min(k, k_addi(k, c.s0, c.cap), end);
@@ -295,7 +312,7 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     k_stop(k);
     k_val from = k_for(k, zero, all, block), to = k_min(k, k_addi(k, from, block), all);
     t = k_for(k, t0, t1, 1);
-    k_val count = list_channels(&c, k_muli(k, t, kp), from, to, one);
+    k_val count = list_channels(&c, k_muli(k, t, kp), from, to);
     add_listed(&c, count, k_muli(k, k_sub(k, t, t0), 4 * c.cap));
     k_stop(k);
     k_stop(k);
