@@ -271,26 +271,148 @@ static void store_sums(const walk *c, const setun_args *a, k_val base, k_val t)
     k_stop(k);
 }
 
+/* ---------------------------------------------------------------- many tokens: matrix tiles
+ *
+ * A tile instruction adds the products of 16 tokens with 16 outputs over 64 channels, and wants four
+ * channels of an output in a dword: what interleaving four rows gives.  At some hundred multiply-adds a
+ * cycle nothing is gained by skipping.  A block of 32 bytes of every row, 128 outputs, is decoded to
+ *
+ *     panel[field][64 channels][half][quad of channels][16 outputs][channel of the quad]
+ *
+ * where field and half say which 32 and 16 of the outputs; then all tokens pass, 32 at a time. */
+
+#define SIDE 16       /* tokens and outputs of a tile */
+#define TOKENS 32     /* two tiles of tokens meet two of outputs */
+#define MATRIX_LEAST 24 /* tokens for which decoding pays */
+
+typedef struct matrix {
+    setun_kernel *k;
+    k_val   w, panel, pad, acc;
+    int64_t kp, channels, row_bytes;
+} matrix;
+
+static void decode_block(const matrix *c, k_val b)
+{
+    setun_kernel *k = c->k;
+    k_val three = k_int(k, K_TYPE(K_I8, 64), 3), last = k_i64(k, c->channels - 1);
+    k_val group = k_for(k, k_i64(k, 0), k_i64(k, c->kp), 64), quad = k_for(k, k_i64(k, 0), k_i64(k, SIDE), 1);
+    k_val row[QUAD], v[4], i = k_add(k, group, k_shl(k, quad, 2));
+    for (int u = 0; u < QUAD; u++) { /* channels past the end meet a q of 0 */
+        k_val at = k_addi(k, i, u);
+        at = k_add(k, k_muli(k, c->channels % 64 ? k_min(k, at, last) : at, c->row_bytes), b);
+        row[u] = k_load(k, c->w, at, 32);
+        k_prefetch(k, c->w, k_addi(k, at, 2 * AHEAD * c->row_bytes), 3);
+    }
+    interleave_rows(k, row, v);
+    k_val to = k_add(k, k_muli(k, group, 2 * SIDE), k_muli(k, quad, 4 * SIDE));
+    for (int h = 0; h < 2; h++) {
+        k_val part[4];
+        for (int j = 0; j < 4; j++)
+            part[j] = k_slice(k, v[j], 16 * h, 16);
+        k_val x = k_concat(k, k_concat(k, part[0], part[1]), k_concat(k, part[2], part[3]));
+        for (int f = 0; f < 4; f++) {
+            k_val y = f ? k_cast(k, k_shru(k, k_cast(k, x, K_TYPE(K_I16, 32)), 2 * f), K_TYPE(K_I8, 64)) : x;
+            k_store(k, c->panel, k_addi(k, to, f * 2 * SIDE * c->kp + h * 64 * SIDE), k_and(k, y, three));
+        }
+    }
+    k_stop(k);
+    k_stop(k);
+}
+
+/* y of `count` outputs from o on and the tile's tokens, whose sums are acc[token][at ...]. */
+static void matrix_put(const matrix *c, const setun_args *a, k_val o, k_val at, uint32_t count, k_val t0, k_val valid)
+{
+    setun_kernel *k = c->k;
+    k_val zero = k_i64(k, 0), t = k_for(k, zero, valid, 1), token = k_add(k, t0, t);
+    k_val m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), token, 1));
+    k_val bias = k_splat(k, k_load(k, k_arg(k, SUM, K_I32), token, 1), count);
+    k_val s = k_load(k, c->acc, k_add(k, k_muli(k, t, 2 * SIDE), at), count);
+    s = k_mul(k, k_i2f(k, k_sub(k, s, bias)), k_splat(k, m, count));
+    k_store(k, k_arg(k, Y, K_F32), k_add(k, k_muli(k, token, a->in[W].dim[1]), k_add(k, o, at)), s);
+    k_stop(k);
+}
+
+/* The decoded block at byte b and 32 tokens, whose activations begin at x[at] and of which `valid` exist. */
+static void matrix_block(const matrix *c, const setun_args *a, k_val b, k_val x, k_val at, k_val t0, k_val valid)
+{
+    setun_kernel *k = c->k;
+    int64_t outputs = a->in[W].dim[1];
+    k_val zero = k_i64(k, 0), f = k_for(k, zero, k_i64(k, 4), 1), o = k_add(k, k_shl(k, b, 2), k_shl(k, f, 5));
+    for (int i = 0; i < 4; i++)
+        k_tile_zero(k, i);
+    k_val group = k_for(k, zero, k_i64(k, c->kp), 64);
+    k_val from = k_add(k, k_muli(k, f, 2 * SIDE * c->kp), k_muli(k, group, 2 * SIDE)), q = k_add(k, at, group);
+    for (int i = 0; i < 2; i++)
+        k_tile_load(k, 4 + i, x, k_addi(k, q, i * SIDE * c->kp), c->kp);
+    for (int j = 0; j < 2; j++) {
+        k_tile_load(k, 6 + j, c->panel, k_addi(k, from, j * 64 * SIDE), 4 * SIDE);
+        for (int i = 0; i < 2; i++)
+            k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
+    }
+    k_stop(k);
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++)
+            k_tile_store(k, 2 * i + j, c->acc, k_i64(k, SIDE * (i * 2 * SIDE + j)), 2 * SIDE);
+    if (outputs % 128) {
+        k_if(k, k_lt(k, k_i64(k, outputs), k_addi(k, o, 2 * SIDE)));
+        k_val some = k_for(k, zero, k_sub(k, k_i64(k, outputs), o), 1);
+        matrix_put(c, a, o, some, 1, t0, valid);
+        k_stop(k);
+        k_else(k);
+    }
+    matrix_put(c, a, o, zero, 2 * SIDE, t0, valid);
+    if (outputs % 128)
+        k_stop(k);
+    k_stop(k);
+}
+
+/* Blocks [b0, b1) of 32 bytes, all tokens. */
+static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val b1)
+{
+    matrix c = {.k = k, .kp = a->in[Q].dim[1], .channels = a->in[W].dim[0], .row_bytes = padded(a->in[W].dim[1]) / 4};
+    k_val q = k_arg(k, Q, K_I8), zero = k_i64(k, 0), n = k_dim(k, Q, 0), last = k_addi(k, n, -1);
+    k_val whole = k_and(k, n, k_i64(k, -TOKENS)), size = k_i64(k, TOKENS);
+    c.w = k_arg(k, W, K_I8);
+    c.panel = k_scratch(k, K_I8, 128 * c.kp);
+    c.pad = k_scratch(k, K_I8, TOKENS * c.kp);
+    c.acc = k_local(k, K_I32, TOKENS * 2 * SIDE);
+    /* The last tokens, fewer than 32, are copied, with the last one again behind them. */
+    k_if(k, k_lt(k, whole, n));
+    k_val t = k_for(k, zero, size, 1), from = k_muli(k, k_min(k, k_add(k, whole, t), last), c.kp);
+    k_val i = k_for(k, zero, k_i64(k, c.kp), 128);
+    k_store(k, c.pad, k_add(k, k_muli(k, t, c.kp), i), k_load(k, q, k_add(k, from, i), 128));
+    k_stop(k);
+    k_stop(k);
+    k_stop(k);
+    k_val b = k_for(k, b0, b1, 32);
+    decode_block(&c, b);
+    t = k_for(k, zero, whole, TOKENS);
+    matrix_block(&c, a, b, q, k_muli(k, t, c.kp), t, size);
+    k_stop(k);
+    k_if(k, k_lt(k, whole, n));
+    matrix_block(&c, a, b, c.pad, zero, whole, k_sub(k, n, whole));
+    k_stop(k);
+    k_stop(k);
+}
+
+/* ---------------------------------------------------------------- */
+
 static int64_t between(int64_t least, int64_t n, int64_t most)
 {
     return n < least ? least : n > most ? most : n;
 }
 
-static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
+/* The walk over the lists of all tokens, for bytes [b0, b1) of the rows, b1 - b0 a multiple of lanes. */
+static void walk_tokens(setun_kernel *k, const setun_args *a, uint32_t lanes, k_val b0, k_val b1)
 {
     int64_t kp = a->in[Q].dim[1], channels = a->in[W].dim[0], n_token = 1, block = channels;
-    walk c = {.k = k, .row_bytes = padded(a->in[W].dim[1]) / 4, .lanes = 32};
-    int one = a->in[Q].dim[0] == 1;
-    (void)err;
-    if (k_info(k, K_VECTOR_BYTES) >= 64 && c.row_bytes % 64 == 0)
-        c.lanes = 64;
+    walk c = {.k = k, .row_bytes = padded(a->in[W].dim[1]) / 4, .lanes = lanes};
     c.cap = c.row_bytes < STRIP ? c.row_bytes : STRIP;
-    if (!one) { /* the sums of all tokens, and the block of channels, stay in the second-level cache */
+    if (a->in[Q].dim[0] != 1) { /* the sums of all tokens, and the block of channels, stay in the second-level cache */
         n_token = between(16, k_info(k, K_L2_BYTES) / 3 / (16 * c.cap), 64);
         block = between(128, k_info(k, K_L2_BYTES) / 4 / c.cap, 4096) / 8 * 8;
         block = block < channels ? block : channels;
     }
-    k_grid(k, W, 1, 4 * (int64_t)c.lanes);
     c.w = k_arg(k, W, K_I8);
     c.q = k_arg(k, Q, K_I8);
     c.list = k_scratch(k, K_I32, (block + SLACK) * 4);
@@ -299,9 +421,9 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     c.acc = k_scratch(k, K_I32, n_token * c.cap * 16);
 
     make_table(&c);
-    k_val zero = k_i64(k, 0), end = k_muli(k, k_end(k), c.lanes), n = k_dim(k, Q, 0), all = k_i64(k, channels);
-    c.s0 = k_for(k, k_muli(k, k_begin(k), c.lanes), end, c.cap);
-    c.s1 = k_min(k, k_addi(k, c.s0, c.cap), end);
+    k_val zero = k_i64(k, 0), n = k_dim(k, Q, 0), all = k_i64(k, channels);
+    c.s0 = k_for(k, b0, b1, c.cap);
+    c.s1 = k_min(k, k_addi(k, c.s0, c.cap), b1);
     k_val t0 = k_for(k, zero, n, n_token), t1 = k_min(k, k_addi(k, t0, n_token), n);
     k_val words = k_shl(k, k_sub(k, c.s1, c.s0), 2);
 
@@ -321,6 +443,24 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     k_stop(k);
     k_stop(k); /* t0 */
     k_stop(k); /* strip */
+}
+
+static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    int64_t row_bytes = padded(a->in[W].dim[1]) / 4;
+    uint32_t lanes = k_info(k, K_VECTOR_BYTES) >= 64 && row_bytes % 64 == 0 ? 64 : 32;
+    int has_matrix = k_info(k, K_HAS_TILES) != 0 && a->in[Q].dim[0] != 1;
+    (void)err;
+    k_grid(k, W, 1, 4 * (int64_t)lanes);
+    k_val b0 = k_muli(k, k_begin(k), lanes), b1 = k_muli(k, k_end(k), lanes);
+    if (has_matrix) {
+        k_if(k, k_le(k, k_i64(k, MATRIX_LEAST), k_dim(k, Q, 0)));
+        matrix_tokens(k, a, b0, b1);
+        k_else(k);
+    }
+    walk_tokens(k, a, lanes, b0, b1);
+    if (has_matrix)
+        k_stop(k);
     return SETUN_OK;
 }
 
@@ -383,6 +523,8 @@ static const char *const cases[] = {
     "q:i8[n16,128] scale:f32[n16] sum:i32[n16] w:t2[7,1] ws:f32[1]",
     "q:i8[n65,256] scale:f32[n65] sum:i32[n65] w:t2[200,131] ws:f32[1]",
     "q:i8[n70,1152] scale:f32[n70] sum:i32[n70] w:t2[1101,128] ws:f32[1]",
+    "q:i8[n33,128] scale:f32[n33] sum:i32[n33] w:t2[128,290] ws:f32[1]",
+    "q:i8[n64,256] scale:f32[n64] sum:i32[n64] w:t2[193,512] ws:f32[1]",
     "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[201,384] ws:f32[1]",
     NULL,
 };
