@@ -275,47 +275,60 @@ static void store_sums(const walk *c, const setun_args *a, k_val base, k_val t)
  *
  * A tile instruction adds the products of 16 tokens with 16 outputs over 64 channels, and wants four
  * channels of an output in a dword: what interleaving four rows gives.  At some hundred multiply-adds a
- * cycle nothing is gained by skipping.  A block of 32 bytes of every row, 128 outputs, is decoded to
+ * cycle nothing is gained by skipping.  STAGE bytes of every row, read once, are interleaved to
  *
- *     panel[field][64 channels][half][quad of channels][16 outputs][channel of the quad]
+ *     stage[32 bytes of the row][half of them][quad of channels][16 outputs][channel of the quad]
  *
- * where field and half say which 32 and 16 of the outputs; then all tokens pass, 32 at a time. */
+ * and a field of 32 bytes, the codes of 32 outputs, goes to the panel when its turn comes, with the halves
+ * as two tiles of outputs.  Then all tokens pass, 32 at a time. */
 
 #define SIDE 16       /* tokens and outputs of a tile */
 #define TOKENS 32     /* two tiles of tokens meet two of outputs */
-#define MATRIX_LEAST 24 /* tokens for which decoding pays */
+#define STAGE 128     /* two lines, which memory gives together: more would not stay in cache */
+#define MATRIX_LEAST 32 /* tokens for which decoding pays */
 
 typedef struct matrix {
     setun_kernel *k;
-    k_val   w, panel, pad, acc;
+    k_val   w, stage, panel, pad, acc;
     int64_t kp, channels, row_bytes;
 } matrix;
 
-static void decode_block(const matrix *c, k_val b)
+/* Bytes [s0, s1) of every row; channels past the end meet a q of 0, so they may have any weights. */
+static void stage_rows(const matrix *c, k_val s0, k_val s1)
 {
     setun_kernel *k = c->k;
-    k_val three = k_int(k, K_TYPE(K_I8, 64), 3), last = k_i64(k, c->channels - 1);
-    k_val group = k_for(k, k_i64(k, 0), k_i64(k, c->kp), 64), quad = k_for(k, k_i64(k, 0), k_i64(k, SIDE), 1);
-    k_val row[QUAD], v[4], i = k_add(k, group, k_shl(k, quad, 2));
-    for (int u = 0; u < QUAD; u++) { /* channels past the end meet a q of 0 */
-        k_val at = k_addi(k, i, u);
-        at = k_add(k, k_muli(k, c->channels % 64 ? k_min(k, at, last) : at, c->row_bytes), b);
-        row[u] = k_load(k, c->w, at, 32);
-        k_prefetch(k, c->w, k_addi(k, at, 2 * AHEAD * c->row_bytes), 3);
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, c->kp), QUAD), at[QUAD], row[QUAD], v[4];
+    for (int u = 0; u < QUAD; u++) {
+        at[u] = k_addi(k, i, u);
+        at[u] = c->channels % 128 ? k_min(k, at[u], k_i64(k, c->channels - 1)) : at[u];
+        at[u] = k_muli(k, at[u], c->row_bytes);
+    }
+    k_val b = k_for(k, s0, s1, 32);
+    for (int u = 0; u < QUAD; u++) {
+        row[u] = k_load(k, c->w, k_add(k, at[u], b), 32);
+        k_prefetch(k, c->w, k_addi(k, k_add(k, at[u], b), 2 * AHEAD * c->row_bytes), 3);
     }
     interleave_rows(k, row, v);
-    k_val to = k_add(k, k_muli(k, group, 2 * SIDE), k_muli(k, quad, 4 * SIDE));
+    k_val to = k_add(k, k_muli(k, k_sub(k, b, s0), c->kp), k_muli(k, i, SIDE));
     for (int h = 0; h < 2; h++) {
         k_val part[4];
         for (int j = 0; j < 4; j++)
             part[j] = k_slice(k, v[j], 16 * h, 16);
         k_val x = k_concat(k, k_concat(k, part[0], part[1]), k_concat(k, part[2], part[3]));
-        for (int f = 0; f < 4; f++) {
-            k_val y = f ? k_cast(k, k_shru(k, k_cast(k, x, K_TYPE(K_I16, 32)), 2 * f), K_TYPE(K_I8, 64)) : x;
-            k_store(k, c->panel, k_addi(k, to, f * 2 * SIDE * c->kp + h * 64 * SIDE), k_and(k, y, three));
-        }
+        k_store(k, c->stage, k_addi(k, to, h * SIDE * c->kp), x);
     }
     k_stop(k);
+    k_stop(k);
+}
+
+/* Field f of 2 * SIDE * kp staged bytes, to the panel. */
+static void decode_field(const matrix *c, k_val base, int f)
+{
+    setun_kernel *k = c->k;
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, 2 * SIDE * c->kp), 64);
+    k_val x = k_cast(k, k_load(k, c->stage, k_add(k, base, i), 64), K_TYPE(K_I16, 32));
+    x = k_cast(k, f ? k_shru(k, x, 2 * f) : x, K_TYPE(K_I8, 64));
+    k_store(k, c->panel, i, k_and(k, x, k_int(k, K_TYPE(K_I8, 64), 3)));
     k_stop(k);
 }
 
@@ -332,20 +345,19 @@ static void matrix_put(const matrix *c, const setun_args *a, k_val o, k_val at, 
     k_stop(k);
 }
 
-/* The decoded block at byte b and 32 tokens, whose activations begin at x[at] and of which `valid` exist. */
-static void matrix_block(const matrix *c, const setun_args *a, k_val b, k_val x, k_val at, k_val t0, k_val valid)
+/* The panel, of outputs from o on, and 32 tokens, whose activations begin at x[at] and of which `valid` exist. */
+static void matrix_block(const matrix *c, const setun_args *a, k_val o, k_val x, k_val at, k_val t0, k_val valid)
 {
     setun_kernel *k = c->k;
     int64_t outputs = a->in[W].dim[1];
-    k_val zero = k_i64(k, 0), f = k_for(k, zero, k_i64(k, 4), 1), o = k_add(k, k_shl(k, b, 2), k_shl(k, f, 5));
+    k_val zero = k_i64(k, 0);
     for (int i = 0; i < 4; i++)
         k_tile_zero(k, i);
-    k_val group = k_for(k, zero, k_i64(k, c->kp), 64);
-    k_val from = k_add(k, k_muli(k, f, 2 * SIDE * c->kp), k_muli(k, group, 2 * SIDE)), q = k_add(k, at, group);
+    k_val group = k_for(k, zero, k_i64(k, c->kp), 64), q = k_add(k, at, group);
     for (int i = 0; i < 2; i++)
         k_tile_load(k, 4 + i, x, k_addi(k, q, i * SIDE * c->kp), c->kp);
     for (int j = 0; j < 2; j++) {
-        k_tile_load(k, 6 + j, c->panel, k_addi(k, from, j * 64 * SIDE), 4 * SIDE);
+        k_tile_load(k, 6 + j, c->panel, k_addi(k, k_muli(k, group, SIDE), j * SIDE * c->kp), 64);
         for (int i = 0; i < 2; i++)
             k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
     }
@@ -353,7 +365,7 @@ static void matrix_block(const matrix *c, const setun_args *a, k_val b, k_val x,
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
             k_tile_store(k, 2 * i + j, c->acc, k_i64(k, SIDE * (i * 2 * SIDE + j)), 2 * SIDE);
-    if (outputs % 128) {
+    if (outputs % 32) {
         k_if(k, k_lt(k, k_i64(k, outputs), k_addi(k, o, 2 * SIDE)));
         k_val some = k_for(k, zero, k_sub(k, k_i64(k, outputs), o), 1);
         matrix_put(c, a, o, some, 1, t0, valid);
@@ -361,19 +373,19 @@ static void matrix_block(const matrix *c, const setun_args *a, k_val b, k_val x,
         k_else(k);
     }
     matrix_put(c, a, o, zero, 2 * SIDE, t0, valid);
-    if (outputs % 128)
+    if (outputs % 32)
         k_stop(k);
-    k_stop(k);
 }
 
-/* Blocks [b0, b1) of 32 bytes, all tokens. */
+/* Bytes [b0, b1) of the rows, all tokens. */
 static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val b1)
 {
     matrix c = {.k = k, .kp = a->in[Q].dim[1], .channels = a->in[W].dim[0], .row_bytes = padded(a->in[W].dim[1]) / 4};
     k_val q = k_arg(k, Q, K_I8), zero = k_i64(k, 0), n = k_dim(k, Q, 0), last = k_addi(k, n, -1);
     k_val whole = k_and(k, n, k_i64(k, -TOKENS)), size = k_i64(k, TOKENS);
     c.w = k_arg(k, W, K_I8);
-    c.panel = k_scratch(k, K_I8, 128 * c.kp);
+    c.stage = k_scratch(k, K_I8, STAGE * c.kp);
+    c.panel = k_scratch(k, K_I8, 2 * SIDE * c.kp);
     c.pad = k_scratch(k, K_I8, TOKENS * c.kp);
     c.acc = k_local(k, K_I32, TOKENS * 2 * SIDE);
     /* The last tokens, fewer than 32, are copied, with the last one again behind them. */
@@ -384,18 +396,26 @@ static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val 
     k_stop(k);
     k_stop(k);
     k_stop(k);
-    k_val b = k_for(k, b0, b1, 32);
-    decode_block(&c, b);
-    t = k_for(k, zero, whole, TOKENS);
-    matrix_block(&c, a, b, q, k_muli(k, t, c.kp), t, size);
-    k_stop(k);
-    k_if(k, k_lt(k, whole, n));
-    matrix_block(&c, a, b, c.pad, zero, whole, k_sub(k, n, whole));
-    k_stop(k);
-    k_stop(k);
+    k_val s0 = k_for(k, b0, b1, STAGE), s1 = k_min(k, k_addi(k, s0, STAGE), b1);
+    stage_rows(&c, s0, s1);
+    k_val b = k_for(k, s0, s1, 32);
+    for (int f = 0; f < 4; f++) {
+        k_val o = k_addi(k, k_shl(k, b, 2), 32 * f);
+        k_if(k, k_lt(k, o, k_i64(k, a->in[W].dim[1])));
+        decode_field(&c, k_muli(k, k_sub(k, b, s0), c.kp), f);
+        k_val t0 = k_for(k, zero, whole, TOKENS);
+        matrix_block(&c, a, o, q, k_muli(k, t0, c.kp), t0, size);
+        k_stop(k);
+        k_if(k, k_lt(k, whole, n));
+        matrix_block(&c, a, o, c.pad, zero, whole, k_sub(k, n, whole));
+        k_stop(k);
+        k_stop(k); /* if o */
+    }
+    k_stop(k); /* b */
+    k_stop(k); /* s0 */
 }
 
-/* ---------------------------------------------------------------- */
+/* ---------------------------------------------------------------- choosing */
 
 static int64_t between(int64_t least, int64_t n, int64_t most)
 {
@@ -525,6 +545,7 @@ static const char *const cases[] = {
     "q:i8[n70,1152] scale:f32[n70] sum:i32[n70] w:t2[1101,128] ws:f32[1]",
     "q:i8[n33,128] scale:f32[n33] sum:i32[n33] w:t2[128,290] ws:f32[1]",
     "q:i8[n64,256] scale:f32[n64] sum:i32[n64] w:t2[193,512] ws:f32[1]",
+    "q:i8[n35,128] scale:f32[n35] sum:i32[n35] w:t2[9,160] ws:f32[1]",
     "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[201,384] ws:f32[1]",
     NULL,
 };
