@@ -54,34 +54,53 @@ static int32_t find_dtype(const char *kv)
     return 0;
 }
 
+/* From which knowledge about the zeros of its input on a ternary matrix is kept transposed.  Behind a
+ * rectifier (ST_ZEROS_RELU) most inputs are 0 in every model known, and reading all of a transposed matrix
+ * costs no more than a row-major one, so that is the default; behind other gates it depends on the model. */
+static setun_status choose_down(setun_model *m, setun_error *err)
+{
+    static const struct { const char *name; int32_t least; } known[] = {
+        {"auto", ST_ZEROS_RELU}, {"channel", ST_ZEROS_GATED}, {"row", INT32_MAX}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(m->engine->o.down, known[i].name) == 0) {
+            m->least_zeros = known[i].least;
+            return SETUN_OK;
+        }
+    return st_fail(err, SETUN_UNKNOWN, "the layout '%s' of down matrices is not known; auto, channel and row are", m->engine->o.down);
+}
+
 /* The adapters between what scripts ask and what model/ answers. */
-static int has(void *user, const char *name) { return st_weights_has(user, name); }
+static int has(void *user, const char *name) { return st_weights_has(((setun_model *)user)->weights, name); }
 static setun_status tensor(void *user, const char *name, uint32_t want, setun_view *v, setun_error *err)
 {
-    return st_weights_tensor(user, name, want, v, err);
+    return st_weights_tensor(((setun_model *)user)->weights, name, want, v, err);
 }
 /* A script names the matrix; weights.h names the linear that owns the matrix and its scale. */
-static setun_status ternary(void *user, const char *name, setun_view *codes, setun_view *scale, setun_error *err)
+static setun_status ternary(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
+                            int32_t *across, setun_error *err)
 {
+    setun_model *m = user;
     static const char suffix[] = ".weight";
     char linear[256];
-    size_t n = strlen(name), m = sizeof suffix - 1;
-    if (n <= m || n >= sizeof linear || strcmp(name + n - m, suffix))
+    size_t n = strlen(name), tail = sizeof suffix - 1;
+    if (n <= tail || n >= sizeof linear || strcmp(name + n - tail, suffix))
         return SETUN_DECLINED;
-    memcpy(linear, name, n - m);
-    linear[n - m] = 0;
-    return st_weights_ternary(user, linear, codes, scale, err);
+    memcpy(linear, name, n - tail);
+    linear[n - tail] = 0;
+    *across = zeros >= m->least_zeros;
+    return st_weights_ternary(m->weights, linear, *across, codes, scale, err);
 }
 
 static setun_status run_script(setun_model *m, st_script *script, setun_error *err)
 {
     const setun_options *o = &m->engine->o;
-    st_script_model sm = {.user = m->weights, .n_ctx = m->n_ctx, .has = has, .tensor = tensor, .ternary = ternary};
+    st_script_model sm = {.user = m, .n_ctx = m->n_ctx, .has = has, .tensor = tensor, .ternary = ternary};
     sm.hp = st_weights_config(m->weights, &sm.n_hp);
     sm.kv_dtype = (uint32_t)find_dtype(o->kv);
     if (!sm.kv_dtype)
         return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16 and bf16 are", o->kv);
-    ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), err));
+    ST_TRY(choose_down(m, err));
+    ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), o->down, err));
     ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));
     ST_TRY(st_head_prepare(m, err));
     ST_TRY(st_weights_pack_end(m->weights, err));

@@ -45,6 +45,8 @@ typedef struct setun_options {
     void       *log_user;
     int32_t     log_level;    /* highest level wanted */
     int32_t     reserved2;
+    const char *down;         /* which ternary matrices are kept transposed, so that the weights of a zero input need
+                               * not be read: "auto" (default; behind a rectified gate), "channel" (any gate), "row" (none) */
 } setun_options;
 SETUN_EXPORT void setun_options_init(setun_options *o);
 
