@@ -221,6 +221,7 @@ typedef struct setun_synth_options {
     int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
     void       *user;
     double      relu_density; /* share of open gates, 0.01 to 0.5, about; 0: as it comes, half of them */
+    double      down_density; /* share of int8 inputs of down that are not 0, about; 0: as it comes, 0.68 of the above */
 } setun_synth_options;
 SETUN_EXPORT setun_status setun_synth(const setun_synth_options *o, setun_error *err);
 SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */

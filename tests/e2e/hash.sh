@@ -14,6 +14,12 @@ for kv in f32 f16 bf16; do
   same "token by token, kv $kv" "$(h --kv $kv --chunk 1)" "$want"
 done
 want=$(h)
+for down in auto channel row; do
+  for t in 1 2 3; do same "--down $down -t $t" "$(h --down $down -t $t)" "$want"; done
+  same "--down $down token by token" "$(h --down $down --chunk 1)" "$want"
+  same "--down $down from the cache" "$(h --down $down --cache-dir "$TMP/cache")$(h --down $down --cache-dir "$TMP/cache")" "$want$want"
+done
+fails "layout" "$SETUN" logits "$MODEL" --tokens 1 --hash --down sideways
 if [ "${SETUN_LLVM:-1}" = 1 ] && [ "$(uname -m)" = x86_64 ]; then
   for features in -amx-int8 -avx512f -avx512f,-avxvnni -avx2 -avx -sse4.1 -ssse3 -sse3; do
     same "--cpu-features=$features" "$(h --cpu-features=$features)" "$want"
