@@ -409,7 +409,7 @@ static void row_scores(const att *c)
     widen_keys(c, j0);
     k_val h = each_head(c), from = query_at(c, zero, h);
     /* The share of each head of a later batch: hints in one burst would wait for each other. */
-    k_val later = byte_of(c, k_addi(k, j0, 2 * BATCH));
+    k_val later = byte_of(c, k_addi(k, j0, 4 * BATCH));
     fetch(c, c->kp, k_add(k, later, k_muli(k, k_sub(k, h, c->head), part)), part);
     for (int64_t i = 0; i < c->hd_pad; i += 32)
         q[i / 32] = k_load_pad(k, c->q, k_addi(k, from, i), c->hd - i, 32, 0);
@@ -477,14 +477,17 @@ static uint32_t columns(const att *c)
     return lanes;
 }
 
-/* Columns from i on (of which left exist) of the values of key j; and a hint for the same columns of
- * the next half block. */
+/* Columns from i on (of which left exist) of the values of key j.  The key's place among the keys and
+ * panels of its block names a piece of the next block, for which a hint is given: so the hints run
+ * through memory evenly and in its order. */
 static k_val widen_value(const att *c, k_val j, k_val i, int64_t left)
 {
     setun_kernel *k = c->k;
-    int64_t bytes = setun_row_bytes(c->dtype, c->hd), n = left < c->lanes ? left : c->lanes;
-    k_val at = k_add(k, byte_of(c, k_addi(k, j, BLOCK / 2)), k_udiv(k, k_muli(k, i, bytes), k_i64(k, c->hd)));
-    fetch(c, c->vp, at, n * bytes / c->hd);
+    int64_t panels = (c->hd + c->lanes - 1) / c->lanes;
+    int64_t part = (setun_row_bytes(c->dtype, c->hd) + panels - 1) / panels;
+    k_val panel = k_udiv(k, i, k_i64(k, c->lanes)), block = k_and(k, j, k_i64(k, -BLOCK));
+    k_val at = k_add(k, k_muli(k, panel, BLOCK), k_and(k, j, k_i64(k, BLOCK - 1)));
+    fetch(c, c->vp, k_add(k, byte_of(c, k_addi(k, block, BLOCK)), k_muli(k, at, part)), part);
     return load_kv(c, c->vp, j, i, left, c->lanes);
 }
 
