@@ -43,7 +43,7 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     "      --plugin FILE      load a plugin (again for more; also SETUN_PLUGIN_PATH)\n" \
     "      --script FILE.lua  another architecture script\n" \
     "      --cpu-features L   what generated code may use, e.g. -avx512f or -avx2,+sse4.1\n" \
-    "      --kv TYPE          KV cache: f32, f16 (default), bf16\n" \
+    "      --kv TYPE          KV cache: f32, f16 (default), bf16, q8\n" \
     "      --ctx N            positions to make room for (default: the model's, at most 4096)\n" \
     "      --batch N          most tokens in one step of prefill (default 512)\n" \
     "      --full-head        always compute all logits; do without the screened head\n" \

@@ -138,6 +138,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
          "ternary sums, int8 activations, 16-bit head: as trained, the same bits on every machine" :
          "no ternary weights; 32-bit sums in a fixed order, the same bits on every machine");
     text(&f, "approximate", strcmp(m->engine->o.kv, "f32") == 0 ? "nothing" :
+         strcmp(m->engine->o.kv, "q8") == 0 ? "the KV cache is rounded to 8 bits and a scale per 32 numbers (--kv f32 keeps it exact)" :
          "the KV cache is rounded to 16 bits (--kv f32 keeps it exact)");
     if (json)
         st_str_add(&f.t, "\n}\n");

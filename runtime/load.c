@@ -47,7 +47,7 @@ static setun_status choose_sizes(setun_model *m, setun_error *err)
 static int32_t find_dtype(const char *kv)
 {
     static const struct { const char *name; uint32_t dtype; } known[] = {
-        {"f32", SETUN_F32}, {"f16", SETUN_F16}, {"bf16", SETUN_BF16}};
+        {"f32", SETUN_F32}, {"f16", SETUN_F16}, {"bf16", SETUN_BF16}, {"q8", SETUN_Q8}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(kv, known[i].name) == 0)
             return (int32_t)known[i].dtype;
@@ -98,7 +98,7 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
     sm.hp = st_weights_config(m->weights, &sm.n_hp);
     sm.kv_dtype = (uint32_t)find_dtype(o->kv);
     if (!sm.kv_dtype)
-        return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16 and bf16 are", o->kv);
+        return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16, bf16 and q8 are", o->kv);
     ST_TRY(choose_down(m, err));
     ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), o->down, err));
     ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));

@@ -2,7 +2,7 @@
 . "$(dirname "$0")/lib.sh"
 IDS=1021,870,266,79,44,441,324,268,280,111,382,115,304,268,280,101,7,350,12,600
 h() { "$SETUN" logits "$MODEL" --tokens $IDS --hash --all "$@" 2>"$TMP/err" || bad "$* ($(cat "$TMP/err"))"; }
-for kv in f32 f16 bf16; do
+for kv in f32 f16 bf16 q8; do
   want=$(h --kv $kv)
   [ ${#want} -eq 16 ] || bad "no hash for --kv $kv"
   same "reference, kv $kv" "$(h --kv $kv --backend reference)" "$want"
@@ -29,5 +29,5 @@ fi
 same "interpreter" "$("$SETUN" logits "$MODEL" --tokens $IDS --hash --interpret)" "$("$SETUN" logits "$MODEL" --tokens $IDS --hash)"
 same "interpreter, token by token" "$("$SETUN" logits "$MODEL" --tokens 1021,870,266,79 --hash --all --interpret --chunk 1)" \
   "$("$SETUN" logits "$MODEL" --tokens 1021,870,266,79 --hash --all)"
-[ "$(h --kv f16)" != "$(h --kv f32)" ] || bad "the KV cache's type makes no difference"
+[ "$(h --kv f16)" != "$(h --kv f32)" ] && [ "$(h --kv q8)" != "$(h --kv f32)" ] || bad "the KV cache's type makes no difference"
 finish
