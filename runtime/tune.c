@@ -1,7 +1,7 @@
 /* runtime/tune.c -- see tune.h.
  *
- * A subject is a kernel whose operator has knobs, with all the nodes of a program that use it: the same
- * matrix of every layer.  One pass runs it over all of them in turn, each cut over the threads as the
+ * A subject is a question (operator, shapes, attributes) whose operator has knobs, with all the nodes of
+ * a program that ask it: the same matrix of every layer.  One pass runs it over all of them in turn, each cut over the threads as the
  * backend cuts it, so weights come from where they come from in use.  Knobs are tried one after the
  * other; the candidates of one take turns, pass by pass, so that what else the machine does hits them
  * alike.  What counts is the shortest time of each worker at each piece of a matrix, added up: a piece takes
@@ -78,6 +78,16 @@ static void describe(const setun_args *a, st_str *t)
             st_str_addf(t, " %" PRId64, a->attr[i].i);
 }
 
+/* The same in the tuner's arena; NULL: no memory. */
+static const char *question_of(st_tune *t, const setun_args *a)
+{
+    st_str text = {0};
+    describe(a, &text);
+    const char *q = text.failed ? NULL : st_arena_strdup(t->arena, text.text);
+    st_str_free(&text);
+    return q;
+}
+
 static void print_knobs(const setun_op *op, const int64_t *knob, st_str *t)
 {
     for (uint32_t i = 0; i < op->n_knob; i++)
@@ -123,22 +133,20 @@ setun_status st_tune_knobs(st_tune *t, setun_args *shape, setun_error *err)
 {
     uint32_t n = n_knobs(shape->op);
     int32_t forced = t->engine->o.tune - SETUN_TUNE_FORCE;
-    st_str question = {0};
-    int64_t *knob;
     if (!n || (forced < 0 && !t->choices.n))
         return SETUN_OK;
-    knob = st_arena_array(t->arena, n, sizeof *knob);
-    describe(shape, &question);
-    if (!knob || question.failed) {
-        st_str_free(&question);
+    st_mark mark = st_arena_mark(t->arena);
+    int64_t *knob = st_arena_array(t->arena, n, sizeof *knob);
+    const char *question = question_of(t, shape);
+    if (!knob || !question)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the tuner");
-    }
-    const st_choice *c = forced < 0 ? st_choices_find(&t->choices, question.text) : NULL;
-    st_str_free(&question);
+    const st_choice *c = forced < 0 ? st_choices_find(&t->choices, question) : NULL;
     for (uint32_t i = 0; i < n && forced >= 0; i++)
         knob[i] = shape->op->knob[i].value[(uint32_t)forced % shape->op->knob[i].n_value];
     if (forced >= 0 || (c && parse_knobs(shape->op, c->choice, knob)))
         shape->knob = knob;
+    else
+        st_arena_rewind(t->arena, mark);
     if (shape->knob && c)
         note_used(t, c->question);
     return SETUN_OK;
@@ -156,8 +164,9 @@ void st_tune_print(const st_tune *t, const char *before, const char *between, st
 /* ---------------------------------------------------------------- one pass */
 
 typedef struct subject {
-    const st_program *p;
+    const char       *question;
     const st_kernel  *kernel;  /* with the knobs it was asked with */
+    setun_args        shape;
     setun_args        node[MAX_NODES];
     int32_t           n_node;
     double            cost, share;
@@ -302,7 +311,7 @@ static setun_status race(contest *c, const subject *s, st_pool *pool, int64_t un
 /* The subject's kernel with other knobs, asked for; built by whoever builds next. */
 static setun_status variant(st_tune *t, setun_model *m, const subject *s, const int64_t *knob, st_kernel **out, setun_error *err)
 {
-    setun_args shape = s->kernel->shape;
+    setun_args shape = s->shape;
     int64_t *copy = st_arena_array(t->arena, shape.op->n_knob, sizeof *copy);
     if (!copy)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the tuner");
@@ -315,7 +324,7 @@ static setun_status variant(st_tune *t, setun_model *m, const subject *s, const 
 static setun_status candidates(st_tune *t, setun_model *m, const subject *s, int64_t *knob, uint32_t k, contest *c,
                                setun_error *err)
 {
-    const setun_knob *row = &s->kernel->shape.op->knob[k];
+    const setun_knob *row = &s->shape.op->knob[k];
     int64_t now = knob[k];
     c->n = 0;
     for (int32_t v = -1; v < (int32_t)row->n_value; v++) {
@@ -346,7 +355,7 @@ static void defaults(const setun_op *op, int64_t *knob)
 static setun_status tune_subject(st_tune *t, setun_model *m, subject *s, st_pool *pool, int64_t until, const st_kernel **best,
                                  int64_t *knob, int64_t *gain, setun_error *err)
 {
-    const setun_op *op = s->kernel->shape.op;
+    const setun_op *op = s->shape.op;
     contest c;
     st_kernel *first;
     defaults(op, knob);
@@ -407,22 +416,28 @@ static setun_status find_subjects(st_tune *t, const st_program *p, int many, sub
         all += c;
         if (!n_knobs(a.op) || !p->kernel[v])
             continue;
-        for (uint32_t j = 0; j < a.n_in + a.n_out; j++)
-            st_view_bind((setun_view *)(uintptr_t)view_of(&a, j), size);
-        while (i < *n && s[i].kernel != p->kernel[v])
+        const char *question = question_of(t, &a);
+        if (!question)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for the tuner");
+        while (i < *n && strcmp(s[i].question, question))
             i++;
         if (i == MAX_SUBJECTS || i < before) /* a row of logits is the same work behind many tokens */
             continue;
         if (i == *n) {
             memset(&s[i], 0, sizeof s[i]);
-            s[i].p = p;
+            s[i].question = question;
             s[i].kernel = p->kernel[v];
+            s[i].shape = a;
             s[i].many = many;
             ++*n;
         }
         s[i].cost += c;
-        if (s[i].n_node < (many ? 2 : MAX_NODES))
-            s[i].node[s[i].n_node++] = a;
+        if (s[i].n_node == (many ? 2 : MAX_NODES))
+            continue;
+        setun_args *bound = &s[i].node[s[i].n_node++];
+        ST_TRY(st_node_args(p->graph, v, t->arena, bound, err));
+        for (uint32_t j = 0; j < bound->n_in + bound->n_out; j++)
+            st_view_bind((setun_view *)(uintptr_t)view_of(bound, j), size);
     }
     int32_t kept = before;
     for (int32_t i = before; i < *n; i++) {
@@ -439,37 +454,33 @@ static setun_status find_subjects(st_tune *t, const st_program *p, int many, sub
     return SETUN_OK;
 }
 
-/* Put the better kernel where the old one is, and remember the choice for each shape that had it. */
+/* Put the better kernel where the question is asked, and remember the choice. */
 static setun_status settle(st_tune *t, setun_model *m, const subject *s, const st_kernel *best, const int64_t *knob,
                            int64_t gain, setun_error *err)
 {
-    const setun_op *op = s->kernel->shape.op;
     st_str choice = {0};
-    setun_status status = SETUN_OK;
-    print_knobs(op, knob, &choice);
-    for (int i = 0; i < m->n_program && status == SETUN_OK; i++) {
-        st_program *p = &m->program[i];
-        for (st_node_id v = 0; v < p->graph->n_node && status == SETUN_OK; v++) {
+    for (int i = 0; i < m->n_program; i++)
+        for (st_node_id v = 0; v < m->program[i].graph->n_node; v++) {
             setun_args a;
-            st_str question = {0};
-            if (p->kernel[v] != s->kernel)
+            if (m->program[i].kernel[v] != s->kernel)
                 continue;
-            p->kernel[v] = best;
-            status = st_node_args(p->graph, v, t->arena, &a, err);
-            if (status == SETUN_OK)
-                describe(&a, &question);
-            if (status == SETUN_OK && (question.failed || choice.failed))
-                status = st_fail(err, SETUN_NO_MEMORY, "no memory for the tuner");
-            if (status == SETUN_OK)
-                status = st_choices_put(&t->choices, question.text, choice.text, gain, err);
-            if (status == SETUN_OK)
-                note_used(t, st_choices_find(&t->choices, question.text)->question);
-            st_str_free(&question);
+            st_mark mark = st_arena_mark(t->arena);
+            ST_TRY(st_node_args(m->program[i].graph, v, t->arena, &a, err));
+            const char *question = question_of(t, &a); /* others may share the kernel that is replaced */
+            if (!question)
+                return st_fail(err, SETUN_NO_MEMORY, "no memory for the tuner");
+            if (strcmp(question, s->question) == 0)
+                m->program[i].kernel[v] = best;
+            st_arena_rewind(t->arena, mark);
         }
+    print_knobs(s->shape.op, knob, &choice);
+    setun_status status = choice.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the tuner")
+                                        : st_choices_put(&t->choices, s->question, choice.text, gain, err);
+    if (status == SETUN_OK) {
+        note_used(t, s->question);
+        st_logf(&t->engine->log, ST_LOG_INFO, "tuned %s: %s, %.1f %% faster than the defaults", s->question, choice.text,
+                0.1 * (double)gain);
     }
-    if (status == SETUN_OK)
-        st_logf(&t->engine->log, ST_LOG_INFO, "tuned %s for %s: %s, %.1f %% faster than the defaults", op->name,
-                s->many ? "many tokens" : "one token", choice.text, 0.1 * (double)gain);
     st_str_free(&choice);
     return status;
 }
@@ -490,10 +501,12 @@ static void drop_losers(setun_model *m)
     k->n = k->n_built = kept;
 }
 
-/* Does every shape of the subject have a remembered choice? */
+/* Is there a remembered choice, one that is still a candidate? */
 static int is_known(const st_tune *t, const subject *s)
 {
-    return s->kernel->shape.knob != NULL && t->engine->o.tune != SETUN_TUNE_AGAIN;
+    int64_t knob[SETUN_MAX_KNOBS];
+    const st_choice *c = st_choices_find(&t->choices, s->question);
+    return c && parse_knobs(s->shape.op, c->choice, knob) && t->engine->o.tune != SETUN_TUNE_AGAIN;
 }
 
 static int64_t bytes_per_token(const st_graph *g)
