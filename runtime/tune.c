@@ -364,7 +364,11 @@ static setun_status tune_subject(st_tune *t, setun_model *m, subject *s, st_pool
     *best = first;
     for (uint32_t k = 0; k < op->n_knob; k++) {
         ST_TRY(candidates(t, m, s, knob, k, &c, err));
-        ST_TRY(st_kernels_build(m->kernels, pool, err));
+        setun_status built = st_kernels_build(m->kernels, pool, err);
+        if (built != SETUN_OK) {
+            st_wrap(err, "measuring kernels (--no-tune does without)");
+            return built;
+        }
         if (c.n < 2)
             continue;
         int64_t now = st_now_ns();
@@ -549,6 +553,10 @@ setun_status st_tune_measure(st_tune *t, setun_model *m, st_pool *pool, setun_er
         status = tune_subject(t, m, &s[i], pool, now + (int64_t)((double)(end - now) * s[i].share / left), &best, knob, &gain,
                               err);
         left -= s[i].share;
+        if (status == SETUN_DECLINED) { /* no kernel with the defaults: nothing to compare with */
+            status = SETUN_OK;
+            continue;
+        }
         if (status == SETUN_OK)
             status = settle(t, m, &s[i], best, knob, gain, err);
         fresh++;
