@@ -318,7 +318,7 @@ setun_status st_steps_cost(const setun_step *step, double *seconds)
     cost.float_ops = cost.bytes;
     if (SETUN_HAS(setun_op, op, cost)) {
         setun_args a = { sizeof a, step->n_in, step->n_out,       step->n_attr,
-                         op,       view,       view + step->n_in, step->attr };
+                         op,       view,       view + step->n_in, step->attr, NULL };
         memset(&cost, 0, sizeof cost);
         op->cost(&a, &cost);
     }

@@ -144,6 +144,7 @@ static setun_status new_args(const setun_op *op, st_arena *arena, setun_args *a,
     a->in = views;
     a->out = views + op->n_in;
     a->attr = *attr;
+    a->knob = NULL;
     return SETUN_OK;
 }
 

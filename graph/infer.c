@@ -144,6 +144,7 @@ setun_status st_node_args(const st_graph *g, st_node_id n, st_arena *arena, setu
     a->in = views;
     a->out = views + a->n_in;
     a->attr = node->attr;
+    a->knob = NULL;
     for (uint32_t i = 0; i < a->n_in; i++)
         a->in[i] = g->value[node->in[i]].view;
     for (uint32_t i = 0; i < a->n_out; i++)

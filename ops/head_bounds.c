@@ -34,7 +34,11 @@ enum { PART, SUM, NORM, CODE, META, LO, UP }; /* arguments, as kernels count the
 
 #define MAX_K 131072
 #define GRANULE 16
-#define PREFETCH_BYTES 4096
+/* Bytes between what is read and what is brought in; when, not what. */
+static const int64_t prefetch_values[] = {4096, 2048, 8192};
+static const setun_knob knobs[] = {
+    {"prefetch", "bytes of the rows brought in ahead", prefetch_values, SETUN_LEN(prefetch_values), 0},
+};
 #define BIAS 128
 #define WIDER (1.0f + 0x1p-16f)
 #define SLACK 0x1p-100f
@@ -96,7 +100,7 @@ typedef struct bounds {
     setun_kernel *k;
     k_val    code, hi, lo, meta, out_lo, out_up; /* pointers */
     k_val    bias_hi, bias_lo, norm[3];          /* of the current token */
-    int64_t  width;
+    int64_t  width, prefetch;
     uint32_t lanes;                              /* bytes a step */
 } bounds;
 
@@ -119,7 +123,7 @@ static void row_sums(const bounds *c, const k_val *row, int n_row, k_val xi, k_v
         for (int u = 0; u < n_row; u++) {
             k_val from = k_add(k, row[u], at), w = k_load(k, c->code, from, n);
             if (j % 64 == 0)
-                k_prefetch(k, c->code, k_addi(k, from, PREFETCH_BYTES), 3);
+                k_prefetch(k, c->code, k_addi(k, from, c->prefetch), 3);
             for (int p = 0; p < 2; p++)
                 k_set(k, acc[u][p], dot4 ? k_dot4(k, k_get(k, acc[u][p]), w, x[p])
                                          : k_add(k, k_get(k, acc[u][p]), k_sext(k, k_dot2(k, w, x[p]), K_I32)));
@@ -156,7 +160,7 @@ static void rows_of(const bounds *c, k_val t, k_val r, int n_row)
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
     bounds c = {k, k_arg(k, CODE, K_I8), k_arg(k, PART, K_I8), 0, k_arg(k, META, K_F32), k_arg(k, LO, K_F32),
-                k_arg(k, UP, K_F32), 0, 0, {0, 0, 0}, a->in[CODE].dim[1], 32};
+                k_arg(k, UP, K_F32), 0, 0, {0, 0, 0}, a->in[CODE].dim[1], setun_knob_value(a, 0), 32};
     k_val sum = k_arg(k, SUM, K_I32), norm = k_arg(k, NORM, K_F32);
     (void)err;
     c.lo = c.hi;
@@ -239,4 +243,5 @@ SETUN_OP(head_bounds) = {
     .doc = "numbers between which the logits lie, from 8-bit rows",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+    .knob = knobs, .n_knob = SETUN_LEN(knobs),
 };

@@ -26,6 +26,12 @@ if [ "${SETUN_LLVM:-1}" = 1 ] && [ "$(uname -m)" = x86_64 ]; then
     same "--cpu-features=$features token by token" "$(h --cpu-features=$features --chunk 1)" "$want"
   done
 fi
+for i in 0 1 2; do
+  same "--candidate $i" "$(h --candidate $i)" "$want"
+  same "--candidate $i token by token" "$(h --candidate $i --chunk 1)" "$want"
+done
+same "--retune" "$(h --retune)" "$want"
+same "--no-tune" "$(h --no-tune)" "$want"
 same "interpreter" "$("$SETUN" logits "$MODEL" --tokens $IDS --hash --interpret)" "$("$SETUN" logits "$MODEL" --tokens $IDS --hash)"
 same "interpreter, token by token" "$("$SETUN" logits "$MODEL" --tokens 1021,870,266,79 --hash --all --interpret --chunk 1)" \
   "$("$SETUN" logits "$MODEL" --tokens 1021,870,266,79 --hash --all)"

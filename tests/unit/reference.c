@@ -377,7 +377,7 @@ static void test_layer(void **state)
             in[j] = k.v[n->in[j]];
         for (uint32_t j = 0; j < n->op->n_out; j++)
             out[j] = k.v[n->out[j]];
-        setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, in, out, n->attr};
+        setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, in, out, n->attr, NULL};
         if (n->op->eval(&a, &err) != SETUN_OK)
             fail_msg("%s", err.text);
         if (strncmp(n->scope, "blk.0", 5) == 0)
