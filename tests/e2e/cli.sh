@@ -52,6 +52,10 @@ fails "there is no backend named" "$SETUN" logits "$MODEL" --tokens 1 --backend 
 fails "outside the vocabulary" "$SETUN" logits "$MODEL" --tokens 1024
 fails "no room" "$SETUN" logits "$MODEL" --tokens 1,2,3 --ctx 2
 fails "made for 512" "$SETUN" logits "$MODEL" --tokens 1 --ctx 5000
+# Rounding the cache must hardly be seen: 1 % of perplexity is ten times what it costs.
+ppl() { "$SETUN" perplexity "$MODEL" "$MODEL/heldout.txt" --window 64 --windows 4 --json --kv "$1" | sed 's/.*"ppl": \([0-9.]*\).*/\1/'; }
+echo "$(ppl f32) $(ppl f16) $(ppl q8)" | awk '{ for (i = 2; i <= 3; i++) if (!($i / $1 < 1.01 && $i / $1 > 0.99)) exit 1 }' ||
+  bad "perplexity with f32, f16 and q8: $(ppl f32) $(ppl f16) $(ppl q8)"
 fails "KV cache type" "$SETUN" logits "$MODEL" --tokens 1 --kv f64
 "$SETUN" plugins | grep >/dev/null org.setun.cpu || bad "plugins"
 "$SETUN" doc ops | grep >/dev/null "^## ternary_matmul" || bad "doc ops"

@@ -475,6 +475,33 @@ static void softmax_formula(void **state)
     }
 }
 
+/* The error is at most half a scale, which is at most 1/127 of the largest and its rounding up; what
+ * is no number is not hidden; nothing is written past a block. */
+static void q8_blocks(void **state)
+{
+    static const int64_t size[] = {1, 7, 31, 32};
+    static const float most[] = {0, 1e-44f, 1e-38f, 1e-3f, 1, 3000, 1e30f};
+    uint8_t b[SETUN_Q8_BLOCK_BYTES + 1];
+    float x[SETUN_Q8_BLOCK];
+    (void)state;
+    for (size_t s = 0; s < SETUN_LEN(size); s++)
+        for (size_t m = 0; m < SETUN_LEN(most); m++) {
+            for (int64_t i = 0; i < size[s]; i++)
+                x[i] = most[m] * ((float)(setun_mix(m, (uint64_t)i) % 2001) / 1000.0f - 1.0f);
+            x[size[s] / 2] = -most[m];
+            b[SETUN_Q8_BLOCK_BYTES] = 77;
+            setun_put_q8(b, x, size[s]);
+            for (int64_t i = 0; i < SETUN_Q8_BLOCK; i++) {
+                double error = fabs((double)setun_get_q8(b, i) - (i < size[s] ? (double)x[i] : 0));
+                assert_true(error <= (double)most[m] / 127 / 2 * 1.01 + ldexp(1, -133));
+            }
+            assert_int_equal(b[SETUN_Q8_BLOCK_BYTES], 77);
+            x[0] = s % 2 ? INFINITY : -NAN;
+            setun_put_q8(b, x, size[s]);
+            assert_true(isnan(setun_get_q8(b, 0)) && isnan(setun_get_q8(b, SETUN_Q8_BLOCK - 1)));
+        }
+}
+
 static void attention_formula(void **state)
 {
     static const char *const text[] = {
@@ -878,6 +905,7 @@ int main(void)
         cmocka_unit_test(embed_formula),
         cmocka_unit_test(matmul_formula),
         cmocka_unit_test(softmax_formula),
+        cmocka_unit_test(q8_blocks),
         cmocka_unit_test(attention_formula),
         cmocka_unit_test(rope_formula),
         cmocka_unit_test(rope_table_formula),
