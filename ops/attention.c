@@ -28,7 +28,6 @@
 enum { Q, K, V, POS, Y };
 
 #define BATCH 16     /* keys whose scores are made together, or fewer: one per lane of a register */
-#define MAX_BATCH BATCH
 #define BLOCK 128    /* keys whose weighted values are summed before they join the total */
 #define MAX_HEAD 512 /* the score kernels are unrolled over a head */
 #define MAX_GROUP 4  /* heads whose sums are held in registers together */
@@ -226,11 +225,11 @@ static void transpose(const att *c, const k_val *key, k_val d, int64_t left)
 {
     setun_kernel *k = c->k;
     uint32_t n = (uint32_t)c->batch;
-    k_val v[MAX_BATCH];
+    k_val v[BATCH];
     for (uint32_t i = 0; i < n; i++)
         v[i] = load_kv(c, c->kp, key[i], d, left, n);
     for (uint32_t w = n / 2; w; w /= 2) {
-        int32_t low[MAX_BATCH], high[MAX_BATCH];
+        int32_t low[BATCH], high[BATCH];
         for (uint32_t i = 0; i < n; i++) {
             low[i] = (int32_t)(i & w ? n + i - w : i);
             high[i] = (int32_t)(i & w ? n + i : i + w);
@@ -252,7 +251,7 @@ static void transpose_keys(const att *c, k_val j0)
 {
     setun_kernel *k = c->k;
     int64_t whole = c->hd / c->batch * c->batch;
-    k_val key[MAX_BATCH], last = k_addi(k, c->keys, -1);
+    k_val key[BATCH], last = k_addi(k, c->keys, -1);
     for (int64_t i = 0; i < c->batch; i++)
         key[i] = k_min(k, k_addi(k, j0, i), last);
     if (whole) {
