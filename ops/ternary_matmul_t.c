@@ -279,17 +279,20 @@ static void store_sums(const walk *c, const setun_args *a, k_val base, k_val t)
  *
  *     stage[32 bytes of the row][half of them][quad of channels][16 outputs][channel of the quad]
  *
- * and a field of 32 bytes, the codes of 32 outputs, goes to the panel when its turn comes, with the halves
- * as two tiles of outputs.  Then all tokens pass, 32 at a time. */
+ * Two fields of a half of 32 bytes are two tiles of outputs; they are decoded 128 channels at a time, in the
+ * first-level cache, while the ones before meet 32 tokens.  Decoding takes less time than the products, so it
+ * is done again for the next 32 tokens: decoded for all channels, the codes would go through the
+ * second-level cache, which took longer. */
 
 #define SIDE 16       /* tokens and outputs of a tile */
 #define TOKENS 32     /* two tiles of tokens meet two of outputs */
+#define NEAR 64       /* tokens that all outputs of the stage meet in turn: they stay in cache, too */
 #define STAGE 128     /* two lines, which memory gives together: more would not stay in cache */
-#define MATRIX_LEAST 32 /* tokens for which decoding pays */
+#define MATRIX_LEAST 24 /* tokens for which decoding pays */
 
 typedef struct matrix {
     setun_kernel *k;
-    k_val   w, stage, panel, pad, acc;
+    k_val   w, stage, pad, tiles, acc;
     int64_t kp, channels, row_bytes;
 } matrix;
 
@@ -321,18 +324,22 @@ static void stage_rows(const matrix *c, k_val s0, k_val s1)
     k_stop(k);
 }
 
-/* Field f of 2 * SIDE * kp staged bytes, to the panel. */
-static void decode_field(const matrix *c, k_val base, int f)
+/* Fields 2 p and 2 p + 1 of 64 channels, 16 staged rows of 64 bytes from `at` on, to two tiles. */
+static void decode_tiles(const matrix *c, k_val at, int p, int64_t to)
 {
     setun_kernel *k = c->k;
-    k_val i = k_for(k, k_i64(k, 0), k_i64(k, 2 * SIDE * c->kp), 64);
-    k_val x = k_cast(k, k_load(k, c->stage, k_add(k, base, i), 64), K_TYPE(K_I16, 32));
-    x = k_cast(k, f ? k_shru(k, x, 2 * f) : x, K_TYPE(K_I8, 64));
-    k_store(k, c->panel, i, k_and(k, x, k_int(k, K_TYPE(K_I8, 64), 3)));
-    k_stop(k);
+    k_val three = k_int(k, K_TYPE(K_I8, 64), 3);
+    for (int64_t i = 0; i < SIDE; i++) {
+        k_val x = k_cast(k, k_load(k, c->stage, k_addi(k, at, 64 * i), 64), K_TYPE(K_I16, 32));
+        for (int j = 0; j < 2; j++) {
+            int shift = 2 * (2 * p + j);
+            k_val y = k_cast(k, shift ? k_shru(k, x, shift) : x, K_TYPE(K_I8, 64));
+            k_store(k, c->tiles, k_i64(k, to + 64 * (SIDE * j + i)), k_and(k, y, three));
+        }
+    }
 }
 
-/* y of `count` outputs from o on and the tile's tokens, whose sums are acc[token][at ...]. */
+/* y of `count` outputs from o on and 32 tokens, `valid` of them, whose sums are acc[token][at ...]. */
 static void matrix_put(const matrix *c, const setun_args *a, k_val o, k_val at, uint32_t count, k_val t0, k_val valid)
 {
     setun_kernel *k = c->k;
@@ -341,40 +348,61 @@ static void matrix_put(const matrix *c, const setun_args *a, k_val o, k_val at, 
     k_val bias = k_splat(k, k_load(k, k_arg(k, SUM, K_I32), token, 1), count);
     k_val s = k_load(k, c->acc, k_add(k, k_muli(k, t, 2 * SIDE), at), count);
     s = k_mul(k, k_i2f(k, k_sub(k, s, bias)), k_splat(k, m, count));
-    k_store(k, k_arg(k, Y, K_F32), k_add(k, k_muli(k, token, a->in[W].dim[1]), k_add(k, o, at)), s);
+    k_store(k, k_arg(k, Y, K_F32), k_add(k, k_muli(k, token, a->in[W].dim[1]), o), s);
     k_stop(k);
 }
 
-/* The panel, of outputs from o on, and 32 tokens, whose activations begin at x[at] and of which `valid` exist. */
-static void matrix_block(const matrix *c, const setun_args *a, k_val o, k_val x, k_val at, k_val t0, k_val valid)
+/* 16 outputs from o on and 16 from o + 32 on, fields of the staged bytes from base on, and 32 tokens, whose
+ * activations begin at x[at] and of which `valid` exist. */
+static void matrix_block(const matrix *c, const setun_args *a, k_val base, int p, k_val o, k_val x, k_val at, k_val t0, k_val valid)
 {
     setun_kernel *k = c->k;
-    int64_t outputs = a->in[W].dim[1];
-    k_val zero = k_i64(k, 0);
+    k_val zero = k_i64(k, 0), outputs = k_i64(k, a->in[W].dim[1]);
     for (int i = 0; i < 4; i++)
         k_tile_zero(k, i);
-    k_val group = k_for(k, zero, k_i64(k, c->kp), 64), q = k_add(k, at, group);
-    for (int i = 0; i < 2; i++)
-        k_tile_load(k, 4 + i, x, k_addi(k, q, i * SIDE * c->kp), c->kp);
-    for (int j = 0; j < 2; j++) {
-        k_tile_load(k, 6 + j, c->panel, k_addi(k, k_muli(k, group, SIDE), j * SIDE * c->kp), 64);
+    k_val two = k_for(k, zero, k_i64(k, c->kp), 128), staged = k_add(k, base, k_muli(k, two, SIDE));
+    for (int g = 0; g < 2; g++)
+        decode_tiles(c, k_addi(k, staged, g * 64 * SIDE), p, g * 2 * 64 * SIDE);
+    for (int g = 0; g < 2; g++) {
         for (int i = 0; i < 2; i++)
-            k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
+            k_tile_load(k, 4 + i, x, k_addi(k, k_add(k, at, two), i * SIDE * c->kp + 64 * g), c->kp);
+        for (int j = 0; j < 2; j++) {
+            k_tile_load(k, 6 + j, c->tiles, k_i64(k, (2 * g + j) * 64 * SIDE), 64);
+            for (int i = 0; i < 2; i++)
+                k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
+        }
     }
     k_stop(k);
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
             k_tile_store(k, 2 * i + j, c->acc, k_i64(k, SIDE * (i * 2 * SIDE + j)), 2 * SIDE);
-    if (outputs % 32) {
-        k_if(k, k_lt(k, k_i64(k, outputs), k_addi(k, o, 2 * SIDE)));
-        k_val some = k_for(k, zero, k_sub(k, k_i64(k, outputs), o), 1);
-        matrix_put(c, a, o, some, 1, t0, valid);
+    for (int64_t j = 0; j < 2; j++) {
+        k_val first = k_addi(k, o, 32 * j);
+        if (a->in[W].dim[1] % 128 == 0) {
+            matrix_put(c, a, first, k_i64(k, SIDE * j), SIDE, t0, valid);
+            continue;
+        }
+        k_val count = k_min(k, k_i64(k, SIDE), k_sub(k, outputs, first)), i = k_for(k, zero, count, 1);
+        matrix_put(c, a, k_add(k, first, i), k_addi(k, i, SIDE * j), 1, t0, valid);
         k_stop(k);
-        k_else(k);
     }
-    matrix_put(c, a, o, zero, 2 * SIDE, t0, valid);
-    if (outputs % 32)
-        k_stop(k);
+}
+
+/* All outputs of the stage and tokens [from, to): whole tiles of them, or fewer than one, which x begins with. */
+static void matrix_stage(const matrix *c, const setun_args *a, k_val s0, k_val s1, k_val x, k_val from, k_val to, int is_rest)
+{
+    setun_kernel *k = c->k;
+    k_val half = k_for(k, s0, s1, 16); /* bytes 0 to 15, and 16 to 31, of a block of 128 outputs */
+    k_val o = k_add(k, k_shl(k, k_and(k, half, k_i64(k, -32)), 2), k_and(k, half, k_i64(k, 16)));
+    k_val base = k_muli(k, k_sub(k, half, s0), c->kp);
+    for (int p = 0; p < 2; p++) {
+        k_val first = k_addi(k, o, 64 * p), t0 = is_rest ? from : k_for(k, from, to, TOKENS);
+        k_val at = is_rest ? k_i64(k, 0) : k_muli(k, t0, c->kp);
+        matrix_block(c, a, base, p, first, x, at, t0, is_rest ? k_sub(k, to, from) : k_i64(k, TOKENS));
+        if (!is_rest)
+            k_stop(k);
+    }
+    k_stop(k);
 }
 
 /* Bytes [b0, b1) of the rows, all tokens. */
@@ -382,15 +410,15 @@ static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val 
 {
     matrix c = {.k = k, .kp = a->in[Q].dim[1], .channels = a->in[W].dim[0], .row_bytes = padded(a->in[W].dim[1]) / 4};
     k_val q = k_arg(k, Q, K_I8), zero = k_i64(k, 0), n = k_dim(k, Q, 0), last = k_addi(k, n, -1);
-    k_val whole = k_and(k, n, k_i64(k, -TOKENS)), size = k_i64(k, TOKENS);
+    k_val whole = k_and(k, n, k_i64(k, -TOKENS));
     c.w = k_arg(k, W, K_I8);
     c.stage = k_scratch(k, K_I8, STAGE * c.kp);
-    c.panel = k_scratch(k, K_I8, 2 * SIDE * c.kp);
     c.pad = k_scratch(k, K_I8, TOKENS * c.kp);
+    c.tiles = k_local(k, K_I8, 4 * 64 * SIDE);
     c.acc = k_local(k, K_I32, TOKENS * 2 * SIDE);
     /* The last tokens, fewer than 32, are copied, with the last one again behind them. */
     k_if(k, k_lt(k, whole, n));
-    k_val t = k_for(k, zero, size, 1), from = k_muli(k, k_min(k, k_add(k, whole, t), last), c.kp);
+    k_val t = k_for(k, zero, k_i64(k, TOKENS), 1), from = k_muli(k, k_min(k, k_add(k, whole, t), last), c.kp);
     k_val i = k_for(k, zero, k_i64(k, c.kp), 128);
     k_store(k, c.pad, k_add(k, k_muli(k, t, c.kp), i), k_load(k, q, k_add(k, from, i), 128));
     k_stop(k);
@@ -398,20 +426,12 @@ static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val 
     k_stop(k);
     k_val s0 = k_for(k, b0, b1, STAGE), s1 = k_min(k, k_addi(k, s0, STAGE), b1);
     stage_rows(&c, s0, s1);
-    k_val b = k_for(k, s0, s1, 32);
-    for (int f = 0; f < 4; f++) {
-        k_val o = k_addi(k, k_shl(k, b, 2), 32 * f);
-        k_if(k, k_lt(k, o, k_i64(k, a->in[W].dim[1])));
-        decode_field(&c, k_muli(k, k_sub(k, b, s0), c.kp), f);
-        k_val t0 = k_for(k, zero, whole, TOKENS);
-        matrix_block(&c, a, o, q, k_muli(k, t0, c.kp), t0, size);
-        k_stop(k);
-        k_if(k, k_lt(k, whole, n));
-        matrix_block(&c, a, o, c.pad, zero, whole, k_sub(k, n, whole));
-        k_stop(k);
-        k_stop(k); /* if o */
-    }
-    k_stop(k); /* b */
+    k_val near0 = k_for(k, zero, whole, NEAR), near1 = k_min(k, k_addi(k, near0, NEAR), whole);
+    matrix_stage(&c, a, s0, s1, q, near0, near1, 0);
+    k_stop(k);
+    k_if(k, k_lt(k, whole, n));
+    matrix_stage(&c, a, s0, s1, c.pad, whole, n, 1);
+    k_stop(k);
     k_stop(k); /* s0 */
 }
 
