@@ -140,7 +140,7 @@ static uint64_t sample(const st_map *m)
 static setun_status build_identity(st_weights *w, setun_error *err)
 {
     st_str s = { 0 };
-    st_str_addf(&s, "setun t2 1\nconfig %016" PRIx64 "\n", w->config.hash);
+    st_str_addf(&s, "setun t2 2\nconfig %016" PRIx64 "\n", w->config.hash);
     w->paths_hash = ST_HASH_INIT;
     for (int64_t i = 0; i < w->files.n_shards; i++) {
         const st_shard *f = &w->files.shard[i];
@@ -341,9 +341,9 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *
             bytes_ok = v->rank == 2 && v->dim[1] > 0 && v->dim[1] <= INT32_MAX;
         int64_t bytes;
         if (bytes_ok && (v->dtype == SETUN_BF16 || v->dtype == SETUN_F16 || v->dtype == SETUN_F32)) {
-            /* It may be the head: codes, and four floats a row. */
-            if (st_mul_i64(v->dim[0], st_head_width(v->dim[1]) + 16, &bytes) || st_add_i64(capacity, bytes, &capacity) ||
-                st_add_i64(capacity, 128, &capacity))
+            /* It may be the head: codes in two parts, and four floats a row. */
+            if (st_mul_i64(v->dim[0], st_head_blocks(v->dim[1]) * (ST_HEAD_CODE_BYTES + ST_HEAD_FINE_BYTES) + 16, &bytes) ||
+                st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, 192, &capacity))
                 return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->files.tensor[i].file,
                                w->files.tensor[i].name);
         }
@@ -563,56 +563,76 @@ setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *cod
 
 /* ---------------------------------------------------------------- the head */
 
-static setun_status make_head(st_weights *w, const st_tensor *t, const setun_view *head, const char *code_name,
-                              const char *meta_name, int32_t n_threads, setun_error *err)
+enum { CODE, FINE, META, N_PART };
+
+typedef struct head_part {
+    const char *name;
+    uint32_t    dtype;
+    int64_t     cols;
+} head_part;
+
+/* One matrix at a time can be filled, so all but the first wait in memory of their own. */
+static setun_status make_head(st_weights *w, const st_tensor *t, const setun_view *head, const head_part part[N_PART],
+                              int32_t n_threads, setun_error *err)
 {
-    int64_t rows = head->dim[0], width = st_head_width(head->dim[1]);
+    int64_t rows = head->dim[0];
     const st_pack_slot *slot;
-    uint8_t *code, *room;
-    float *meta = malloc((size_t)rows * 4 * sizeof *meta + 1); /* one matrix at a time is being filled */
-    if (!meta)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
-    setun_status s = st_pack_room(w->pack, code_name, SETUN_U8, rows, width, &code, err);
+    uint8_t *room[N_PART] = { NULL, malloc((size_t)(rows * part[FINE].cols) + 1), malloc((size_t)(rows * 16) + 1) }, *to;
+    setun_status s = SETUN_OK;
+    if (!room[FINE] || !room[META])
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
+    if (s == SETUN_OK)
+        s = st_pack_room(w->pack, part[CODE].name, part[CODE].dtype, rows, part[CODE].cols, &room[CODE], err);
     if (s == SETUN_OK) {
         st_map_advise(t->view.data, t->bytes, 1);
-        s = st_head_quantise(head, code, meta, n_threads, err);
+        s = st_head_quantise(head, room[CODE], room[FINE], (float *)(void *)room[META], n_threads, err);
         st_map_advise(t->view.data, t->bytes, 0);
     }
     if (s == SETUN_OK)
         s = st_pack_put(w->pack, 0.0f, 0, &slot, err);
-    if (s == SETUN_OK)
-        s = st_pack_room(w->pack, meta_name, SETUN_F32, rows, 4, &room, err);
-    if (s == SETUN_OK) {
-        memcpy(room, meta, (size_t)rows * 4 * sizeof *meta);
+    for (int i = FINE; i < N_PART && s == SETUN_OK; i++) {
+        s = st_pack_room(w->pack, part[i].name, part[i].dtype, rows, part[i].cols, &to, err);
+        if (s != SETUN_OK)
+            break;
+        memcpy(to, room[i], (size_t)(rows * setun_row_bytes(part[i].dtype, part[i].cols)));
         s = st_pack_put(w->pack, 0.0f, 0, &slot, err);
     }
-    free(meta);
+    free(room[FINE]);
+    free(room[META]);
     return s;
 }
 
-setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, setun_view *code, setun_view *meta,
-                             setun_error *err)
+setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, st_head *out, setun_error *err)
 {
-    int64_t i = 0, rows = head->dim[0], width = st_head_width(head->dim[1]);
+    int64_t i = 0, rows = head->dim[0], blocks = st_head_blocks(head->dim[1]);
+    setun_view *const to[N_PART] = { &out->code, &out->fine, &out->meta };
     while (i < w->files.n_tensors && w->files.tensor[i].view.data != head->data && w->made[i].data != head->data)
         i++;
     if (i == w->files.n_tensors || !w->pack)
         return SETUN_DECLINED;
     const st_tensor *t = &w->files.tensor[i];
-    const char *code_name = st_arena_printf(w->arena, "%s (8-bit rows)", t->name);
-    const char *meta_name = st_arena_printf(w->arena, "%s (bounds)", t->name);
-    if (!code_name || !meta_name)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
-    const st_pack_slot *c = st_pack_find(w->pack, code_name, SETUN_U8, rows, width);
-    const st_pack_slot *m = st_pack_find(w->pack, meta_name, SETUN_F32, rows, 4);
-    if (!c || !m) {
-        ST_TRY(make_head(w, t, head, code_name, meta_name, n_threads, err));
-        c = st_pack_find(w->pack, code_name, SETUN_U8, rows, width);
-        m = st_pack_find(w->pack, meta_name, SETUN_F32, rows, 4);
+    const head_part part[N_PART] = {
+        { st_arena_printf(w->arena, "%s (6-bit rows)", t->name), SETUN_U8, blocks * ST_HEAD_CODE_BYTES },
+        { st_arena_printf(w->arena, "%s (2 more bits)", t->name), SETUN_U8, blocks * ST_HEAD_FINE_BYTES },
+        { st_arena_printf(w->arena, "%s (bounds)", t->name), SETUN_F32, 4 },
+    };
+    const st_pack_slot *slot[N_PART] = { NULL };
+    w->stats.head_bytes = 0;
+    for (int made = 0; made < 2; made++) {
+        int missing = 0;
+        for (int j = 0; j < N_PART; j++) {
+            if (!part[j].name)
+                return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
+            slot[j] = st_pack_find(w->pack, part[j].name, part[j].dtype, rows, part[j].cols);
+            missing |= !slot[j];
+        }
+        if (missing && !made)
+            ST_TRY(make_head(w, t, head, part, n_threads, err));
     }
-    *code = (setun_view){ c->data, SETUN_U8, 2, { rows, width, 1, 1 } };
-    *meta = (setun_view){ m->data, SETUN_F32, 2, { rows, 4, 1, 1 } };
-    w->stats.head_bytes = c->bytes + m->bytes;
+    for (int j = 0; j < N_PART; j++) {
+        *to[j] = (setun_view){ slot[j]->data, part[j].dtype, 2, { rows, part[j].cols, 1, 1 } };
+        w->stats.head_bytes += slot[j]->bytes;
+    }
     return SETUN_OK;
 }
 

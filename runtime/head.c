@@ -4,12 +4,17 @@
  *
  *     logits = matmul(x, w)
  *
- * is replaced by
+ * is replaced by a cascade in which fewer and fewer rows are read with more and more bits:
  *
- *     part, sum, norm = head_split(x)                              ids, count = head_select(lo, up, top)
- *     lo, up = head_bounds(part, sum, norm, codes, bounds)         values = head_rescore(x, w, ids, count)
+ *     part, sum, norm = head_split(x)                                                  integers for x
+ *     up, dot, peak = head_bounds(part, sum, norm, noise, codes, bounds)               all rows, 6 bits
+ *     seed        = head_seed(up, peak, top);  value = head_rescore(x, w, seed)        some rows, exactly
+ *     list, least = head_select(up, peak, noise, seed, value, top)
+ *     up          = head_refine(part, sum, norm, noise, dot, fine, bounds, list)       some rows, 8 bits
+ *     ids, count  = head_keep(list, up, least)
+ *     values      = head_rescore(x, w, ids, count)                                     few rows, exactly
  *
- * ops/head_bounds.c proves that the largest values, with their bits and order, are those of the first
+ * ops/head_kernels.h proves that the largest values, with their bits and order, are those of the first
  * form.  Scripts do not know of it.  Models whose head has another form do without. */
 #include "runtime/head.h"
 
@@ -43,10 +48,11 @@ setun_status st_head_prepare(setun_model *m, setun_error *err)
     m->head_rows = w->data;
     m->head_dtype = w->dtype;
     m->head_columns = w->dim[1];
-    setun_status s = st_weights_head(m->weights, w, m->engine->o.n_threads, &m->head_code, &m->head_bounds, err);
+    setun_status s = st_weights_head(m->weights, w, m->engine->o.n_threads, &m->head, err);
     return s == SETUN_DECLINED ? SETUN_OK : s;
 }
 
+/* Add an operator; what it reads is listed by value, what it makes goes to out. */
 static setun_status add(st_graph *g, const st_registry *r, const char *name, const st_value_id *in, st_value_id *out,
                         setun_error *err)
 {
@@ -56,36 +62,47 @@ static setun_status add(st_graph *g, const st_registry *r, const char *name, con
 setun_status st_head_graph(setun_model *m, st_graph **out, setun_error *err)
 {
     static const int64_t symbolic[SETUN_N_SYMBOLS] = {-1, -1};
-    static const char *const ops[] = {"head_split", "head_bounds", "head_select", "head_rescore"};
+    static const char *const ops[] = {"head_split", "head_bounds", "head_seed", "head_select", "head_refine", "head_keep",
+                                      "head_rescore"};
     const st_registry *r = m->engine->registry;
-    const setun_view one = {NULL, SETUN_I32, 1, {1, 1, 1, 1}};
-    const st_node *n = m->head_code.data ? find(m->simple, r) : NULL;
-    st_value_id split[3], bounds[5], up[2], select[3], listed[2], rescore[4], value;
+    const setun_view one = {NULL, SETUN_I32, 1, {1, 1, 1, 1}}, four = {NULL, SETUN_I32, 2, {SETUN_DIM_OUTPUTS, 4, 1, 1}};
+    const struct {
+        const char       *name;
+        int               kind;
+        const setun_view *view;
+    } outer[5] = {{ST_HEAD_CODE, ST_CONST, &m->head.code}, {ST_HEAD_FINE, ST_CONST, &m->head.fine},
+                  {ST_HEAD_BOUNDS, ST_CONST, &m->head.meta}, {ST_HEAD_TOP, ST_INPUT, &one}, {ST_HEAD_NOISE, ST_INPUT, &four}};
+    enum { CODE, FINE, META, TOP, NOISE };
+    const st_node *n = m->head.code.data ? find(m->simple, r) : NULL;
+    st_value_id v[5], x[3], bound[3], seed[2], first, select[3], refined, kept[2], value;
     st_graph *g;
     *out = NULL;
     for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
         if (!st_registry_find(r, ops[i]))
             n = NULL;
-    if (!n || st_graph_find(m->simple, ST_HEAD_CODE) != ST_NO_ID || st_graph_find(m->simple, ST_HEAD_BOUNDS) != ST_NO_ID ||
-        st_graph_find(m->simple, ST_HEAD_TOP) != ST_NO_ID)
+    for (size_t i = 0; i < 5; i++)
+        if (st_graph_find(m->simple, outer[i].name) != ST_NO_ID)
+            n = NULL;
+    if (!n)
         return SETUN_OK;
     /* A copy has the same ids; without its outputs, what nobody needs any more is dropped below. */
     ST_TRY(st_graph_bind(m->simple, symbolic, m->arena, &g, err));
+    const st_value_id row = n->in[0], w = n->in[1];
     g->n_output = 0;
-    ST_TRY(st_graph_add_value(g, ST_HEAD_CODE, ST_CONST, &m->head_code, &bounds[3], err));
-    ST_TRY(st_graph_add_value(g, ST_HEAD_BOUNDS, ST_CONST, &m->head_bounds, &bounds[4], err));
-    ST_TRY(st_graph_add_value(g, ST_HEAD_TOP, ST_INPUT, &one, &select[2], err));
-    ST_TRY(add(g, r, "head_split", &n->in[0], split, err));
-    memcpy(bounds, split, sizeof split);
-    ST_TRY(add(g, r, "head_bounds", bounds, up, err));
-    memcpy(select, up, sizeof up);
-    ST_TRY(add(g, r, "head_select", select, listed, err));
-    rescore[0] = n->in[0];
-    rescore[1] = n->in[1];
-    memcpy(rescore + 2, listed, sizeof listed);
-    ST_TRY(add(g, r, "head_rescore", rescore, &value, err));
-    ST_TRY(st_graph_add_output(g, "ids", listed[0], err));
-    ST_TRY(st_graph_add_output(g, "count", listed[1], err));
+    for (size_t i = 0; i < 5; i++)
+        ST_TRY(st_graph_add_value(g, outer[i].name, outer[i].kind, outer[i].view, &v[i], err));
+    ST_TRY(add(g, r, "head_split", &row, x, err));
+    ST_TRY(add(g, r, "head_bounds", (const st_value_id[]){x[0], x[1], x[2], v[NOISE], v[CODE], v[META]}, bound, err));
+    ST_TRY(add(g, r, "head_seed", (const st_value_id[]){bound[0], bound[2], v[TOP]}, seed, err));
+    ST_TRY(add(g, r, "head_rescore", (const st_value_id[]){row, w, seed[0], seed[1]}, &first, err));
+    ST_TRY(add(g, r, "head_select", (const st_value_id[]){bound[0], bound[2], v[NOISE], seed[0], seed[1], first, v[TOP]}, select,
+               err));
+    ST_TRY(add(g, r, "head_refine", (const st_value_id[]){x[0], x[1], x[2], v[NOISE], bound[1], v[FINE], v[META], select[0],
+                                                          select[1]}, &refined, err));
+    ST_TRY(add(g, r, "head_keep", (const st_value_id[]){select[0], select[1], refined, select[2]}, kept, err));
+    ST_TRY(add(g, r, "head_rescore", (const st_value_id[]){row, w, kept[0], kept[1]}, &value, err));
+    ST_TRY(st_graph_add_output(g, "ids", kept[0], err));
+    ST_TRY(st_graph_add_output(g, "count", kept[1], err));
     ST_TRY(st_graph_add_output(g, "values", value, err));
     ST_TRY(st_graph_simplify(g, r, m->arena, out, err));
     return st_graph_verify(*out, err);

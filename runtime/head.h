@@ -5,11 +5,13 @@
 #include "runtime/model.h"
 
 #define ST_HEAD_CODE "head.codes"
+#define ST_HEAD_FINE "head.fine"
 #define ST_HEAD_BOUNDS "head.bounds"
 #define ST_HEAD_TOP "head.top"      /* input: how many are wanted */
+#define ST_HEAD_NOISE "head.noise"  /* input: see ops/head_kernels.h */
 #define ST_HEAD_MAX_COLUMNS 131072  /* of the operators' proofs */
 
-/* After the script, before the packed weights are complete: make or find the 8-bit rows. */
+/* After the script, before the packed weights are complete: make or find the short rows. */
 setun_status st_head_prepare(setun_model *m, setun_error *err);
 /* The graph that ends in "ids", "count" and "values", or NULL if the head cannot be screened. */
 setun_status st_head_graph(setun_model *m, st_graph **out, setun_error *err);

@@ -282,11 +282,11 @@ static setun_status account(setun_model *m, setun_error *err)
         if (used)
             s->weight_bytes += setun_view_bytes(&value->view);
     }
-    /* Screened: the codes and bounds instead of the matrix, and then some of its rows. */
+    /* Screened: six bits and the bounds instead of the matrix, and then some of its rows. */
     if (m->n_program > ST_TOP) {
         s->head_row_bytes = setun_row_bytes(m->head_dtype, m->head_columns);
-        s->top_bytes = s->weight_bytes - m->n_vocab * s->head_row_bytes + setun_view_bytes(&m->head_code) +
-                       setun_view_bytes(&m->head_bounds);
+        s->top_bytes = s->weight_bytes - m->n_vocab * s->head_row_bytes + setun_view_bytes(&m->head.code) +
+                       setun_view_bytes(&m->head.meta);
     }
     for (int i = 0; i < m->n_program; i++)
         if (m->program[i].plan->bytes > s->temp_bytes)

@@ -31,7 +31,7 @@ struct setun_model {
     st_graph          *graph;    /* as the script built it; kept for messages */
     st_graph          *simple;   /* after the rules */
     st_kernels        *kernels;
-    setun_view         head_code, head_bounds; /* of the screened head; data NULL: there is none */
+    st_head            head;      /* short rows of the screened head; data NULL: there is none */
     const void        *head_rows; /* the full head; NULL without a screened one */
     uint32_t           head_dtype;
     int64_t            head_columns;

@@ -42,8 +42,9 @@ struct setun_session {
     const char       **buffer_name;
     runner             run[ST_N_PROGRAM];
     int32_t           *tokens, *positions, *outputs; /* host side of the inputs: n_batch each */
-    setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b;
+    setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b, *noise_b;
     int32_t            n_top;     /* how many are wanted */
+    int32_t            noise[4];  /* see ops/head_kernels.h */
     int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
     setun_top          top;       /* of the last feed that wanted them */
     float              top_logit[SETUN_MAX_TOP];
@@ -120,6 +121,7 @@ static setun_status make_buffers(setun_session *s, setun_error *err)
     s->temp_host = api(s, 0)->buffer_map(s->temp[0]);
     int64_t top = find_buffer(s, ST_HEAD_TOP);
     s->n_top_b = top < 0 ? NULL : s->buffer[0][top];
+    s->noise_b = top < 0 ? NULL : s->buffer[0][find_buffer(s, ST_HEAD_NOISE)];
     static const char *const names[3] = {"tokens", "positions", "outputs"};
     setun_buffer **to[3] = {&s->tokens_b, &s->positions_b, &s->outputs_b};
     int32_t **host[3] = {&s->tokens, &s->positions, &s->outputs};
@@ -304,6 +306,7 @@ static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, 
     const runner *r = &s->run[which];
     if (s->m->n_program > ST_TOP) {
         ST_TRY(api(s, 0)->buffer_write(s->n_top_b, 0, &s->n_top, sizeof s->n_top, err));
+        ST_TRY(api(s, 0)->buffer_write(s->noise_b, 0, s->noise, sizeof s->noise, err));
         ST_TRY(run_chunk(s, tokens, n, 1, which, logits, err));
         const int32_t *id = (const int32_t *)(void *)(s->temp_host + r->at[0]);
         int32_t count = *(const int32_t *)(void *)(s->temp_host + r->at[1]);

@@ -42,7 +42,7 @@ static void run(const char *name, setun_view *in, setun_view *out, int64_t attr)
 }
 
 typedef struct head {
-    setun_view x, w, code, meta;
+    setun_view x, w, code, fine, meta;
 } head;
 
 static setun_view array(uint32_t dtype, int64_t rows, int64_t cols)
@@ -57,6 +57,7 @@ static void free_head(head *h)
     free(h->x.data);
     free(h->w.data);
     free(h->code.data);
+    free(h->fine.data);
     free(h->meta.data);
 }
 
@@ -73,8 +74,8 @@ enum { NORMAL, EQUAL, TWINS, LARGE, VAST, TINY, DENORMAL, SPREAD, OUTLIER, ZERO,
 
 static head make(int kind, uint32_t dtype, int64_t rows, int64_t cols)
 {
-    head h = {array(SETUN_F32, 1, cols), array(dtype, rows, cols), array(SETUN_U8, rows, st_head_width(cols)),
-              array(SETUN_F32, rows, 4)};
+    head h = {array(SETUN_F32, 1, cols), array(dtype, rows, cols), array(SETUN_U8, rows, st_head_blocks(cols) * ST_HEAD_CODE_BYTES),
+              array(SETUN_U8, rows, st_head_blocks(cols) * ST_HEAD_FINE_BYTES), array(SETUN_F32, rows, 4)};
     float *x = h.x.data;
     float size = kind == LARGE ? 0x1p60f : kind == VAST ? 0x1p100f : kind == TINY ? 0x1p-60f : kind == DENORMAL ? 0x1p-130f : 1.0f;
     for (int64_t i = 0; i < cols; i++)
@@ -97,47 +98,61 @@ static head make(int kind, uint32_t dtype, int64_t rows, int64_t cols)
     if (kind == INF_X)
         x[cols - 1] = INFINITY;
     setun_error err;
-    assert_int_equal(st_head_quantise(&h.w, h.code.data, h.meta.data, 2, &err), SETUN_OK);
+    assert_int_equal(st_head_quantise(&h.w, h.code.data, h.fine.data, h.meta.data, 2, &err), SETUN_OK);
     return h;
+}
+
+/* What the graph of runtime/head.c makes of a row of activations. */
+typedef struct cascade {
+    setun_view split[3], bound[3], seed[2], first, list[3], refined, kept[2], value;
+} cascade;
+
+static void screen(const head *h, const int32_t noise[4], int32_t k, int64_t most, cascade *c)
+{
+    setun_view top = {&k, SETUN_I32, 1, {1, 1, 1, 1}}, key = {(void *)(uintptr_t)noise, SETUN_I32, 2, {1, 4, 1, 1}};
+    run("head_split", (setun_view[]){h->x}, c->split, 0);
+    run("head_bounds", (setun_view[]){c->split[0], c->split[1], c->split[2], key, h->code, h->meta}, c->bound, 0);
+    run("head_seed", (setun_view[]){c->bound[0], c->bound[2], top}, c->seed, 256);
+    run("head_rescore", (setun_view[]){h->x, h->w, c->seed[0], c->seed[1]}, &c->first, 0);
+    run("head_select", (setun_view[]){c->bound[0], c->bound[2], key, c->seed[0], c->seed[1], c->first, top}, c->list, h->w.dim[0]);
+    run("head_refine", (setun_view[]){c->split[0], c->split[1], c->split[2], key, c->bound[1], h->fine, h->meta, c->list[0],
+                                      c->list[1]}, &c->refined, 0);
+    run("head_keep", (setun_view[]){c->list[0], c->list[1], c->refined, c->list[2]}, c->kept, most);
+    run("head_rescore", (setun_view[]){h->x, h->w, c->kept[0], c->kept[1]}, &c->value, 0);
+}
+
+static void free_cascade(cascade *c)
+{
+    for (setun_view *v = (setun_view *)c; v < (setun_view *)(c + 1); v++)
+        free(v->data);
 }
 
 /* Returns the survivors, -1 if all logits have to be computed. */
 static int64_t compare(const head *h, int64_t k, int64_t most)
 {
-    int32_t top = (int32_t)k;
-    setun_view in[5], split[3], bounds[2], listed[2], value, full, best[2];
-    in[0] = h->x;
-    in[1] = h->w;
-    run("matmul", in, &full, 0);
-    in[0] = full;
-    run("topk", in, best, k);
-    in[0] = h->x;
-    run("head_split", in, split, 0);
-    memcpy(in, split, sizeof split);
-    in[3] = h->code;
-    in[4] = h->meta;
-    run("head_bounds", in, bounds, 0);
-    const float *l = full.data, *lo = bounds[0].data, *up = bounds[1].data;
-    for (int64_t r = 0; r < h->w.dim[0]; r++)
-        if (l[r] == l[r] && !(lo[r] <= l[r] && l[r] <= up[r]))
-            fail_msg("row %lld: %.9g is not in [%.9g, %.9g]", (long long)r, (double)l[r], (double)lo[r], (double)up[r]);
-        else if (l[r] != l[r])
-            assert_true(up[r] == INFINITY && lo[r] == -INFINITY);
-    in[0] = bounds[0];
-    in[1] = bounds[1];
-    in[2] = (setun_view){&top, SETUN_I32, 1, {1, 1, 1, 1}};
-    run("head_select", in, listed, most);
-    int32_t count = *(const int32_t *)listed[1].data;
-    in[0] = h->x;
-    in[1] = h->w;
-    in[2] = listed[0];
-    in[3] = listed[1];
-    run("head_rescore", in, &value, 0);
+    static const int32_t silence[4];
+    setun_view full, best[2];
+    cascade c;
+    run("matmul", (setun_view[]){h->x, h->w}, &full, 0);
+    run("topk", (setun_view[]){full}, best, k);
+    screen(h, silence, (int32_t)k, most, &c);
+    const float *l = full.data, *up = c.bound[0].data, *peak = c.bound[2].data, *closer = c.refined.data;
+    for (int64_t r = 0; r < h->w.dim[0]; r++) {
+        if (l[r] == l[r] && !(l[r] <= up[r]))
+            fail_msg("row %lld: %.9g is above %.9g", (long long)r, (double)l[r], (double)up[r]);
+        assert_true(l[r] == l[r] || up[r] == INFINITY);
+        assert_true(peak[r / 16] >= up[r]);
+    }
+    int32_t listed = *(const int32_t *)c.list[1].data, count = *(const int32_t *)c.kept[1].data;
+    for (int32_t j = 0; j < listed; j++) {
+        int32_t r = ((const int32_t *)c.list[0].data)[j];
+        assert_true(l[r] == l[r] ? l[r] <= closer[j] : closer[j] == INFINITY);
+    }
     if (count >= 0) {
         float *v = malloc((size_t)k * sizeof *v);
         int32_t *id = malloc((size_t)k * sizeof *id);
         assert_true(count >= k && count <= most);
-        (void)st_head_best(value.data, listed[0].data, count, k, v, id);
+        (void)st_head_best(c.value.data, c.kept[0].data, count, k, v, id);
         for (int64_t i = 0; i < k; i++) {
             assert_int_equal(id[i], ((const int32_t *)best[1].data)[i]);
             float want = ((const float *)best[0].data)[i];
@@ -148,28 +163,23 @@ static int64_t compare(const head *h, int64_t k, int64_t most)
     } else {
         assert_int_equal(count, -1);
     }
-    for (int i = 0; i < 3; i++)
-        free(split[i].data);
-    for (int i = 0; i < 2; i++) {
-        free(bounds[i].data);
-        free(listed[i].data);
-        free(best[i].data);
-    }
-    free(value.data);
+    free_cascade(&c);
     free(full.data);
+    free(best[0].data);
+    free(best[1].data);
     return count;
 }
 
 static void test_screened_is_full(void **unused)
 {
-    static const int64_t rows[] = {1, 7, 129, 1000}, cols[] = {1, 7, 33, 129, 300}, ks[] = {1, 7, 64};
+    static const int64_t rows[] = {1, 7, 129, 1000}, cols[] = {1, 7, 33, 129, 200, 256, 300}, ks[] = {1, 7, 64, 256};
     static const uint32_t dtypes[] = {SETUN_BF16, SETUN_F16, SETUN_F32};
     (void)unused;
     for (int kind = 0; kind < N_KIND; kind++)
         for (size_t r = 0; r < 4; r++)
-            for (size_t c = 0; c < 5; c++) {
+            for (size_t c = 0; c < 7; c++) {
                 head h = make(kind, dtypes[(r + c + (size_t)kind) % 3], rows[r], cols[c]);
-                for (size_t k = 0; k < 3; k++) {
+                for (size_t k = 0; k < 4; k++) {
                     if (ks[k] > rows[r])
                         continue;
                     int64_t all = compare(&h, ks[k], 1000), few = compare(&h, ks[k], 70);
@@ -198,22 +208,30 @@ static void test_it_screens(void **unused)
 static void test_quantiser(void **unused)
 {
     (void)unused;
+    enum { COLS = 400, CODE = 2 * ST_HEAD_CODE_BYTES, FINE = 2 * ST_HEAD_FINE_BYTES };
     for (int kind = 0; kind < NAN_ROW; kind++) {
-        head h = make(kind, SETUN_F32, 50, 129);
-        int64_t width = st_head_width(129);
+        head h = make(kind, SETUN_F32, 50, COLS);
         for (int64_t r = 0; r < 50; r++) {
             const float *m = (const float *)h.meta.data + 4 * r;
-            const uint8_t *code = (const uint8_t *)h.code.data + r * width;
-            long double ee = 0, ww = 0, qq = 0;
-            for (int64_t i = 0; i < width; i++) {
-                long double w = i < 129 ? (long double)((const float *)h.w.data)[r * 129 + i] : 0;
-                long double q = (long double)m[0] * (code[i] - 128);
-                assert_true(i < 129 || code[i] == 128);
-                ee += (w - q) * (w - q);
+            long double ee[2] = {0, 0}, ww = 0, qq[2] = {0, 0};
+            for (int64_t i = 0; i < COLS; i++) {
+                const uint8_t *b = (const uint8_t *)h.code.data + r * CODE + i / 256 * 192 + i % 64;
+                int64_t f = i % 256 / 64;
+                int c6 = f < 3 ? b[64 * f] & 63 : b[0] >> 6 | b[64] >> 6 << 2 | b[128] >> 6 << 4;
+                int c2 = ((const uint8_t *)h.fine.data)[r * FINE + i / 256 * 64 + i % 64] >> 2 * f & 3;
+                long double w = (long double)((const float *)h.w.data)[r * COLS + i];
+                long double near[2] = {(long double)m[0] * (2 * c6 - 63), (long double)m[0] / 4 * (2 * (4 * c6 + c2) - 255)};
+                for (int p = 0; p < 2; p++) {
+                    ee[p] += (w - near[p]) * (w - near[p]);
+                    qq[p] += near[p] * near[p];
+                }
                 ww += w * w;
-                qq += q * q;
             }
-            assert_true((long double)m[1] * m[1] >= ee && (long double)m[2] * m[2] >= ww && (long double)m[2] * m[2] >= qq);
+            for (int p = 0; p < 2; p++)
+                assert_true((long double)m[1 + p] * m[1 + p] >= ee[p] && (long double)m[3] * m[3] >= qq[p]);
+            assert_true((long double)m[3] * m[3] >= ww);
+            if (kind == NORMAL) /* the bounds are of use: a step is 1/32 of the largest value, or less */
+                assert_true(m[1] < 0.04f * m[3] && m[2] < 0.015f * m[3]);
         }
         free_head(&h);
     }
