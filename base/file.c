@@ -88,21 +88,36 @@ void st_map_close(st_map *m)
     m->bytes = 0;
 }
 
-void st_map_advise(const void *data, int64_t bytes, int want)
+static void advise(const void *data, int64_t bytes, int outward, int advice)
 {
     long page_size = sysconf(_SC_PAGESIZE);
     if (!data || bytes <= 0 || page_size <= 0)
         return;
     uintptr_t page = (uintptr_t)page_size, begin = (uintptr_t)data, end = begin + (uintptr_t)bytes;
-    if (want) { /* outward: the first and last page are wanted too */
+    if (outward) {
         begin = begin / page * page;
         end = (end + page - 1) / page * page;
-    } else { /* inward: neighbours on a shared page may still be in use */
+    } else { /* neighbours on a shared page may still be in use */
         begin = (begin + page - 1) / page * page;
         end = end / page * page;
     }
     if (begin < end) /* advice only: failure changes nothing but speed */
-        (void)madvise((void *)begin, end - begin, want ? MADV_WILLNEED : MADV_DONTNEED);
+        (void)madvise((void *)begin, end - begin, advice);
+}
+
+void st_map_advise(const void *data, int64_t bytes, int want)
+{
+    advise(data, bytes, want, want ? MADV_WILLNEED : MADV_DONTNEED);
+}
+
+void st_map_scattered(const void *data, int64_t bytes)
+{
+#ifdef MADV_NOHUGEPAGE
+    advise(data, bytes, 0, MADV_NOHUGEPAGE);
+#else
+    (void)data;
+    (void)bytes;
+#endif
 }
 
 setun_status st_file_read(const char *path, int64_t limit, char **text, int64_t *bytes,

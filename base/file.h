@@ -16,6 +16,8 @@ setun_status st_map_open(st_map *m, const char *path, setun_error *err);
 void         st_map_close(st_map *m);
 /* The pages of data[0..bytes) will be read soon (want != 0) or are no longer needed in memory. */
 void         st_map_advise(const void *data, int64_t bytes, int want);
+/* Few and far pieces of data[0..bytes) will be read: reading one should not map 2 MiB around it. */
+void         st_map_scattered(const void *data, int64_t bytes);
 
 /* A whole small file, NUL-terminated, malloc'ed; refuses above limit bytes. */
 setun_status st_file_read(const char *path, int64_t limit, char **text, int64_t *bytes, setun_error *err);

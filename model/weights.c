@@ -633,6 +633,8 @@ setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_th
         *to[j] = (setun_view){ slot[j]->data, part[j].dtype, 2, { rows, part[j].cols, 1, 1 } };
         w->stats.head_bytes += slot[j]->bytes;
     }
+    if (w->files.tensor[i].view.data == head->data)
+        st_map_scattered(head->data, t->bytes);
     return SETUN_OK;
 }
 

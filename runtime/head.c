@@ -18,10 +18,12 @@
  * form.  Scripts do not know of it.  Models whose head has another form do without. */
 #include "runtime/head.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "graph/rules.h"
+#include "setun/numerics.h"
 
 /* The node that makes the logits, if it is one that can be screened. */
 static const st_node *find(const st_graph *g, const st_registry *r)
@@ -136,4 +138,38 @@ int st_head_best(const float *value, const int32_t *id, int64_t n, int64_t k, fl
     for (int64_t i = 0; i < k; i++)
         finite &= best[i] - best[i] == 0.0f;
     return finite;
+}
+
+/* The largest logit / temp + noise, of equals the lower id; a NaN is never it. */
+static int32_t draw(const setun_screen *screen, const float *value, const int32_t *id, int64_t n, float *best, int32_t *best_id)
+{
+    float most = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        float z = value[i] / screen->temp + setun_gumbel(screen->key[0], screen->key[1], (uint32_t)id[i]);
+        if (z > most) {
+            most = z;
+            *best = value[i];
+            *best_id = id[i];
+        }
+    }
+    return most - most == 0.0f;
+}
+
+int32_t st_head_answer(const setun_screen *screen, const float *value, const int32_t *id, int64_t n, float *best,
+                       int32_t *best_id)
+{
+    int64_t k = screen->below < 0.0f && n > 0 ? (n < SETUN_MAX_TOP ? n : SETUN_MAX_TOP) : screen->n;
+    if (n < k)
+        return 0;
+    if (screen->temp > 0.0f)
+        return draw(screen, value, id, n, best, best_id);
+    int finite = st_head_best(value, id, n, k, best, best_id);
+    if (!(screen->below < 0.0f))
+        return finite ? (int32_t)k : 0;
+    /* Rounded down, as in ops/head_select.c. */
+    float least = (best[0] + screen->below) - (fabsf(best[0]) + fabsf(screen->below)) * 0x1p-20f;
+    int32_t m = 0;
+    while (m < k && best[m] >= least)
+        m++;
+    return best[0] - best[0] == 0.0f && (m < k || k == n) ? m : 0;
 }

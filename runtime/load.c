@@ -294,6 +294,8 @@ static setun_status account(setun_model *m, setun_error *err)
     st_weights_stats ws;
     st_weights_get_stats(m->weights, &ws);
     s->ternary_weights = ws.ternary_weights;
+    s->ternary_bytes = ws.ternary_bytes;
+    s->head_bytes = ws.head_bytes;
     s->n_kernels = m->kernels->n;
     s->n_compiled = m->kernels->n_compiled;
     s->n_cached = m->kernels->n_cached;
@@ -319,6 +321,8 @@ static setun_status load(setun_model *m, st_script **script, setun_error *err)
     ST_TRY(make_programs(m, err));                                                             /* kernels, plans */
     ST_TRY(open_vocab(m, err));
     ST_TRY(account(m, err));
+    st_module_rest("libLLVM"); /* it has made its kernels */
+    st_memory_trim();
     m->stats.load_ns = st_now_ns() - t;
     return SETUN_OK;
 }

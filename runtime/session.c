@@ -5,17 +5,19 @@
  * A program is cut into runs of steps of one backend; all backends but the first see the first one's
  * memory through buffer_wrap, so values move without copies. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "runtime/head.h"
+#include "setun/numerics.h"
 
 #define MAX_SEGMENTS 64
-/* A survivor's row is some KB, but with it the system maps its neighbours: about 180 KB were seen on Linux.
- * Beyond this the pages of the full head are let go, else sooner or later all of it is resident. */
-#define MAPPED_PER_ROW (192 << 10)
-#define MOST_MAPPED (64 << 20)
+/* A survivor's row is some KB, but with it Linux maps its neighbours, 64 KB in all, or 128 when it lies
+ * across.  Beyond this the pages of the full head are let go, else sooner or later all of it is resident. */
+#define MAPPED_PER_ROW (70 << 10)
+#define MOST_MAPPED (16 << 20)
 
 typedef struct segment {
     uint32_t       backend, first, n; /* steps */
@@ -43,8 +45,7 @@ struct setun_session {
     runner             run[ST_N_PROGRAM];
     int32_t           *tokens, *positions, *outputs; /* host side of the inputs: n_batch each */
     setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b, *noise_b;
-    int32_t            n_top;     /* how many are wanted */
-    int32_t            noise[4];  /* see ops/head_kernels.h */
+    setun_screen       screen;    /* what is wanted of the screened head */
     int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
     setun_top          top;       /* of the last feed that wanted them */
     float              top_logit[SETUN_MAX_TOP];
@@ -207,7 +208,7 @@ setun_status setun_session_new(setun_session **out, const setun_model *m, setun_
     }
     s->arena = arena;
     s->m = m;
-    s->n_top = m->n_vocab < 64 ? (int32_t)m->n_vocab : 64;
+    s->screen.n = m->n_vocab < 64 ? (int32_t)m->n_vocab : 64;
     setun_status status = SETUN_OK;
     for (uint32_t b = 0; b < m->n_backend && status == SETUN_OK; b++)
         status = m->backend[b]->backend->context_new(m->backend[b]->self, m->engine->o.n_threads, &s->context[b], err);
@@ -293,9 +294,9 @@ static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n
     return SETUN_OK;
 }
 
-static void set_top(setun_session *s, int64_t survivors)
+static void set_top(setun_session *s, int32_t n, int64_t survivors)
 {
-    s->top = (setun_top){(uint32_t)sizeof s->top, s->n_top, s->top_id, s->top_logit, survivors};
+    s->top = (setun_top){(uint32_t)sizeof s->top, n, s->top_id, s->top_logit, survivors};
 }
 
 /* The last chunk of a feed that wants the largest logits.  Feeding it a second time, for the full row,
@@ -305,14 +306,17 @@ static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, 
     int which = n == 1 ? ST_TOP : ST_MANY_TOP;
     const runner *r = &s->run[which];
     if (s->m->n_program > ST_TOP) {
-        ST_TRY(api(s, 0)->buffer_write(s->n_top_b, 0, &s->n_top, sizeof s->n_top, err));
-        ST_TRY(api(s, 0)->buffer_write(s->noise_b, 0, s->noise, sizeof s->noise, err));
+        const uint32_t noise[4] = {s->screen.key[0], s->screen.key[1], setun_f32_bits(s->screen.temp),
+                                   setun_f32_bits(s->screen.below)};
+        ST_TRY(api(s, 0)->buffer_write(s->n_top_b, 0, &s->screen.n, sizeof s->screen.n, err));
+        ST_TRY(api(s, 0)->buffer_write(s->noise_b, 0, noise, sizeof noise, err));
         ST_TRY(run_chunk(s, tokens, n, 1, which, logits, err));
         const int32_t *id = (const int32_t *)(void *)(s->temp_host + r->at[0]);
         int32_t count = *(const int32_t *)(void *)(s->temp_host + r->at[1]);
         const float *value = (const float *)(void *)(s->temp_host + r->at[2]);
-        if (count >= s->n_top && st_head_best(value, id, count, s->n_top, s->top_logit, s->top_id)) {
-            set_top(s, count);
+        int32_t got = st_head_answer(&s->screen, value, id, count, s->top_logit, s->top_id);
+        if (got) {
+            set_top(s, got, count);
             s->mapped += (int64_t)count * MAPPED_PER_ROW;
             if (s->mapped > MOST_MAPPED) {
                 st_weights_let_go(s->m->weights, s->m->head_rows);
@@ -325,13 +329,24 @@ static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, 
     return run_chunk(s, tokens, n, 1, n == 1 ? ST_ONE : ST_MANY, logits, err);
 }
 
+setun_status setun_session_set_screen(setun_session *s, const setun_screen *screen, setun_error *err)
+{
+    setun_screen all = {(uint32_t)sizeof all, 0, 0, 0, {0, 0}};
+    memcpy(&all, screen, screen->size < sizeof all ? screen->size : sizeof all);
+    if (all.n < 1 || all.n > SETUN_MAX_TOP || all.n > s->m->n_vocab)
+        return st_fail(err, SETUN_BAD_ARG, "%d largest logits wanted; 1 to %d of %" PRId64 " are possible", all.n, SETUN_MAX_TOP,
+                       s->m->n_vocab);
+    if (!(all.temp >= 0.0f && all.temp < INFINITY && all.below <= 0.0f) || (all.n > 1 && (all.temp > 0.0f || all.below < 0.0f)) ||
+        (all.temp > 0.0f && all.below < 0.0f))
+        return st_fail(err, SETUN_BAD_ARG, "a screen has a temperature (0 or more, finite) or a distance (0 or less), with n = 1, or "
+                       "none of both; not %g, %g and %d", (double)all.temp, (double)all.below, all.n);
+    s->screen = all;
+    return SETUN_OK;
+}
+
 setun_status setun_session_set_top(setun_session *s, int32_t n, setun_error *err)
 {
-    if (n < 1 || n > SETUN_MAX_TOP || n > s->m->n_vocab)
-        return st_fail(err, SETUN_BAD_ARG, "%d largest logits wanted; 1 to %d of %" PRId64 " are possible", n, SETUN_MAX_TOP,
-                       s->m->n_vocab);
-    s->n_top = n;
-    return SETUN_OK;
+    return setun_session_set_screen(s, &(setun_screen){(uint32_t)sizeof(setun_screen), n, 0, 0, {0, 0}}, err);
 }
 
 void setun_session_top(const setun_session *s, setun_top *top)
@@ -380,8 +395,8 @@ setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t
         done += chunk;
     }
     if (want == SETUN_LOGITS_TOP && row) {
-        (void)st_head_best(row, NULL, m->n_vocab, s->n_top, s->top_logit, s->top_id);
-        set_top(s, -1);
+        (void)st_head_best(row, NULL, m->n_vocab, s->screen.n, s->top_logit, s->top_id);
+        set_top(s, s->screen.n, -1);
     }
     if (logits)
         *logits = row;

@@ -70,7 +70,7 @@ static float normal(void)
     return sum * 1.7320508f;
 }
 
-enum { NORMAL, EQUAL, TWINS, LARGE, VAST, TINY, DENORMAL, SPREAD, OUTLIER, ZERO, NAN_ROW, INF_ROW, NAN_X, INF_X, ZERO_X, N_KIND };
+enum { NORMAL, EQUAL, TWINS, LARGE, VAST, TINY, DENORMAL, SPREAD, OUTLIER, SPIKE, ZERO, NAN_ROW, INF_ROW, NAN_X, INF_X, ZERO_X, N_KIND };
 
 static head make(int kind, uint32_t dtype, int64_t rows, int64_t cols)
 {
@@ -85,6 +85,8 @@ static head make(int kind, uint32_t dtype, int64_t rows, int64_t cols)
                 : kind == TWINS && i / cols % 3 ? setun_get_f32(&h.w, i - cols) : normal() * size;
         if (kind == SPREAD)
             v = setun_bits_f32((setun_f32_bits(v) & 0x807fffffu) | (uint32_t)(100 + (setun_mix(3, state++) & 31)) << 23);
+        if (kind == SPIKE && i % cols == i / cols % cols) /* the rest of the row is below a step */
+            v = 1000.0f;
         if (kind == ZERO)
             v = i / cols % 2 ? 0.0f : -0.0f;
         if (kind == NAN_ROW && i / cols == rows / 2 && i % cols == 0)
@@ -237,39 +239,156 @@ static void test_quantiser(void **unused)
     }
 }
 
+/* The answer that the screened head gives, and the one from all logits, are the same. */
+static void same_answer(const head *h, const float *l, const setun_screen *want, int32_t *answers)
+{
+    enum { ROOM = SETUN_MAX_TOP };
+    const uint32_t words[4] = {want->key[0], want->key[1], setun_f32_bits(want->temp), setun_f32_bits(want->below)};
+    int64_t rows = h->w.dim[0];
+    float few[ROOM], all[ROOM];
+    int32_t few_id[ROOM], all_id[ROOM], noise[4], *id = malloc((size_t)rows * sizeof *id);
+    cascade c;
+    memcpy(noise, words, sizeof noise);
+    for (int64_t i = 0; i < rows; i++)
+        id[i] = (int32_t)i;
+    screen(h, noise, want->n, rows, &c);
+    int32_t count = *(const int32_t *)c.kept[1].data;
+    int32_t m = st_head_answer(want, c.value.data, c.kept[0].data, count, few, few_id);
+    int32_t n = st_head_answer(want, l, id, rows, all, all_id);
+    assert_int_equal(m, n);
+    for (int32_t i = 0; i < n; i++) {
+        assert_int_equal(few_id[i], all_id[i]);
+        assert_int_equal(setun_f32_bits(few[i]), setun_f32_bits(all[i]));
+    }
+    *answers += n > 0;
+    free_cascade(&c);
+    free(id);
+}
+
+static void test_noise_and_distance(void **unused)
+{
+    static const float temps[] = {0.01f, 0.7f, 1, 5, 1000}, distances[] = {-0.5f, -3, -20, -INFINITY};
+    int32_t answers = 0;
+    (void)unused;
+    for (int kind = 0; kind < N_KIND; kind++) {
+        head h = make(kind, SETUN_BF16, 300, kind % 2 ? 129 : 300);
+        setun_view full;
+        run("matmul", (setun_view[]){h.x, h.w}, &full, 0);
+        for (uint32_t seed = 0; seed < 10; seed++)
+            for (int i = 0; i < 5; i++)
+                same_answer(&h, full.data, &(setun_screen){sizeof(setun_screen), 1, temps[i], 0, {seed * 77, ~seed}}, &answers);
+        for (int i = 0; i < 4; i++)
+            same_answer(&h, full.data, &(setun_screen){sizeof(setun_screen), 1, 0, distances[i], {0, 0}}, &answers);
+        free(full.data);
+        free_head(&h);
+    }
+    assert_true(answers > 500);
+}
+
+/* The logarithm against libm, and draws against the distribution they are from: chi-square with 19 degrees of
+ * freedom is above 43.8 once in a thousand times, and this generator is not random. */
+static void test_gumbel(void **unused)
+{
+    enum { N = 20, DRAWS = 200000 };
+    int64_t seen[N] = {0};
+    double p[N], sum = 0, chi = 0, mean = 0;
+    float logits[N];
+    setun_sampling how;
+    setun_sampler *s;
+    (void)unused;
+    for (float x = 0x1p-32f; x < 30.0f; x *= 1.0078125f)
+        assert_true(fabs((double)setun_logf(x) - log((double)x)) < 4e-7 * (1 + fabs(log((double)x))));
+    for (int64_t i = 0; i < DRAWS; i++) {
+        float g = setun_gumbel(1, (uint32_t)i, 7);
+        assert_true(g > -3.0f && g < 22.2f);
+        mean += (double)g / DRAWS;
+    }
+    assert_true(fabs(mean - 0.5772156649) < 0.01); /* of the distribution; its deviation is 1.28 */
+    setun_sampling_init(&how);
+    how.temp = 0.7f;
+    how.top_k = 0;
+    how.top_p = 1;
+    assert_int_equal(setun_sampler_new(&s, &how, N, NULL), SETUN_OK);
+    for (int i = 0; i < N; i++) {
+        logits[i] = normal();
+        sum += p[i] = exp((double)logits[i] / 0.7);
+    }
+    for (int64_t i = 0; i < DRAWS; i++)
+        seen[setun_sampler_pick(s, logits)]++;
+    for (int i = 0; i < N; i++) {
+        double want = p[i] / sum * DRAWS;
+        chi += ((double)seen[i] - want) * ((double)seen[i] - want) / want;
+    }
+    if (chi > 43.8)
+        fail_msg("chi-square is %g", chi);
+    setun_sampler_free(s);
+}
+
+/* What a session would answer, from all logits. */
+static int ask(const setun_sampler *s, const float *logits, int64_t n, setun_top *top)
+{
+    static float best[SETUN_MAX_TOP];
+    static int32_t best_id[SETUN_MAX_TOP];
+    setun_screen screen = {.size = sizeof screen};
+    int32_t *id = malloc((size_t)n * sizeof *id);
+    assert_true(setun_sampler_screen(s, &screen));
+    for (int64_t i = 0; i < n; i++)
+        id[i] = (int32_t)i;
+    *top = (setun_top){sizeof *top, st_head_answer(&screen, logits, id, n, best, best_id), best_id, best, 0};
+    free(id);
+    return top->n > 0;
+}
+
 static void test_sampler(void **unused)
 {
-    static const struct { float temp; int32_t top_k; float top_p, min_p; } set[] = {
-        {0, 40, 0.95f, 0}, {0.8f, 40, 0.95f, 0}, {2, 5, 1, 0}, {0.7f, 64, 0.5f, 0}, {1, 3, 1, 0.3f}, {1, 1, 1, 0}};
+    static const struct { float temp; int32_t top_k; float top_p, min_p, penalty; int32_t needs; } set[] = {
+        {0, 40, 0.95f, 0, 1, 1}, {0.8f, 40, 0.95f, 0, 1, 40}, {2, 5, 1, 0, 1, 5}, {0.7f, 64, 0.5f, 0, 1, 64},
+        {1, 3, 1, 0.3f, 1, 3}, {1, 1, 1, 0, 1, 1}, {0, 0, 1, 0, 1.3f, 65}, {0.8f, 40, 0.95f, 0, 1.1f, 104},
+        {3, 100, 1, 0.01f, 2, 164}, {0.9f, 0, 1, 0, 1, 0}, {5, 0, 1, 0, 1, 0}, {0.5f, 0, 1, 0.05f, 1, 0}};
     enum { N = 1000 };
-    float logits[N], best[64];
-    int32_t id[64];
+    float logits[N];
     (void)unused;
     for (size_t i = 0; i < sizeof set / sizeof set[0]; i++) {
         setun_sampling p;
         setun_sampler *a, *b;
+        setun_top top;
         setun_sampling_init(&p);
         p.temp = set[i].temp;
         p.top_k = set[i].top_k;
         p.top_p = set[i].top_p;
         p.min_p = set[i].min_p;
+        p.repeat_penalty = set[i].penalty;
         assert_int_equal(setun_sampler_new(&a, &p, N, NULL), SETUN_OK);
         assert_int_equal(setun_sampler_new(&b, &p, N, NULL), SETUN_OK);
-        assert_int_equal(setun_sampler_needs(a), p.temp == 0.0f ? 1 : p.top_k);
+        assert_int_equal(setun_sampler_needs(a), set[i].needs);
         for (int step = 0; step < 300; step++) {
             for (int j = 0; j < N; j++)
                 logits[j] = step % 3 ? normal() * 4 : rintf(normal() * 4); /* every third time with ties */
-            int64_t k = step % 2 ? 64 : setun_sampler_needs(a);
-            assert_true(st_head_best(logits, NULL, N, k, best, id));
-            setun_top top = {sizeof top, (int32_t)k, id, best, 0};
-            assert_int_equal(setun_sampler_pick(a, logits), setun_sampler_pick_top(b, &top));
+            int few = ask(b, logits, N, &top);
+            int32_t full = setun_sampler_pick(a, logits), token = few ? setun_sampler_pick_top(b, &top)
+                                                                      : setun_sampler_pick(b, logits);
+            assert_int_equal(token, full);
+            assert_true(few);
+            setun_sampler_accept(a, step % 5 ? full : step);
+            setun_sampler_accept(b, step % 5 ? full : step);
         }
         setun_sampler_free(a);
         setun_sampler_free(b);
-        p.repeat_penalty = 1.1f;
-        assert_int_equal(setun_sampler_new(&a, &p, N, NULL), SETUN_OK);
-        assert_int_equal(setun_sampler_needs(a), 0);
-        setun_sampler_free(a);
+    }
+    static const struct { int32_t top_k; float top_p, min_p, penalty; } never[] = {
+        {40, 1, 0, 0.9f}, {0, 0.9f, 0, 1}, {300, 1, 0, 1}, {0, 1, 0, 1.1f}, {0, 1, 0.1f, 1.1f}, {0, 1, 1e-9f, 1}, {200, 1, 0, 1.1f}};
+    for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {
+        setun_sampling p;
+        setun_sampler *s;
+        setun_screen screen = {.size = sizeof screen};
+        setun_sampling_init(&p);
+        p.top_k = never[i].top_k;
+        p.top_p = never[i].top_p;
+        p.min_p = never[i].min_p;
+        p.repeat_penalty = never[i].penalty;
+        assert_int_equal(setun_sampler_new(&s, &p, N, NULL), SETUN_OK);
+        assert_false(setun_sampler_screen(s, &screen));
+        setun_sampler_free(s);
     }
 }
 
@@ -279,6 +398,8 @@ int main(void)
         cmocka_unit_test(test_screened_is_full),
         cmocka_unit_test(test_it_screens),
         cmocka_unit_test(test_quantiser),
+        cmocka_unit_test(test_noise_and_distance),
+        cmocka_unit_test(test_gumbel),
         cmocka_unit_test(test_sampler),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
