@@ -39,6 +39,8 @@ struct st_weights {
     uint8_t         *used;     /* per tensor */
     setun_view      *made;     /* per tensor: a converted or aligned copy, data NULL until made */
     setun_view      *scale;    /* per tensor X.weight: its scale */
+    int              reader;   /* of the file with the head, -1: none; and where the head begins there */
+    int64_t          reader_at;
     int              rule, online, seen; /* seen: bits of the rules that were applied */
     st_weights_stats stats;
 };
@@ -184,6 +186,7 @@ setun_status st_weights_open(st_weights **out, const char *path, const st_log *l
     *out = NULL;
     if (!w)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    w->reader = -1;
     if (log)
         w->log = *log;
     setun_status s = open_all(w, path, err);
@@ -199,6 +202,7 @@ void st_weights_close(st_weights *w)
 {
     if (!w)
         return;
+    st_reader_close(w->reader);
     st_pack_close(w->pack);
     st_safetensors_close(&w->files);
     st_arena_free(w->arena);
@@ -602,6 +606,20 @@ static setun_status make_head(st_weights *w, const st_tensor *t, const setun_vie
     return s;
 }
 
+/* Rows of t will be read here and there.  In a map that costs a fault each, and some systems map 1 MiB with it. */
+static void open_rows(st_weights *w, const st_tensor *t)
+{
+    const uint8_t *data = t->view.data;
+    st_map_scattered(data, t->bytes);
+    for (int64_t i = 0; i < w->files.n_shards && w->reader < 0; i++) {
+        const st_shard *f = &w->files.shard[i];
+        if (data < f->map.data || data >= f->map.data + f->map.bytes)
+            continue;
+        w->reader = st_map_reader(&f->map, f->path);
+        w->reader_at = data - f->map.data;
+    }
+}
+
 setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, st_head *out, setun_error *err)
 {
     int64_t i = 0, rows = head->dim[0], blocks = st_head_blocks(head->dim[1]);
@@ -633,9 +651,19 @@ setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_th
         *to[j] = (setun_view){ slot[j]->data, part[j].dtype, 2, { rows, part[j].cols, 1, 1 } };
         w->stats.head_bytes += slot[j]->bytes;
     }
-    if (w->files.tensor[i].view.data == head->data)
-        st_map_scattered(head->data, t->bytes);
+    if (t->view.data == head->data)
+        open_rows(w, t);
     return SETUN_OK;
+}
+
+int st_weights_has_rows(const st_weights *w)
+{
+    return w->reader >= 0;
+}
+
+int st_weights_row(const st_weights *w, int64_t r, int64_t bytes, void *to)
+{
+    return w->reader < 0 || st_reader_read(w->reader, w->reader_at + r * bytes, to, bytes);
 }
 
 /* Never for a copy: what has no file behind it would be lost. */

@@ -53,6 +53,10 @@ typedef struct st_head {
     setun_view code, fine, meta; /* data NULL: there is none */
 } st_head;
 setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, st_head *out, setun_error *err);
+/* Row r of the head that st_weights_head was asked for, bytes of it, read without mapping it.  Nonzero:
+ * that is not possible.  [any] */
+int          st_weights_row(const st_weights *w, int64_t r, int64_t bytes, void *to);
+int          st_weights_has_rows(const st_weights *w);
 /* If data is a tensor that is used in place: its pages may leave the process until they are read again. */
 void         st_weights_let_go(const st_weights *w, const void *data);
 /* Fails, naming the first ones, if a tensor was never consumed. */

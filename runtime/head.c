@@ -68,41 +68,43 @@ setun_status st_head_graph(setun_model *m, st_graph **out, setun_error *err)
                                       "head_rescore"};
     const st_registry *r = m->engine->registry;
     const setun_view one = {NULL, SETUN_I32, 1, {1, 1, 1, 1}}, four = {NULL, SETUN_I32, 2, {SETUN_DIM_OUTPUTS, 4, 1, 1}};
+    const st_node *n = m->head.code.data ? find(m->simple, r) : NULL;
+    const setun_view rows = n ? m->simple->value[n->in[1]].view : one;
     const struct {
         const char       *name;
         int               kind;
         const setun_view *view;
-    } outer[5] = {{ST_HEAD_CODE, ST_CONST, &m->head.code}, {ST_HEAD_FINE, ST_CONST, &m->head.fine},
-                  {ST_HEAD_BOUNDS, ST_CONST, &m->head.meta}, {ST_HEAD_TOP, ST_INPUT, &one}, {ST_HEAD_NOISE, ST_INPUT, &four}};
-    enum { CODE, FINE, META, TOP, NOISE };
-    const st_node *n = m->head.code.data ? find(m->simple, r) : NULL;
-    st_value_id v[5], x[3], bound[3], seed[2], first, select[3], refined, kept[2], value;
+    } outer[6] = {{ST_HEAD_CODE, ST_CONST, &m->head.code}, {ST_HEAD_FINE, ST_CONST, &m->head.fine},
+                  {ST_HEAD_BOUNDS, ST_CONST, &m->head.meta}, {ST_HEAD_TOP, ST_INPUT, &one}, {ST_HEAD_NOISE, ST_INPUT, &four},
+                  {ST_HEAD_ROWS, ST_CONST, &rows}};
+    enum { CODE, FINE, META, TOP, NOISE, ROWS };
+    st_value_id v[6], x[3], bound[3], seed[2], first, select[3], refined, kept[2], value;
     st_graph *g;
     *out = NULL;
     for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++)
         if (!st_registry_find(r, ops[i]))
             n = NULL;
-    for (size_t i = 0; i < 5; i++)
+    for (size_t i = 0; i < 6; i++)
         if (st_graph_find(m->simple, outer[i].name) != ST_NO_ID)
             n = NULL;
     if (!n)
         return SETUN_OK;
     /* A copy has the same ids; without its outputs, what nobody needs any more is dropped below. */
     ST_TRY(st_graph_bind(m->simple, symbolic, m->arena, &g, err));
-    const st_value_id row = n->in[0], w = n->in[1];
+    const st_value_id row = n->in[0];
     g->n_output = 0;
-    for (size_t i = 0; i < 5; i++)
+    for (size_t i = 0; i < 6; i++)
         ST_TRY(st_graph_add_value(g, outer[i].name, outer[i].kind, outer[i].view, &v[i], err));
     ST_TRY(add(g, r, "head_split", &row, x, err));
     ST_TRY(add(g, r, "head_bounds", (const st_value_id[]){x[0], x[1], x[2], v[NOISE], v[CODE], v[META]}, bound, err));
     ST_TRY(add(g, r, "head_seed", (const st_value_id[]){bound[0], bound[2], v[TOP]}, seed, err));
-    ST_TRY(add(g, r, "head_rescore", (const st_value_id[]){row, w, seed[0], seed[1]}, &first, err));
+    ST_TRY(add(g, r, "head_rescore", (const st_value_id[]){row, v[ROWS], seed[0], seed[1]}, &first, err));
     ST_TRY(add(g, r, "head_select", (const st_value_id[]){bound[0], bound[2], v[NOISE], seed[0], seed[1], first, v[TOP]}, select,
                err));
     ST_TRY(add(g, r, "head_refine", (const st_value_id[]){x[0], x[1], x[2], v[NOISE], bound[1], v[FINE], v[META], select[0],
                                                           select[1]}, &refined, err));
     ST_TRY(add(g, r, "head_keep", (const st_value_id[]){select[0], select[1], refined, select[2]}, kept, err));
-    ST_TRY(add(g, r, "head_rescore", (const st_value_id[]){row, w, kept[0], kept[1]}, &value, err));
+    ST_TRY(add(g, r, "head_rescore", (const st_value_id[]){row, v[ROWS], kept[0], kept[1]}, &value, err));
     ST_TRY(st_graph_add_output(g, "ids", kept[0], err));
     ST_TRY(st_graph_add_output(g, "count", kept[1], err));
     ST_TRY(st_graph_add_output(g, "values", value, err));

@@ -7,6 +7,7 @@
 #define ST_HEAD_CODE "head.codes"
 #define ST_HEAD_FINE "head.fine"
 #define ST_HEAD_BOUNDS "head.bounds"
+#define ST_HEAD_ROWS "head.rows"    /* the full head; a session may put fetched rows in its place */
 #define ST_HEAD_TOP "head.top"      /* input: how many are wanted */
 #define ST_HEAD_NOISE "head.noise"  /* input: see ops/head_kernels.h */
 #define ST_HEAD_MAX_COLUMNS 131072  /* of the operators' proofs */

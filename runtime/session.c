@@ -10,18 +10,22 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "runtime/head.h"
 #include "setun/numerics.h"
 
 #define MAX_SEGMENTS 64
-/* A survivor's row is some KB, but with it Linux maps its neighbours, 64 KB in all, or 128 when it lies
- * across.  Beyond this the pages of the full head are let go, else sooner or later all of it is resident. */
-#define MAPPED_PER_ROW (70 << 10)
+/* A token's row of the embedding is some KB, but with it the system maps its neighbours, 64 KB or up to
+ * 1 MB.  Beyond this the pages of an embedding that is also the head are let go, else sooner or later all of
+ * it is resident; so are the fetched rows of the head. */
+#define MAPPED_PER_ROW (1 << 20)
 #define MOST_MAPPED (16 << 20)
+#define MOST_FETCHED (8 << 20)
 
 typedef struct segment {
     uint32_t       backend, first, n; /* steps */
     setun_program *program;
+    const setun_step *fetch; /* before it runs, the listed rows of the head must be there; NULL: no */
 } segment;
 
 typedef struct runner {
@@ -47,6 +51,9 @@ struct setun_session {
     setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b, *noise_b;
     setun_screen       screen;    /* what is wanted of the screened head */
     int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
+    char              *rows;      /* address space for the full head, filled row by row; NULL: it is read where it is */
+    uint8_t           *have;      /* per row: it is there */
+    int64_t            fetched;   /* bytes that are there */
     setun_top          top;       /* of the last feed that wanted them */
     float              top_logit[SETUN_MAX_TOP];
     int32_t            top_id[SETUN_MAX_TOP];
@@ -94,6 +101,8 @@ static setun_status make_buffers_of(setun_session *s, const st_graph *g, setun_e
         uint32_t i = s->n_buffer;
         if (value->kind == ST_CONST && !view.data)
             return st_fail(err, SETUN_BAD_ARG, "constant '%s' has no data", value->name);
+        if (s->rows && strcmp(value->name, ST_HEAD_ROWS) == 0)
+            view.data = s->rows;
         if (value->kind == ST_CONST)
             ST_TRY(api(s, 0)->buffer_wrap(s->context[0], view.data, bytes, &s->buffer[0][i], err));
         else
@@ -103,6 +112,11 @@ static setun_status make_buffers_of(setun_session *s, const st_graph *g, setun_e
         ST_TRY(share(s, s->buffer[0][i], bytes, &s->buffer[1][i], err));
     }
     return SETUN_OK;
+}
+
+static int64_t head_bytes(const setun_model *m)
+{
+    return m->n_vocab * m->stats.head_row_bytes;
 }
 
 static setun_status make_buffers(setun_session *s, setun_error *err)
@@ -115,6 +129,10 @@ static setun_status make_buffers(setun_session *s, setun_error *err)
     s->buffer_name = st_arena_array(s->arena, most, sizeof *s->buffer_name);
     if (!s->buffer[0] || !s->buffer[1] || !s->buffer_name)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+    if (s->m->n_program > ST_TOP && st_weights_has_rows(s->m->weights)) {
+        s->have = st_arena_array(s->arena, s->m->n_vocab, 1);
+        s->rows = s->have ? st_space_new(head_bytes(s->m)) : NULL;
+    }
     for (int i = ST_MANY; i < s->m->n_program; i++)
         ST_TRY(make_buffers_of(s, s->m->program[i].graph, err));
     ST_TRY(api(s, 0)->buffer_new(s->context[0], s->m->stats.temp_bytes + 64, &s->temp[0], err));
@@ -173,14 +191,15 @@ static setun_status make_runner(setun_session *s, int which, setun_error *err)
             operand(s, p, b, node->in[j], (setun_operand *)&step[i].in[j]);
         for (uint32_t j = 0; j < step[i].n_out; j++)
             operand(s, p, b, node->out[j], (setun_operand *)&step[i].out[j]);
-        if (r->n_seg && r->seg[r->n_seg - 1].backend == b) {
+        int fetch = s->rows && strcmp(node->op->name, "head_rescore") == 0;
+        if (r->n_seg && r->seg[r->n_seg - 1].backend == b && !fetch) {
             r->seg[r->n_seg - 1].n++;
             continue;
         }
         if (r->n_seg == MAX_SEGMENTS)
             return st_fail(err, SETUN_UNKNOWN, "backend '%s' leaves too many operators to others; more than %d changes",
                            s->m->backend[0]->backend_info.name, MAX_SEGMENTS);
-        r->seg[r->n_seg++] = (segment){b, i, 1, NULL};
+        r->seg[r->n_seg++] = (segment){b, i, 1, NULL, fetch ? &step[i] : NULL};
     }
     for (uint32_t i = 0; i < r->n_seg; i++) {
         segment *g = &r->seg[i];
@@ -244,6 +263,7 @@ void setun_session_free(setun_session *s)
             api(s, b)->buffer_free(s->temp[b]);
         api(s, b)->context_free(s->context[b]);
     }
+    st_space_free(s->rows, head_bytes(s->m));
     st_arena_free(s->arena);
 }
 
@@ -261,6 +281,40 @@ void setun_session_on_progress(setun_session *s, int (*fn)(void *, int64_t, int6
 {
     s->progress = fn;
     s->progress_user = user;
+}
+
+/* Bring in the rows that a head_rescore lists for n_out tokens. */
+static setun_status fetch(setun_session *s, const setun_step *step, int64_t n_out, setun_error *err)
+{
+    const int32_t *id = (const int32_t *)(void *)(s->temp_host + step->in[2].offset);
+    const int32_t *count = (const int32_t *)(void *)(s->temp_host + step->in[3].offset);
+    int64_t most = step->in[2].shape.dim[1], bytes = s->m->stats.head_row_bytes;
+    for (int64_t t = 0; t < n_out; t++)
+        for (int64_t j = 0; j < count[t]; j++) {
+            int32_t r = id[t * most + j];
+            if (s->have[r])
+                continue;
+            if (st_weights_row(s->m->weights, r, bytes, s->rows + r * bytes))
+                return st_fail(err, SETUN_IO, "%s: row %d of the head cannot be read any more", s->m->path, r);
+            s->have[r] = 1;
+            s->fetched += bytes;
+        }
+    return SETUN_OK;
+}
+
+/* Memory that is full of rows is given back, between tokens. */
+static void let_go(setun_session *s, int64_t n)
+{
+    s->mapped += n * MAPPED_PER_ROW;
+    if (s->mapped > MOST_MAPPED) {
+        st_weights_let_go(s->m->weights, s->m->head_rows);
+        s->mapped = 0;
+    }
+    if (s->fetched > MOST_FETCHED) {
+        st_space_empty(s->rows, head_bytes(s->m));
+        memset(s->have, 0, (size_t)s->m->n_vocab);
+        s->fetched = 0;
+    }
 }
 
 /* One chunk: n <= n_batch tokens, the last n_out of them give logits. */
@@ -282,6 +336,8 @@ static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n
     const int64_t size[SETUN_N_SYMBOLS] = {n, n_out};
     for (uint32_t i = 0; i < r->n_seg; i++) {
         const setun_backend_v1 *b = api(s, r->seg[i].backend);
+        if (r->seg[i].fetch)
+            ST_TRY(fetch(s, r->seg[i].fetch, n_out, err));
         ST_TRY(b->program_run(r->seg[i].program, size, SETUN_N_SYMBOLS, err));
         if (SETUN_HAS(setun_backend_v1, b, wait))
             ST_TRY(b->wait(s->context[r->seg[i].backend], err));
@@ -317,11 +373,7 @@ static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, 
         int32_t got = st_head_answer(&s->screen, value, id, count, s->top_logit, s->top_id);
         if (got) {
             set_top(s, got, count);
-            s->mapped += (int64_t)count * MAPPED_PER_ROW;
-            if (s->mapped > MOST_MAPPED) {
-                st_weights_let_go(s->m->weights, s->m->head_rows);
-                s->mapped = 0;
-            }
+            let_go(s, n + (s->rows ? 0 : count));
             return SETUN_OK;
         }
         s->position -= n;
