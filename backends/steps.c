@@ -252,6 +252,7 @@ static void find_order(st_steps *s)
             s->step[i].ordered = depends(&s->step[i], &s->step[j]);
         if (s->step[i].ordered)
             group = i;
+        s->step[i].turn = (int32_t)(i - group);
     }
 }
 

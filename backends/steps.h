@@ -18,6 +18,7 @@ typedef struct st_bound {
     const char       *label;
     int64_t           units;  /* of the grid, when there is code */
     int               ordered; /* must wait until every step before it is done */
+    int32_t           turn;    /* how many are between it and the last one that must */
     setun_view       *view;   /* n_in + n_out; args.in and args.out point here */
     int64_t          *dim0;   /* as given, maybe symbolic */
     int64_t          *room;   /* bytes from the operand's address to the end of its buffer */

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/str.h"
 
@@ -76,6 +78,17 @@ void st_cpu_detect(st_cpu *c)
 done:
     hwloc_bitmap_free(mine);
     hwloc_topology_destroy(topo);
+}
+
+/* Linux: arch_prctl(ARCH_REQ_XCOMP_PERM, 18), 18 being the number of the tile data among the states
+ * that XSAVE knows.  Sources: Linux, Documentation/arch/x86/xstate.rst. */
+int st_cpu_allow_tiles(void)
+{
+#if defined(__linux__) && defined(__x86_64__) && defined(SYS_arch_prctl)
+    return syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+#else
+    return 0;
+#endif
 }
 
 /* A line of /proc/self/status: "VmRSS:\t   12345 kB". */

@@ -15,6 +15,10 @@ typedef struct st_cpu {
 /* Fills *c; falls back to one core and unknown caches when the system tells nothing.  [any] */
 void st_cpu_detect(st_cpu *c);
 
+/* Ask the system for the use of matrix tiles (x86 AMX), whose state is large and is kept only for
+ * processes that asked; threads made before or after may use them.  1: granted.  [any] */
+int st_cpu_allow_tiles(void);
+
 /* Resident set of this process in bytes, now and at its peak; 0 unknown. */
 int64_t st_memory_now(void);
 int64_t st_memory_peak(void);

@@ -8,8 +8,9 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "sequences.h"
 
-enum { DEPTH = CLI_OWN, PROFILE, TOP };
+enum { DEPTH = CLI_OWN, PROFILE, TOP, SEQUENCES };
 
 static const char help[] =
     "usage: setun bench MODEL [-p 512] [-n 64] [-t 1,2] [-r 5] [--depth D] [--profile] [--json]\n\n"
@@ -21,6 +22,7 @@ static const char help[] =
     "  -r R             runs of each (5)\n"
     "      --depth D    decode behind D tokens of context (0)\n"
     "      --top K      only the K largest logits are wanted (40; 1 is greedy; 0: all)\n"
+    "      --sequences LIST   decode with so many sequences together, e.g. 1,4,8, and nothing else\n"
     "      --profile    time per operator, with its share of the limits\n"
     CLI_COMMON_HELP;
 
@@ -32,6 +34,7 @@ typedef struct bench {
     long long n_prefill, n_decode, n_run, depth;
     long long threads[MAX_COUNTS], top;
     int       n_threads, profile;
+    char     *sequences;
 } bench;
 
 typedef struct spread {
@@ -68,7 +71,7 @@ static int parse(bench *b, int argc, char **argv)
 {
     static const struct option options[] = {
         {"depth", required_argument, NULL, DEPTH}, {"profile", no_argument, NULL, PROFILE},
-        {"top", required_argument, NULL, TOP}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+        {"top", required_argument, NULL, TOP}, {"sequences", required_argument, NULL, SEQUENCES}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     int opt, r;
     const cli *c = &b->c;
     while ((opt = getopt_long(argc, argv, "p:n:r:" CLI_COMMON_LETTERS, options, NULL)) != -1) {
@@ -77,6 +80,7 @@ static int parse(bench *b, int argc, char **argv)
         case 'n': if (cli_int(c, "-n", optarg, 0, 1 << 20, &b->n_decode)) return CLI_USAGE; break;
         case 'r': if (cli_int(c, "-r", optarg, 1, MAX_RUNS, &b->n_run)) return CLI_USAGE; break;
         case DEPTH: if (cli_int(c, "--depth", optarg, 0, 1 << 20, &b->depth)) return CLI_USAGE; break;
+        case SEQUENCES: b->sequences = optarg; break;
         case PROFILE: b->profile = 1; break;
         case TOP: if (cli_int(c, "--top", optarg, 0, SETUN_MAX_TOP, &b->top)) return CLI_USAGE; break;
         case 't':
@@ -285,6 +289,10 @@ int cli_bench(int argc, char **argv)
     if (code >= 0)
         return code;
     cli_catch_interrupt();
+    if (b.sequences) {
+        b.c.o.n_threads = (int32_t)b.threads[0];
+        return bench_sequences(&b.c, argv[optind], b.sequences, b.n_decode, b.depth, b.top, b.n_run);
+    }
     long long most = b.n_prefill > b.depth + b.n_decode ? b.n_prefill : b.depth + b.n_decode;
     if (!b.c.o.n_ctx && most >= 4096) /* more than the default makes room for */
         b.c.o.n_ctx = most + 1;

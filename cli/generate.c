@@ -6,8 +6,9 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "parallel.h"
 
-enum { TEMP = CLI_OWN, TOP_K, TOP_P, MIN_P, REPEAT, REPEAT_LAST, SEED, IGNORE_EOS, SPECIAL, ECHO, GREEDY, PROFILE };
+enum { TEMP = CLI_OWN, TOP_K, TOP_P, MIN_P, REPEAT, REPEAT_LAST, SEED, IGNORE_EOS, SPECIAL, ECHO, GREEDY, PROFILE, PARALLEL };
 
 static const char help[] =
     "usage: setun run MODEL [-p TEXT | -f FILE] [options]\n\n"
@@ -25,6 +26,8 @@ static const char help[] =
     "      --ignore-eos      do not stop at the end token\n"
     "      --special         recognise and print special tokens\n"
     "      --echo            print the prompt first\n"
+    "      --parallel N      N texts with seeds S, S + 1, ..., decoded together and printed at the end, with --json\n"
+    "                        as a line each; they go on from the prompt, which is read once\n"
     "      --profile         time per operator on stderr\n"
     CLI_COMMON_HELP;
 
@@ -32,7 +35,7 @@ typedef struct settings {
     cli            c;
     setun_sampling s;
     const char    *prompt, *file;
-    long long      n;
+    long long      n, n_text;
     int            ignore_eos, special, echo, profile;
 } settings;
 
@@ -52,7 +55,8 @@ static int parse(settings *a, int argc, char **argv)
         {"min-p", required_argument, NULL, MIN_P}, {"repeat-penalty", required_argument, NULL, REPEAT},
         {"repeat-last", required_argument, NULL, REPEAT_LAST}, {"seed", required_argument, NULL, SEED},
         {"ignore-eos", no_argument, NULL, IGNORE_EOS}, {"special", no_argument, NULL, SPECIAL}, {"echo", no_argument, NULL, ECHO},
-        {"greedy", no_argument, NULL, GREEDY}, {"profile", no_argument, NULL, PROFILE}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+        {"greedy", no_argument, NULL, GREEDY}, {"profile", no_argument, NULL, PROFILE},
+        {"parallel", required_argument, NULL, PARALLEL}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     int opt;
     long long i;
     double f;
@@ -74,6 +78,7 @@ static int parse(settings *a, int argc, char **argv)
         case ECHO: a->echo = 1; break;
         case GREEDY: a->s.temp = 0; break;
         case PROFILE: a->profile = 1; break;
+        case PARALLEL: if (cli_int(c, "--parallel", optarg, 1, PARALLEL_MOST, &a->n_text)) return CLI_USAGE; break;
         default:
             i = cli_common(&a->c, opt);
             if (i != 1)
@@ -82,6 +87,8 @@ static int parse(settings *a, int argc, char **argv)
     }
     if (optind + 1 != argc)
         return cli_usage(&a->c, optind == argc ? "a model is missing" : "one model is enough");
+    if (a->n_text && (a->echo || a->profile))
+        return cli_usage(&a->c, "--parallel goes without --echo and --profile");
     if (a->prompt && a->file)
         return cli_usage(&a->c, "-p and -f exclude each other");
     if (!a->prompt && !a->file && isatty(0))
@@ -218,10 +225,12 @@ int cli_run(int argc, char **argv)
     if (cli_load(&a.c, argv[optind], &m, &err) != SETUN_OK ||
         setun_vocab_encode(setun_model_vocab(m), prompt, n_text, flags, &ids, &n_ids, &err) != SETUN_OK ||
         setun_sampler_new(&sampler, &a.s, setun_model_n_vocab(m), &err) != SETUN_OK ||
-        setun_session_new(&s, m, &err) != SETUN_OK)
+        (!a.n_text && setun_session_new(&s, m, &err) != SETUN_OK))
         code = cli_fail(&err);
     else if (n_ids == 0)
         code = cli_usage(&a.c, "the prompt is empty and the tokenizer adds nothing to it");
+    else if (a.n_text)
+        code = cli_parallel(&(parallel){&a.c, m, &a.s, ids, n_ids, a.n_text, a.n, a.ignore_eos, a.special});
     else
         code = generate(&a, m, s, sampler, ids, n_ids);
     setun_session_free(s);

@@ -209,6 +209,7 @@ int cli_common(cli *c, int opt)
     case CLI_CACHE_DIR: c->o.cache_dir = optarg; return 1;
     case CLI_INTERPRET: c->o.interpret = 1; return 1;
     case CLI_FULL_HEAD: c->o.full_head = 1; return 1;
+    case CLI_DOWN: c->o.down = optarg; return 1;
     case CLI_JSON: c->json = 1; return 1;
     case CLI_PLUGIN:
         used = strlen(c->plugins);

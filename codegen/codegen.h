@@ -8,7 +8,7 @@
 #include "codegen/kir.h"
 #include "codegen/target.h"
 
-#define ST_CODEGEN_ABI 1u
+#define ST_CODEGEN_ABI 2u
 
 #define ST_EMIT_OBJECT 1u /* bytes to cache and load */
 #define ST_EMIT_ASM    2u

@@ -53,6 +53,7 @@ int st_kir_op_has_imm(uint32_t op)
     case K_const: case K_iota: case K_arg: case K_local: case K_scratch: case K_dim:
     case K_prefetch: case K_shl: case K_shru: case K_shrs: case K_extract: case K_slice:
     case K_shuffle: case K_for:
+    case K_tile_zero: case K_tile_load: case K_tile_dot: case K_tile_store:
         return 1;
     default:
         return 0;
@@ -397,6 +398,7 @@ static int64_t info(setun_kernel *head, uint32_t what)
     case K_N_REGISTERS: return t->n_registers;
     case K_L1_BYTES: return t->l1_bytes;
     case K_L2_BYTES: return t->l2_bytes;
+    case K_HAS_TILES: return t->tiles;
     default:
         if (!k->failed) {
             k->failed = 1;

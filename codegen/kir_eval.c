@@ -5,7 +5,7 @@
  * operands lie in a frame; running then is a loop over steps.  Lanewise work is in kir_lanes.c;
  * memory, variables and control flow are here.
  *
- *   frame:   | slots of values, reused when a value is dead | locals, each aligned to 64 |
+ *   frame:   | slots of values, reused when a value is dead | locals, each aligned to 64 | tiles |
  *
  * A pointer comes straight from arg, local or scratch, never from arithmetic, so it is a base
  * and a length in the frame, and every access is checked against that length.  In st_kir_run the
@@ -24,10 +24,15 @@ typedef struct pointer {
 
 struct st_kir_code {
     st_step *step;        /* as many as instructions; [0] unused */
-    int64_t  frame_bytes; /* values, locals, and 64 so that it is never 0 */
+    int64_t  tiles_at;    /* offset of the tiles in the frame; 0: the kernel has none */
+    int64_t  frame_bytes; /* values, locals, tiles, and 64 so that it is never 0 */
 };
 
 #define I64 K_TYPE(K_I64, 1)
+
+#define TILE_ROWS 16
+#define TILE_ROW 64 /* bytes */
+#define TILES_BYTES (8 * TILE_ROWS * TILE_ROW)
 
 /* ---------------------------------------------------------------- translation */
 
@@ -160,6 +165,10 @@ static void translate(const layout *l, st_step *step, int64_t local_at)
             s->target = (uint32_t)in->imm * s->bytes;
             local_at += (s->target + 63) / 64 * 64;
             break;
+        case K_tile_load: case K_tile_store:
+            s->bytes = st_lane_bytes(K_ELEM(ta));
+            s->n = TILE_ROW / s->bytes;
+            break;
         case K_for:
             open[depth++] = i;
             s->target = in->match + 1;
@@ -212,6 +221,11 @@ setun_status st_kir_prepare(st_kir *k, setun_error *err)
         translate(&l, step, values);
         code->step = step;
         code->frame_bytes = values + k->local_bytes + 64;
+        for (uint32_t i = 1; i < k->n_inst && !code->tiles_at; i++)
+            if (k->inst[i].op >= K_tile_zero) {
+                code->tiles_at = values + k->local_bytes;
+                code->frame_bytes += TILES_BYTES;
+            }
         k->code = code;
     }
     free(space);
@@ -298,6 +312,38 @@ static int gather(machine *m, const st_step *s)
     return FAULT_NONE;
 }
 
+static int32_t *tile_i32(uint8_t *tile) { return (int32_t *)(void *)tile; }
+
+static void tile_dot(uint8_t *tile, int64_t imm)
+{
+    int32_t *c = tile_i32(tile + (imm & 7) * TILE_ROWS * TILE_ROW);
+    const int8_t *a = (const int8_t *)tile + (imm >> 3 & 7) * TILE_ROWS * TILE_ROW;
+    const uint8_t *b = tile + (imm >> 6) * TILE_ROWS * TILE_ROW;
+    for (int m = 0; m < 16; m++)
+        for (int n = 0; n < 16; n++) {
+            uint32_t sum = (uint32_t)c[16 * m + n];
+            for (int i = 0; i < TILE_ROW; i++)
+                sum += (uint32_t)(a[TILE_ROW * m + i] * b[i / 4 * TILE_ROW + 4 * n + i % 4]);
+            c[16 * m + n] = (int32_t)sum;
+        }
+}
+
+/* Tiles are moved row by row, each row checked. */
+static int tile_move(machine *m, const st_step *s, uint8_t *tile)
+{
+    tile += (s->imm & 7) * TILE_ROWS * TILE_ROW;
+    for (int64_t r = 0, index = *i64_at(m->frame, s->b); r < TILE_ROWS; r++, index += s->imm >> 3) {
+        uint8_t *at = reach(m, pointer_at(m->frame, s->a), index, s->n, s->bytes);
+        if (!at)
+            return FAULT_RANGE;
+        if (s->op == K_tile_load)
+            memcpy(tile + r * TILE_ROW, at, TILE_ROW);
+        else
+            memcpy(at, tile + r * TILE_ROW, TILE_ROW);
+    }
+    return FAULT_NONE;
+}
+
 /* Returns a FAULT_ code; m->at tells where. */
 static int run(machine *m)
 {
@@ -375,6 +421,15 @@ static int run(machine *m)
             }
             break;
         }
+        case K_tile_zero:
+            memset(f + m->k->code->tiles_at + s->imm * TILE_ROWS * TILE_ROW, 0, TILE_ROWS * TILE_ROW);
+            break;
+        case K_tile_load: case K_tile_store:
+            fault = tile_move(m, s, f + m->k->code->tiles_at);
+            break;
+        case K_tile_dot:
+            tile_dot(f + m->k->code->tiles_at, s->imm);
+            break;
         default: /* prefetch: nothing to see */
             break;
         }

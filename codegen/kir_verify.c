@@ -272,6 +272,26 @@ static setun_status check_idiom(const st_kir *k, uint32_t i, setun_error *err)
     return SETUN_OK;
 }
 
+static setun_status check_tile(const st_kir *k, uint32_t i, setun_error *err)
+{
+    const st_inst *in = &k->inst[i];
+    k_type a = k->inst[in->a].type, b = k->inst[in->b].type;
+    int64_t imm = in->imm;
+    if (in->op == K_tile_zero) {
+        WANT(imm >= 0 && imm < 8, "tile %lld of 8", (long long)imm);
+    } else if (in->op == K_tile_dot) {
+        WANT(imm >= 0 && imm < 512, "%lld does not name three tiles", (long long)imm);
+        WANT((imm & 7) != (imm >> 3 & 7) && (imm & 7) != imm >> 6 && (imm >> 3 & 7) != imm >> 6,
+             "its three tiles must differ");
+    } else {
+        WANT(K_IS_PTR(a) && K_ELEM(a) != K_F32, "operand a must be a pointer to integers");
+        WANT_TYPE(b, I64, "operand b");
+        WANT(imm >= 0 && imm >> 3 <= ST_MAX_SCRATCH, "a stride of %lld elements; at most %lld",
+             (long long)(imm >> 3), (long long)ST_MAX_SCRATCH);
+    }
+    return SETUN_OK;
+}
+
 setun_status st_kir_check(const st_kir *k, uint32_t i, setun_error *err)
 {
     const st_inst *in = &k->inst[i];
@@ -378,6 +398,8 @@ setun_status st_kir_check(const st_kir *k, uint32_t i, setun_error *err)
     case K_if:
         WANT_TYPE(a, K_TYPE(K_I1, 1), "operand a");
         break;
+    case K_tile_zero: case K_tile_load: case K_tile_dot: case K_tile_store:
+        return check_tile(k, i, err);
     default: /* else, stop: structure only */
         break;
     }

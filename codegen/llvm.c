@@ -598,7 +598,11 @@ static val instruction(st_gen *g, const st_inst *in)
     if (in->op < K_splat) return convert(g, in);
     if (in->op < K_dot2) return lanes(g, in);
     if (in->op < K_var) return idiom(g, in);
-    return structure(g, in);
+    if (in->op < K_tile_zero) return structure(g, in);
+    int moves = in->op == K_tile_load || in->op == K_tile_store;
+    st_gen_tile(g, in, moves ? address(g, in->a, g->v[in->b]) : NULL,
+                moves ? (in->imm >> 3) * elem_bytes(K_ELEM(g->k->inst[in->a].type)) : 0);
+    return NULL;
 }
 
 /* ---------------------------------------------------------------- a kernel */
@@ -640,10 +644,17 @@ static void translate(st_gen *g, const char *symbol)
     LLVMPositionBuilderAtEnd(g->entry, block(g));
     LLVMBasicBlockRef body = block(g);
     LLVMPositionBuilderAtEnd(g->b, body);
+    int tiles = 0;
+    for (uint32_t i = 1; i < g->k->n_inst; i++)
+        tiles |= g->k->inst[i].op >= K_tile_zero;
+    if (tiles)
+        st_gen_tiles_begin(g);
     for (uint32_t i = 1; i < g->k->n_inst && g->status == SETUN_OK; i++)
         g->v[i] = instruction(g, &g->k->inst[i]);
     if (g->status != SETUN_OK)
         return;
+    if (tiles)
+        st_gen_tiles_end(g);
     (void)LLVMBuildRetVoid(g->b);
     (void)LLVMBuildBr(g->entry, body);
 }

@@ -408,3 +408,120 @@ val st_gen_f2h(st_gen *g, val a)
              i32(g, n, 0x7e00u), r);
     return LLVMBuildTrunc(g->b, or_(g, r, sign), type, "");
 }
+
+/* ---------------------------------------------------------------- tiles
+ *
+ * x86 with AMX: tile registers are named by immediate numbers, which are those of kir.  Their shape is
+ * configured at the start of a kernel and they are released at its end, so that nothing of them has
+ * to be kept while other code runs.  Elsewhere a tile is 1024 bytes of the stack. */
+
+#define TILE_ROWS 16
+#define TILE_ROW 64
+
+static val i32_value(st_gen *g, uint64_t x) { return LLVMConstInt(g->elem[K_I32], x, 0); }
+static val i64_value(st_gen *g, int64_t x) { return LLVMConstInt(g->elem[K_I64], (uint64_t)x, 1); }
+
+static val byte_after(st_gen *g, val p, val offset)
+{
+    return LLVMBuildGEP2(g->b, g->elem[K_I8], p, &offset, 1, "");
+}
+
+void st_gen_tiles_begin(st_gen *g)
+{
+    if (!g->t->tiles) {
+        g->tiles = LLVMBuildAlloca(g->entry, LLVMArrayType2(g->elem[K_I8], 8 * TILE_ROWS * TILE_ROW), "");
+        LLVMSetAlignment(g->tiles, TILE_ROW);
+        return;
+    }
+    /* Palette 1: byte 0 is 1; 16-bit row lengths from byte 16 on; numbers of rows from byte 48 on. */
+    val byte[64];
+    for (uint32_t i = 0; i < 64; i++)
+        byte[i] = LLVMConstInt(g->elem[K_I8], i == 0 ? 1 : i >= 16 && i < 32 && i % 2 == 0 ? TILE_ROW :
+                               i >= 48 && i < 56 ? TILE_ROWS : 0, 0);
+    val shape = LLVMBuildAlloca(g->entry, LLVMArrayType2(g->elem[K_I8], 64), "");
+    LLVMSetAlignment(shape, 64);
+    LLVMSetAlignment(LLVMBuildStore(g->b, LLVMConstVector(byte, 64), shape), 64);
+    (void)st_gen_call(g, "llvm.x86.ldtilecfg", NULL, 0, &shape, 1);
+}
+
+void st_gen_tiles_end(st_gen *g)
+{
+    if (g->t->tiles)
+        (void)st_gen_call(g, "llvm.x86.tilerelease", NULL, 0, NULL, 0);
+}
+
+/* A loop over the 16 rows; body(row) is built between. */
+static val rows_begin(st_gen *g, LLVMBasicBlockRef *loop)
+{
+    LLVMBasicBlockRef from = LLVMGetInsertBlock(g->b);
+    val zero = i64_value(g, 0);
+    *loop = LLVMAppendBasicBlockInContext(g->ctx, g->fn, "");
+    (void)LLVMBuildBr(g->b, *loop);
+    LLVMPositionBuilderAtEnd(g->b, *loop);
+    val row = LLVMBuildPhi(g->b, g->elem[K_I64], "");
+    LLVMAddIncoming(row, &zero, &from, 1);
+    return row;
+}
+
+static void rows_end(st_gen *g, LLVMBasicBlockRef loop, val row)
+{
+    val next = LLVMBuildAdd(g->b, row, i64_value(g, 1), "");
+    LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(g->ctx, g->fn, "");
+    val again = LLVMBuildICmp(g->b, LLVMIntSLT, next, i64_value(g, TILE_ROWS), "");
+    (void)LLVMBuildCondBr(g->b, again, loop, done);
+    LLVMAddIncoming(row, &next, &loop, 1);
+    LLVMPositionBuilderAtEnd(g->b, done);
+}
+
+static val tile_row(st_gen *g, int64_t tile, val row)
+{
+    val at = LLVMBuildMul(g->b, row, i64_value(g, TILE_ROW), "");
+    return byte_after(g, g->tiles, LLVMBuildAdd(g->b, at, i64_value(g, tile * TILE_ROWS * TILE_ROW), ""));
+}
+
+static val load_row(st_gen *g, val p, uint32_t elem)
+{
+    val r = LLVMBuildLoad2(g->b, st_gen_type(g, elem, elem == K_I32 ? 16 : 64), p, "");
+    LLVMSetAlignment(r, 1);
+    return r;
+}
+
+static void tile_generic(st_gen *g, const st_inst *in, val at, int64_t row_bytes)
+{
+    LLVMBasicBlockRef loop;
+    val row = rows_begin(g, &loop), mine = tile_row(g, in->imm & 7, row), v;
+    if (in->op == K_tile_dot) {
+        val a = load_row(g, tile_row(g, in->imm >> 3 & 7, row), K_I32);
+        v = load_row(g, mine, K_I32);
+        for (int64_t i = 0; i < TILE_ROWS; i++) {
+            val four = st_gen_splat(g, LLVMBuildExtractElement(g->b, a, i32_value(g, (uint64_t)i), ""), 16);
+            val b = load_row(g, tile_row(g, in->imm >> 6, i64_value(g, i)), K_I8);
+            v = st_gen_dot4(g, v, b, bits_as(g, four, K_I8, 64), 255);
+        }
+    } else {
+        v = st_gen_const(g, K_I8, 64, 0);
+        if (at)
+            at = byte_after(g, at, LLVMBuildMul(g->b, row, i64_value(g, row_bytes), ""));
+        if (at)
+            v = load_row(g, in->op == K_tile_load ? at : mine, K_I8);
+    }
+    LLVMSetAlignment(LLVMBuildStore(g->b, v, in->op == K_tile_store ? at : mine), 1);
+    rows_end(g, loop, row);
+}
+
+void st_gen_tile(st_gen *g, const st_inst *in, val at, int64_t row_bytes)
+{
+    val arg[3] = { LLVMConstInt(g->elem[K_I8], (uint64_t)in->imm & 7, 0), at, i64_value(g, row_bytes) };
+    if (!g->t->tiles) {
+        tile_generic(g, in, at, row_bytes);
+    } else if (in->op == K_tile_dot) {
+        arg[1] = LLVMConstInt(g->elem[K_I8], (uint64_t)in->imm >> 3 & 7, 0);
+        arg[2] = LLVMConstInt(g->elem[K_I8], (uint64_t)in->imm >> 6, 0);
+        (void)st_gen_call(g, "llvm.x86.tdpbsud", NULL, 0, arg, 3);
+    } else if (in->op == K_tile_zero) {
+        (void)st_gen_call(g, "llvm.x86.tilezero", NULL, 0, arg, 1);
+    } else {
+        (void)st_gen_call(g, in->op == K_tile_load ? "llvm.x86.tileloadd64" : "llvm.x86.tilestored64",
+                          NULL, 0, arg, 3);
+    }
+}

@@ -49,6 +49,7 @@ typedef struct st_gen {
     struct st_frame *frame;   /* open for and if blocks */
     uint32_t         depth;
     val              fn, arg[ST_MAX_ARGS], dim[ST_MAX_SLOTS], begin, end, scratch;
+    val              tiles;   /* memory that stands for tiles where the target has none */
     val              scope_args, scope_scratch; /* alias scopes, see scopes() in llvm.c */
     unsigned         kind_scope, kind_noalias;
     int              avx, avx512, arm;
@@ -82,6 +83,11 @@ val st_gen_dot2(st_gen *g, val u, val s);
 val st_gen_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max);
 val st_gen_lut16(st_gen *g, val table, val index);
 val st_gen_sign(st_gen *g, val a, val b);
+/* A tile instruction; at is the address of a load or store, row_bytes what lies between its rows. */
+void st_gen_tile(st_gen *g, const st_inst *in, val at, int64_t row_bytes);
+/* Around the body of a kernel that uses tiles. */
+void st_gen_tiles_begin(st_gen *g);
+void st_gen_tiles_end(st_gen *g);
 val st_gen_opaque(st_gen *g, val a, k_type type);
 val st_gen_rint(st_gen *g, val a);
 val st_gen_h2f(st_gen *g, val a);

@@ -12,6 +12,7 @@
 
 #include <llvm-c/Target.h>
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "codegen/llvm_priv.h"
 
@@ -185,7 +186,8 @@ static void describe_x86(st_target *t, int avx512)
     t->lut16 = t->dot2;
     t->sign = !ssse3 ? 0 : avx2 ? 32 : 16; /* psign never got a 512-bit form */
     t->f16 = st_llvm_has(t, "f16c");
-    put(t->isa, sizeof t->isa, vnni ? "avx512-vnni" : avx512 ? "avx512" : avxvnni ? "avx2-vnni" :
+    t->tiles = vnni && st_llvm_has(t, "amx-int8");
+    put(t->isa, sizeof t->isa, t->tiles ? "avx512-amx" : vnni ? "avx512-vnni" : avx512 ? "avx512" : avxvnni ? "avx2-vnni" :
         avx2 ? "avx2" : st_llvm_has(t, "avx") ? "avx" : st_llvm_has(t, "sse4.1") ? "sse4.1" :
         ssse3 ? "ssse3" : "sse2");
 }
@@ -228,6 +230,12 @@ static setun_status fill(char *host, const char *user, features *f, st_target *t
             f->row[f->n++] = (feature){ p + 1, p[0] == '+', p[0] == '+' };
         p += m + !last;
     }
+    /* Tiles are there only for those whom the system allows them. */
+    feature *tile = find(f, "amx-tile", 8);
+    if (tile && tile->on && !st_cpu_allow_tiles())
+        for (size_t i = 0; i < f->n; i++)
+            if (!strncmp(f->row[i].name, "amx-", 4))
+                f->row[i].host = f->row[i].on = 0;
     settle(f); /* a hypervisor may hide a feature and forget what is built on it */
     ST_TRY(apply(f, user ? user : "", err));
 

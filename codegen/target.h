@@ -16,6 +16,7 @@ typedef struct st_target {
     int32_t lut16;          /* bytes per native 16-entry byte look-up; 0 none */
     int32_t sign;           /* bytes per native sign; 0 none */
     int32_t f16;            /* native binary16 conversion */
+    int32_t tiles;          /* native tiles of 16 rows of 64 bytes */
     int32_t x86;            /* an x86 with the intrinsics the above counts on */
     int64_t l1_bytes, l2_bytes;
     uint32_t llvm_version;  /* major << 16 | minor << 8 | patch; 0 without LLVM */

@@ -140,3 +140,34 @@ void st_t2_from_floats(uint8_t *t2, const float *x, int64_t cols, float s)
             t2[j] = (uint8_t)(code[j] | code[j + 32] << 2 | code[j + 64] << 4 | code[j + 96] << 6);
     }
 }
+
+/* Byte j of block b of row r holds columns j + 32 f (f = 0..3) of the block.  So byte j of a block of 128
+ * rows in a block of 128 columns' row, c + 32 g, is made of field g of byte c of rows j + 32 f: a 4 x 4
+ * transpose of 2-bit fields, which runs along c. */
+static void transpose_block(uint8_t out[128][32], const uint8_t *const row[128])
+{
+    for (int j = 0; j < 32; j++)
+        for (int g = 0; g < 4; g++)
+            for (int c = 0; c < 32; c++) {
+                int byte = 0;
+                for (int f = 0; f < 4; f++)
+                    byte |= (row[j + 32 * f][c] >> 2 * g & 3) << 2 * f;
+                out[c + 32 * g][j] = (uint8_t)byte;
+            }
+}
+
+void st_t2_transpose(uint8_t *out, const uint8_t *in, int64_t rows, int64_t cols)
+{
+    int64_t in_bytes = setun_row_bytes(SETUN_T2, cols), out_bytes = setun_row_bytes(SETUN_T2, rows);
+    uint8_t none[32], block[128][32];
+    const uint8_t *row[128];
+    memset(none, 0x55, sizeof none); /* code 1, weight 0 */
+    for (int64_t r = 0; r < rows; r += SETUN_T2_BLOCK)
+        for (int64_t c = 0; c < cols; c += SETUN_T2_BLOCK) {
+            for (int i = 0; i < SETUN_T2_BLOCK; i++)
+                row[i] = r + i < rows ? in + (r + i) * in_bytes + c / 4 : none;
+            transpose_block(block, row);
+            for (int64_t i = 0; i < SETUN_T2_BLOCK && c + i < cols; i++)
+                memcpy(out + (c + i) * out_bytes + r / 4, block[i], sizeof *block);
+        }
+}

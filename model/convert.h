@@ -19,6 +19,9 @@ void st_convert_order(void *out, const void *in, int64_t element_bytes, int64_t 
 int64_t st_t2_from_planes(uint8_t *t2, const uint8_t *packed, int64_t quarter, int64_t cols,
                           int64_t *col);
 
+/* The transpose of a T2 matrix of rows x cols: cols rows, their padding filled. */
+void st_t2_transpose(uint8_t *out, const uint8_t *in, int64_t rows, int64_t cols);
+
 /* One row of floats to T2: code 2 where x * s > 0.5, 0 where x * s < -0.5, else 1.
  * This is rint, ties to even, clamped to -1..1: 0.5 goes to 0, everything above to 1. */
 void st_t2_from_floats(uint8_t *t2, const float *x, int64_t cols, float s);

@@ -333,8 +333,11 @@ setun_status st_weights_all_used(const st_weights *w, setun_error *err)
 
 /* ---------------------------------------------------------------- ternary linears */
 
-setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *err)
+setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *choice, setun_error *err)
 {
+    const char *identity = st_arena_printf(w->arena, "%stransposed: %s\n", w->identity, choice);
+    if (!identity)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", w->path);
     if (w->pack)
         return st_fail(err, SETUN_BAD_ARG, "%s: st_weights_pack_begin was called twice", w->path);
     /* What could be asked for, from shapes alone; only address space is reserved by it. */
@@ -343,7 +346,7 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *
         const setun_view *v = &w->files.tensor[i].view;
         int packed = v->dtype == SETUN_U8,
             bytes_ok = v->rank == 2 && v->dim[1] > 0 && v->dim[1] <= INT32_MAX;
-        int64_t bytes;
+        int64_t bytes, turned;
         if (bytes_ok && (v->dtype == SETUN_BF16 || v->dtype == SETUN_F16 || v->dtype == SETUN_F32)) {
             /* It may be the head: codes in two parts, and four floats a row. */
             if (st_mul_i64(v->dim[0], st_head_blocks(v->dim[1]) * (ST_HEAD_CODE_BYTES + ST_HEAD_FINE_BYTES) + 16, &bytes) ||
@@ -353,14 +356,17 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *
         }
         if (!bytes_ok || (!packed && !w->online))
             continue;
-        if (st_mul_i64(packed ? 4 : 1, v->dim[0], &bytes) ||
-            st_mul_i64(bytes, setun_row_bytes(SETUN_T2, v->dim[1]), &bytes) ||
-            st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, 64, &capacity))
+        /* In either form, or if a program asks for both, in both. */
+        if (st_mul_i64(packed ? 4 : 1, v->dim[0], &turned) || turned > INT64_MAX / 4 ||
+            st_mul_i64(turned, setun_row_bytes(SETUN_T2, v->dim[1]), &bytes) ||
+            st_mul_i64(v->dim[1], setun_row_bytes(SETUN_T2, turned), &turned) ||
+            st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, turned, &capacity) ||
+            st_add_i64(capacity, 128, &capacity))
             return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large",
                            w->files.tensor[i].file, w->files.tensor[i].name);
     }
     setun_status s =
-        st_pack_open(&w->pack, dir, w->paths_hash, w->identity, capacity, &w->log, err);
+        st_pack_open(&w->pack, dir, w->paths_hash, identity, capacity, &w->log, err);
     if (s != SETUN_OK) {
         st_pack_close(w->pack);
         w->pack = NULL;
@@ -516,12 +522,43 @@ static setun_status classify(const st_weights *w, const char *name, int64_t at, 
     return SETUN_OK;
 }
 
-setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *codes,
+/* Codes of tensor t as T2, to a buffer of its rows; *s is its scale, which absmean finds here. */
+static setun_status convert(const st_tensor *t, int rule, uint8_t *t2, float *s, int64_t *near, setun_error *err)
+{
+    return rule == RULE_ABSMEAN ? quantise(t, t2, s, near, err) : transcode(t, t2, err);
+}
+
+static setun_status make_ternary(st_weights *w, const st_tensor *t, const char *slot_name, int rule, int64_t scale_at,
+                                 int64_t rows, int across, const st_pack_slot **slot, setun_error *err)
+{
+    int64_t cols = t->view.dim[1], near = 0;
+    uint8_t *buffer, *first = NULL;
+    float s = 0.0f;
+    if (rule != RULE_ABSMEAN)
+        ST_TRY(read_scale(w, scale_at, &s, err));
+    if (!across) {
+        ST_TRY(st_pack_room(w->pack, slot_name, SETUN_T2, rows, cols, &buffer, err));
+        ST_TRY(convert(t, rule, buffer, &s, &near, err));
+        return st_pack_put(w->pack, s, near, slot, err);
+    }
+    ST_TRY(st_pack_room(w->pack, slot_name, SETUN_T2, cols, rows, &buffer, err));
+    first = malloc((size_t)(rows * setun_row_bytes(SETUN_T2, cols))); /* pack_begin has checked the product */
+    if (!first)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
+    setun_status st = convert(t, rule, first, &s, &near, err);
+    if (st == SETUN_OK)
+        st_t2_transpose(buffer, first, rows, cols);
+    free(first);
+    return st == SETUN_OK ? st_pack_put(w->pack, s, near, slot, err) : st;
+}
+
+setun_status st_weights_ternary(st_weights *w, const char *name, int across, setun_view *codes,
                                 setun_view *scale, setun_error *err)
 {
     const char *full = st_arena_printf(w->arena, "%s.weight", name);
     const char *full_scale = st_arena_printf(w->arena, "%s.weight_scale", name);
-    if (!full || !full_scale)
+    const char *turned = st_arena_printf(w->arena, "%s.weight (transposed)", name);
+    if (!full || !full_scale || !turned)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", name);
     int64_t at = find(w, full), scale_at = find(w, full_scale), rows = 0;
     int rule = RULE_NONE;
@@ -529,23 +566,14 @@ setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *cod
         return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, full);
     ST_TRY(classify(w, name, at, scale_at, &rule, &rows, err));
     const st_tensor *t = &w->files.tensor[at];
+    const char *slot_name = across ? turned : t->name;
+    int64_t dim[2] = { across ? t->view.dim[1] : rows, across ? rows : t->view.dim[1] };
     if (!w->pack)
-        ST_TRY(st_weights_pack_begin(w, NULL, err));
-    const st_pack_slot *slot = st_pack_find(w->pack, t->name, SETUN_T2, rows, t->view.dim[1]);
+        ST_TRY(st_weights_pack_begin(w, NULL, "as asked", err));
+    const st_pack_slot *slot = st_pack_find(w->pack, slot_name, SETUN_T2, dim[0], dim[1]);
     int first = !w->scale[at].data;
-    if (!slot) {
-        uint8_t *buffer;
-        float s = 0.0f;
-        int64_t near = 0;
-        if (rule != RULE_ABSMEAN)
-            ST_TRY(read_scale(w, scale_at, &s, err));
-        ST_TRY(st_pack_room(w->pack, t->name, SETUN_T2, rows, t->view.dim[1], &buffer, err));
-        if (rule == RULE_ABSMEAN)
-            ST_TRY(quantise(t, buffer, &s, &near, err));
-        else
-            ST_TRY(transcode(t, buffer, err));
-        ST_TRY(st_pack_put(w->pack, s, near, &slot, err));
-    }
+    if (!slot)
+        ST_TRY(make_ternary(w, t, slot_name, rule, scale_at, rows, across, &slot, err));
     if (first) {
         float *value = st_arena_alloc(w->arena, sizeof *value);
         if (!value)
@@ -555,9 +583,10 @@ setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *cod
         w->stats.ternary_weights += rows * t->view.dim[1];
         w->stats.ternary_bytes += slot->bytes;
         w->stats.near_threshold += slot->near;
+        w->stats.n_across += across != 0;
         w->seen |= 1 << rule;
     }
-    *codes = (setun_view){ slot->data, SETUN_T2, 2, { rows, t->view.dim[1], 1, 1 } };
+    *codes = (setun_view){ slot->data, SETUN_T2, 2, { dim[0], dim[1], 1, 1 } };
     *scale = w->scale[at];
     w->used[at] = 1;
     if (scale_at >= 0)

@@ -36,9 +36,10 @@ const char *st_weights_architecture(const st_weights *w); /* architectures[0] */
 uint64_t     st_weights_identity(const st_weights *w);
 
 /* Where transcoded ternary matrices live: made at first load, then mapped from dir (NULL: kept in
- * memory).  Call before the first st_weights_ternary; finish after the last one: it commits the
+ * memory).  choice says by what rule matrices are asked for transposed, and is part of the file's
+ * identity, so that it never holds a matrix twice.  Call before the first st_weights_ternary; finish after the last one: it commits the
  * file and maps it.  Views given out stay valid until close. */
-setun_status st_weights_pack_begin(st_weights *w, const char *dir, setun_error *err);
+setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *choice, setun_error *err);
 setun_status st_weights_pack_end(st_weights *w, setun_error *err);
 int          st_weights_pack_hit(const st_weights *w); /* 1: came from the cache file */
 
@@ -46,7 +47,8 @@ int          st_weights_pack_hit(const st_weights *w); /* 1: came from the cache
  * file, tensor and value. */
 int          st_weights_has(st_weights *w, const char *name);
 setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, setun_view *view, setun_error *err);
-setun_status st_weights_ternary(st_weights *w, const char *name, setun_view *codes, setun_view *scale, setun_error *err);
+/* across: codes are the transpose, [cols, rows].  A file holds what it was written with alone. */
+setun_status st_weights_ternary(st_weights *w, const char *name, int across, setun_view *codes, setun_view *scale, setun_error *err);
 /* Short rows of a head that st_weights_tensor gave (model/head.h), made at first load like ternary
  * matrices.  Between pack_begin and pack_end.  SETUN_DECLINED: the view is not a tensor of the files. */
 typedef struct st_head {
@@ -68,6 +70,7 @@ typedef struct st_weights_stats {
     int64_t mapped_bytes;  /* 16-bit tensors used in place */
     int64_t copied_bytes;  /* converted to f32 */
     int64_t head_bytes;    /* short rows of the head, with their bounds */
+    int64_t n_across;      /* matrices that were asked for transposed */
     int64_t near_threshold; /* master weights within 1e-6 relative of the rounding threshold */
     const char *scale_rule; /* "multiply (autobitlinear)", "divide (bitlinear)", "absmean on load", "none" */
 } st_weights_stats;

@@ -140,6 +140,15 @@ static void prefetch_ahead(const row_kernel *c, int u, k_val roff, k_val off)
     k_prefetch(k, c->w, c->ahead[u] ? k_add(k, c->ahead[u], off) : k_addi(k, k_add(k, roff, off), PREFETCH_BYTES), 3);
 }
 
+/* Blocks between two widenings: at most 8, and better a number that leaves no rest. */
+static int64_t dot2_chunk(int64_t n_block)
+{
+    for (int64_t d = 8; d >= 4; d--)
+        if (n_block % d == 0)
+            return d;
+    return 8;
+}
+
 /* Blocks [from, from + count) of one row into the 32-bit sums by dot2.  The 16-bit sums of the
  * four-fold fields take two products of at most 4 * 2 * 2 * 127 = 2032 a block: 8 blocks reach
  * 32512, which fits; so count <= 8. */
@@ -171,14 +180,8 @@ static void row_sums(const row_kernel *c, const k_val roff[2], int n_row, k_val 
 {
     setun_kernel *k = c->k;
     if (!k_info(k, K_HAS_DOT4)) {
-        int64_t chunk = 8;
-        for (int64_t d = 8; d >= 4; d--) /* prefer a chunk that leaves no rest */
-            if (c->n_block % d == 0) {
-                chunk = d;
-                break;
-            }
         k_val zero = k_int(k, K_TYPE(K_I32, 16), 0);
-        int64_t whole = c->n_block / chunk * chunk;
+        int64_t chunk = dot2_chunk(c->n_block), whole = c->n_block / chunk * chunk;
         for (int u = 0; u < n_row; u++) {
             k_val acc1 = k_var(k, zero), acc4 = k_var(k, zero);
             if (whole) {
@@ -294,35 +297,41 @@ static void row_all(const row_kernel *c, const sink *to)
 
 /* ---------------------------------------------------------------- a few tokens
  *
- * Up to FEW tokens (a short prompt, several sequences decoding together) would waste most of a
+ * Few tokens (a short prompt, several sequences decoding together) would waste most of a
  * 32-token tile.  As for one token the columns are in the lanes, but a decoded block of weights meets
- * FEW_TOKENS tokens, and with dot4 their activations meet two rows. */
+ * FEW_TOKENS tokens, and their activations meet two rows where 32 registers hold the sums. */
 
-#define FEW 16
+#define FEW 28 /* with dot4 seven passes cost less than a tile of 32, without it four */
 #define FEW_TOKENS 4
+#define MOST_SUMS (2 * FEW_TOKENS)
 
-/* Sums of code * x of n_row rows and FEW_TOKENS tokens whose activations start at tok[]. */
-static void few_sums(const row_kernel *c, k_val r, int n_row, const k_val tok[FEW_TOKENS], k_val out[2][FEW_TOKENS])
+/* Fewer tokens than this are few. */
+static k_val few_end(setun_kernel *k)
+{
+    return k_i64(k, k_info(k, K_HAS_DOT4) ? FEW + 1 : 16);
+}
+
+/* out[t * n_row + u]: partial sums of code * x of row r + u and the token whose activations start at
+ * tok[t]. */
+static void few_sums(const row_kernel *c, k_val r, int n_row, const k_val tok[FEW_TOKENS], k_val out[MOST_SUMS])
 {
     setun_kernel *k = c->k;
-    k_val roff[2], one[2][FEW_TOKENS], four[2][FEW_TOKENS], f[2][4];
-    int dot4 = k_info(k, K_HAS_DOT4) != 0;
+    int dot4 = k_info(k, K_HAS_DOT4) != 0, n_sum = n_row * FEW_TOKENS;
     uint32_t n = c->lanes;
-    k_val zero = k_int(k, K_TYPE(K_I32, dot4 ? n / 4 : 16), 0);
-    for (int u = 0; u < n_row; u++) {
+    k_val roff[2], one[MOST_SUMS], four[MOST_SUMS], f[2][4], zero = k_int(k, K_TYPE(K_I32, dot4 ? n / 4 : 16), 0);
+    for (int u = 0; u < n_row; u++)
         roff[u] = k_muli(k, k_addi(k, r, u), c->row_bytes);
-        for (int t = 0; t < FEW_TOKENS; t++) {
-            one[u][t] = k_var(k, zero);
-            four[u][t] = k_var(k, zero);
-        }
+    for (int s = 0; s < n_sum; s++) {
+        one[s] = k_var(k, zero);
+        four[s] = k_var(k, zero);
     }
     /* dot2: 16-bit sums of at most 8 blocks, as in row_dot2. */
-    int64_t steps = c->n_block * 32 / n, chunk = dot4 ? 1 : 4, whole = steps / chunk * chunk;
+    int64_t steps = c->n_block * 32 / n, chunk = dot4 ? 1 : dot2_chunk(c->n_block), whole = steps / chunk * chunk;
     for (int part = 0; part < 2; part++) {
         int64_t from = part ? whole : 0, to = part ? steps : whole, count = part ? steps - whole : chunk;
         if (from == to)
             continue;
-        k_val p = k_for(k, k_i64(k, from), k_i64(k, to), count), a[FEW_TOKENS] = {0}, b[FEW_TOKENS] = {0};
+        k_val p = k_for(k, k_i64(k, from), k_i64(k, to), count), a[MOST_SUMS] = {0}, b[MOST_SUMS] = {0};
         for (int64_t i = 0; i < count; i++) {
             for (int u = 0; u < n_row; u++) {
                 k_val at = k_add(k, roff[u], k_muli(k, k_addi(k, p, i), n));
@@ -333,58 +342,107 @@ static void few_sums(const row_kernel *c, k_val r, int n_row, const k_val tok[FE
                 for (int j = 0; j < 4; j++) {
                     k_val at = k_add(k, tok[t], k_addi(k, k_muli(k, k_addi(k, p, i), 4 * n), (int64_t)n * j));
                     k_val x = k_load(k, c->x, at, n);
-                    for (int u = 0; u < n_row && dot4; u++) {
-                        k_val acc = j % 2 ? four[u][t] : one[u][t];
-                        k_set(k, acc, k_dot4(k, k_get(k, acc), f[u][j], x));
-                    }
-                    if (!dot4) {
-                        k_val *acc = j % 2 ? b : a, d = k_dot2(k, f[0][j], x);
-                        acc[t] = acc[t] ? k_add(k, acc[t], d) : d;
+                    for (int u = 0; u < n_row; u++) {
+                        int s = t * n_row + u;
+                        k_val acc = j % 2 ? four[s] : one[s], *acc16 = j % 2 ? b : a;
+                        if (dot4) {
+                            k_set(k, acc, k_dot4(k, k_get(k, acc), f[u][j], x));
+                        } else {
+                            k_val d = k_dot2(k, f[u][j], x);
+                            acc16[s] = acc16[s] ? k_add(k, acc16[s], d) : d;
+                        }
                     }
                 }
         }
-        for (int t = 0; t < FEW_TOKENS && !dot4; t++) {
-            k_set(k, one[0][t], k_add(k, k_get(k, one[0][t]), k_sext(k, a[t], K_I32)));
-            k_set(k, four[0][t], k_add(k, k_get(k, four[0][t]), k_sext(k, b[t], K_I32)));
+        for (int s = 0; s < n_sum && !dot4; s++) {
+            k_set(k, one[s], k_add(k, k_get(k, one[s]), k_sext(k, a[s], K_I32)));
+            k_set(k, four[s], k_add(k, k_get(k, four[s]), k_sext(k, b[s], K_I32)));
         }
         k_stop(k);
     }
-    for (int u = 0; u < n_row; u++)
-        for (int t = 0; t < FEW_TOKENS; t++)
-            out[u][t] = k_rsum(k, k_add(k, k_get(k, one[u][t]), k_shrs(k, k_get(k, four[u][t]), 2)));
+    for (int s = 0; s < n_sum; s++)
+        out[s] = k_add(k, k_get(k, one[s]), k_shrs(k, k_get(k, four[s]), 2));
 }
 
-/* Rows [begin, end), any number of tokens n >= 1 (meant for few). */
+/* The sums of the lanes of v[0 .. n), n a power of two, as n lanes.  Two vectors are joined while they are
+ * halved, so that lanes stay full:  a0 a1 a2 a3, b0 b1 b2 b3  ->  a0+a2 a1+a3 b0+b2 b1+b3. */
+static k_val sum_lanes(setun_kernel *k, k_val *v, int n)
+{
+    int32_t lo[16], hi[16];
+    int lanes = (int)K_LANES(k_type_of(k, v[0]));
+    for (int part = lanes / 2; part > 0; part /= 2) { /* lanes of a sum after this round */
+        int join = n > 1, wide = join ? lanes : lanes / 2;
+        for (int i = 0; i < wide; i++) {
+            lo[i] = i / part * 2 * part + i % part; /* in both vectors, one behind the other */
+            hi[i] = lo[i] + part;
+        }
+        n = join ? n / 2 : n;
+        for (int i = 0; i < n; i++) {
+            k_val a = v[join ? 2 * i : i], b = v[join ? 2 * i + 1 : i];
+            v[i] = k_add(k, k_shuffle(k, a, b, lo, (uint32_t)wide), k_shuffle(k, a, b, hi, (uint32_t)wide));
+        }
+        lanes = wide;
+    }
+    return v[0];
+}
+
+typedef struct few_kernel {
+    row_kernel c;
+    sink  to;
+    k_val m, bias;    /* per token, twice if rows come in pairs: ws / scale, sum of q */
+    k_val rows, last; /* of the weight; the last token */
+} few_kernel;
+
+/* Rows r and, if n_row is 2, r + 1 meet the tokens from t0 on: as many at once as registers allow. */
+static void few_block(const few_kernel *c, k_val r, int n_row, k_val t0)
+{
+    static const int32_t pairs[MOST_SUMS] = {0, 4, 1, 5, 2, 6, 3, 7};
+    setun_kernel *k = c->c.k;
+    int at_once = k_info(k, K_N_REGISTERS) >= 32 ? n_row : 1;
+    uint32_t n = (uint32_t)n_row * FEW_TOKENS;
+    k_val tok[FEW_TOKENS], at[FEW_TOKENS], v[MOST_SUMS], s = 0, from = k_muli(k, t0, n_row);
+    for (int t = 0; t < FEW_TOKENS; t++) { /* tokens past the last repeat it, and write its value again */
+        at[t] = k_min(k, k_addi(k, t0, t), c->last);
+        tok[t] = k_muli(k, at[t], 128 * c->c.n_block);
+    }
+    for (int u = 0; u < n_row; u += at_once) {
+        few_sums(&c->c, k_addi(k, r, u), at_once, tok, v);
+        k_val sums = sum_lanes(k, v, at_once * FEW_TOKENS);
+        s = u ? k_shuffle(k, s, sums, pairs, n) : sums;
+    }
+    s = k_sub(k, s, k_load(k, c->bias, from, n));
+    s = k_mul(k, k_i2f(k, s), k_load(k, c->m, from, n));
+    for (int t = 0; t < FEW_TOKENS; t++)
+        put(k, &c->to, k_add(k, k_mul(k, at[t], c->rows), r), n_row > 1 ? k_slice(k, s, t * n_row, (uint32_t)n_row) : k_extract(k, s, t));
+}
+
+/* Rows [begin, end), any number of tokens n from 1 to FEW. */
 static void few_tokens(setun_kernel *k, const setun_args *a, k_val begin, k_val end, k_val rows, k_val n)
 {
     int64_t kp = a->in[Q].dim[1];
-    row_kernel c = open_rows(k, a);
-    int pairs = row_pairs(&c);
-    sink to = open_sink(k, a);
-    k_val zero = k_i64(k, 0), last = k_addi(k, n, -1);
-    k_val ws = k_load(k, k_arg(k, WS, K_F32), zero, 1);
-    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && c.n_block % 2 == 0) {
+    few_kernel c = {.c = open_rows(k, a), .to = open_sink(k, a), .rows = rows, .last = k_addi(k, n, -1)};
+    int pairs = row_pairs(&c.c);
+    k_val zero = k_i64(k, 0), whole = pairs ? k_add(k, begin, k_and(k, k_sub(k, end, begin), k_i64(k, -2))) : begin;
+    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && c.c.n_block % 2 == 0) {
         k_val xs = k_scratch(k, K_I8, FEW * kp), t = k_for(k, zero, n, 1), base = k_muli(k, t, kp);
-        interleave_blocks(k, c.x, xs, base, kp);
+        interleave_blocks(k, c.c.x, xs, base, kp);
         k_stop(k);
-        c.x = xs;
-        c.lanes = 64;
+        c.c.x = xs;
+        c.c.lanes = 64;
     }
-    k_val whole = pairs ? k_add(k, begin, k_and(k, k_sub(k, end, begin), k_i64(k, -2))) : begin;
-    for (int part = pairs ? 0 : 1; part < 2; part++) {
-        int n_row = part ? 1 : 2;
-        k_val r = part ? k_for(k, whole, end, 1) : k_for(k, begin, whole, 2);
-        k_val t0 = k_for(k, zero, n, FEW_TOKENS), tok[FEW_TOKENS], s[2][FEW_TOKENS];
-        for (int t = 0; t < FEW_TOKENS; t++) /* tokens past n repeat the last one */
-            tok[t] = k_muli(k, k_min(k, k_addi(k, t0, t), last), kp);
-        few_sums(&c, r, n_row, tok, s);
-        for (int t = 0; t < FEW_TOKENS; t++) {
-            k_val at = k_min(k, k_addi(k, t0, t), last);
-            k_val m = k_div(k, ws, k_load(k, k_arg(k, SCALE, K_F32), at, 1));
-            k_val bias = k_load(k, k_arg(k, SUM, K_I32), at, 1);
-            for (int u = 0; u < n_row; u++) /* a repeated token writes the same value again */
-                put(k, &to, k_add(k, k_mul(k, at, rows), k_addi(k, r, u)), k_mul(k, k_i2f(k, k_sub(k, s[u][t], bias)), m));
+    for (int n_row = pairs ? 2 : 1; n_row > 0; n_row--) { /* an odd last row goes alone */
+        c.m = k_local(k, K_F32, FEW * n_row);
+        c.bias = k_local(k, K_I32, FEW * n_row);
+        k_val t = k_for(k, zero, k_i64(k, FEW), 1), at = k_min(k, t, c.last), to = k_muli(k, t, n_row);
+        k_val m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), at, 1));
+        for (int u = 0; u < n_row; u++) {
+            k_store(k, c.m, k_addi(k, to, u), m);
+            k_store(k, c.bias, k_addi(k, to, u), k_load(k, k_arg(k, SUM, K_I32), at, 1));
         }
+        k_stop(k);
+        k_val r = n_row > 1 ? k_for(k, begin, whole, 2) : k_for(k, whole, end, 1);
+        t = k_for(k, zero, n, FEW_TOKENS);
+        few_block(&c, r, n_row, t);
         k_stop(k);
         k_stop(k);
     }
@@ -566,7 +624,7 @@ static void lower_lut(setun_kernel *k, const setun_args *a)
     k_val tile0 = k_muli(k, k_begin(k), MANY_GRANULE);
     k_val tile1 = k_min(k, k_muli(k, k_end(k), MANY_GRANULE), rows);
 
-    k_if(k, k_lt(k, n, k_i64(k, FEW)));
+    k_if(k, k_lt(k, n, few_end(k)));
     few_tokens(k, a, tile0, tile1, rows, n);
     k_else(k);
     k_val r0 = k_for(k, tile0, tile1, cap);
@@ -694,7 +752,7 @@ static void lower_tile(setun_kernel *k, const setun_args *a)
     k_val end = k_min(k, k_muli(k, k_end(k), TILE_ROWS), rows);
     k_val whole = k_add(k, begin, k_and(k, k_sub(k, end, begin), k_i64(k, -TILE_ROWS)));
 
-    k_if(k, k_lt(k, n, k_i64(k, FEW)));
+    k_if(k, k_lt(k, n, few_end(k)));
     few_tokens(k, a, begin, end, rows, n);
     k_else(k);
     k_val block = k_for(k, zero, n, n_tile * TOKENS);
@@ -718,15 +776,6 @@ static void lower_tile(setun_kernel *k, const setun_args *a)
     }
     k_stop(k); /* block */
     k_stop(k); /* if few */
-}
-
-/* Any number of tokens, or as many as come. */
-static void lower_many(setun_kernel *k, const setun_args *a)
-{
-    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && k_info(k, K_N_REGISTERS) >= 32)
-        lower_tile(k, a);
-    else
-        lower_lut(k, a);
 }
 
 /* ---------------------------------------------------------------- checking */

@@ -3,7 +3,7 @@
  *     y[t][r] = (float)S * (ws / scale[t]),     S = sum over k of (code[r][k] - 1) * q[t][k]
  *
  * The kernels, and why they all give the same bits, are in ops/ternary_kernels.h. */
-#include "ops/ternary_kernels.h"
+#include "ops/ternary_matrix_few.h"
 
 static setun_status eval(const setun_args *a, setun_error *err)
 {
@@ -59,6 +59,14 @@ static const char *const cases[] = {
     "q:i8[n5,1152] scale:f32[n5] sum:i32[n5] w:t2[9,1152] ws:f32[1]",
     "q:i8[n31,384] scale:f32[n31] sum:i32[n31] w:t2[9,384] ws:f32[1]",
     "q:i8[n33,1152] scale:f32[n33] sum:i32[n33] w:t2[34,1152] ws:f32[1]",
+    "q:i8[n40,256] scale:f32[n40] sum:i32[n40] w:t2[70,256] ws:f32[1]",
+    "q:i8[n80,384] scale:f32[n80] sum:i32[n80] w:t2[97,300] ws:f32[1]",
+    "q:i8[n64,256] scale:f32[n64] sum:i32[n64] w:t2[64,256] ws:f32[1]",
+    "q:i8[n5,256] scale:f32[n5] sum:i32[n5] w:t2[70,256] ws:f32[1]",
+    "q:i8[n9,384] scale:f32[n9] sum:i32[n9] w:t2[33,300] ws:f32[1]",
+    "q:i8[n17,256] scale:f32[n17] sum:i32[n17] w:t2[97,129] ws:f32[1]",
+    "q:i8[n28,384] scale:f32[n28] sum:i32[n28] w:t2[35,384] ws:f32[1]",
+    "q:i8[n32,512] scale:f32[n32] sum:i32[n32] w:t2[64,500] ws:f32[1]",
     "q:i8[n65,768] scale:f32[n65] sum:i32[n65] w:t2[6,700] ws:f32[1]",
     "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[10,200] ws:f32[1]",
     NULL,

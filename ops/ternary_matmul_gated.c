@@ -14,7 +14,7 @@
  * rows some steps ahead prefetched, for hardware prefetchers do not see where the list goes next.
  * Many of them: every row in order, as in ternary_matmul.  More tokens: every row, for some token
  * wants it. */
-#include "ops/ternary_kernels.h"
+#include "ops/ternary_matrix_few.h"
 
 /* Largest share of open gates for which the list is walked.  Rows of 640 bytes, read from memory: the
  * list and all rows in order take the same time at a share of about 0.42 on a Zen 3, whose hardware
@@ -192,6 +192,14 @@ static const char *const cases[] = {
     "q:i8[n15,384] scale:f32[n15] sum:i32[n15] w:t2[5,300] ws:f32[1] gate:f32[n15,5]",
     "q:i8[n16,256] scale:f32[n16] sum:i32[n16] w:t2[9,256] ws:f32[1] gate:f32[n16,9]",
     "q:i8[n33,384] scale:f32[n33] sum:i32[n33] w:t2[34,300] ws:f32[1] gate:f32[n33,34]",
+    "q:i8[n40,256] scale:f32[n40] sum:i32[n40] w:t2[70,256] ws:f32[1] gate:f32[n40,70]",
+    "q:i8[n80,384] scale:f32[n80] sum:i32[n80] w:t2[97,300] ws:f32[1] gate:f32[n80,97]",
+    "q:i8[n64,256] scale:f32[n64] sum:i32[n64] w:t2[64,256] ws:f32[1] gate:f32[n64,64]",
+    "q:i8[n5,256] scale:f32[n5] sum:i32[n5] w:t2[70,256] ws:f32[1] gate:f32[n5,70]",
+    "q:i8[n9,384] scale:f32[n9] sum:i32[n9] w:t2[33,300] ws:f32[1] gate:f32[n9,33]",
+    "q:i8[n17,256] scale:f32[n17] sum:i32[n17] w:t2[97,129] ws:f32[1] gate:f32[n17,97]",
+    "q:i8[n28,384] scale:f32[n28] sum:i32[n28] w:t2[35,384] ws:f32[1] gate:f32[n28,35]",
+    "q:i8[n32,512] scale:f32[n32] sum:i32[n32] w:t2[64,500] ws:f32[1] gate:f32[n32,64]",
     "q:i8[n65,768] scale:f32[n65] sum:i32[n65] w:t2[6,700] ws:f32[1] gate:f32[n65,6]",
     "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[10,200] ws:f32[1] gate:f32[3,10]",
     NULL,

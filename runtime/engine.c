@@ -31,7 +31,8 @@ static setun_status take_options(st_engine *e, const setun_options *o, setun_err
     e->o.cpu_features = copy(e, e->o.cpu_features);
     e->o.kv = copy(e, e->o.kv ? e->o.kv : "f16");
     e->o.cache_dir = copy(e, e->o.cache_dir);
-    if (!e->o.backend || !e->o.kv)
+    e->o.down = copy(e, e->o.down ? e->o.down : "auto");
+    if (!e->o.backend || !e->o.kv || !e->o.down)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for options");
     if (e->o.n_threads < 0 || e->o.n_threads > 1024)
         return st_fail(err, SETUN_BAD_ARG, "%d threads asked for; 1 to 1024 are possible", e->o.n_threads);

@@ -118,6 +118,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     text(&f, "weight_scale_rule", w.scale_rule);
     if (w.near_threshold)
         number(&f, "near_rounding_threshold", w.near_threshold, "master weights within 1e-6 of a rounding threshold");
+    number(&f, "transposed_matrices", w.n_across, "that are not read where their input is 0");
     text(&f, "packed_weights", !w.ternary_weights ? "none" : st_weights_pack_hit(m->weights) ? "mapped from the cache" : "packed now");
     number(&f, "context", m->n_ctx, "positions");
     text(&f, "kv_cache_type", m->engine->o.kv);

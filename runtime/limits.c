@@ -16,6 +16,8 @@
 #define READ_STEP 4096 /* bytes a loop iteration and a grid unit cover */
 #define CHAINS 10
 #define DOT_STEPS (1 << 20)
+#define TILE_STEPS (1 << 15)
+#define TILE_MACS (16 * 16 * 64)
 #define REPEATS 9
 
 /* Fold bytes [begin, end) * READ_STEP of argument 0 into one word of argument 1. */
@@ -67,6 +69,24 @@ static setun_status lower_dot(setun_kernel *k, const setun_args *a, setun_error 
     for (int i = 1; i < CHAINS; i++)
         sum = k_xor(k, sum, k_get(k, acc[i]));
     k_store(k, k_arg(k, 1, K_I8), k_muli(k, k_begin(k), 64), k_cast(k, sum, K_TYPE(K_I8, bytes)));
+    return SETUN_OK;
+}
+
+/* Four tiles of sums, so that no product waits for the one before. */
+static setun_status lower_tiles(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    k_val zero = k_i64(k, 0), p = k_arg(k, 0, K_I8);
+    (void)a; (void)err;
+    k_grid(k, 0, 0, 4096);
+    for (int i = 0; i < 4; i++) {
+        k_tile_zero(k, i);
+        k_tile_load(k, 4 + i, p, zero, 64);
+    }
+    (void)k_for(k, zero, k_i64(k, TILE_STEPS), 1);
+    for (int i = 0; i < 4; i++)
+        k_tile_dot(k, i, 4 + i / 2, 6 + i % 2);
+    k_stop(k);
+    k_tile_store(k, 0, k_arg(k, 1, K_I8), k_muli(k, k_begin(k), 1024), 64);
     return SETUN_OK;
 }
 
@@ -136,11 +156,16 @@ static setun_status measure(st_kernels *k, st_pool *pool, char *big, setun_limit
     ST_TRY(make(k, lower_read, "limit_read", words, &j.code, err));
     j.units = READ_BYTES / READ_STEP;
     l->read_gb_s = (double)READ_BYTES / best(&j, run_kernel);
-    int32_t width = t->dot4 ? t->dot4 : t->dot2;
-    if (!width)
+    j.units = l->n_threads;
+    if (t->tiles) {
+        ST_TRY(make(k, lower_tiles, "limit_tiles", bytes, &j.code, err));
+        l->int8_gmac_s = (double)TILE_STEPS * 4 * TILE_MACS * (double)l->n_threads / best(&j, run_kernel);
+        (void)snprintf(l->int8_with, sizeof l->int8_with, "tiles");
+        return SETUN_OK;
+    }
+    if (!t->dot4 && !t->dot2)
         return SETUN_OK;
     ST_TRY(make(k, lower_dot, "limit_dot", bytes, &j.code, err));
-    j.units = l->n_threads;
     double macs = (double)DOT_STEPS * CHAINS * (double)t->vector_bytes * (double)l->n_threads;
     l->int8_gmac_s = macs / best(&j, run_kernel);
     (void)snprintf(l->int8_with, sizeof l->int8_with, "%s %d", t->dot4 ? "dot4" : "dot2", (int)t->vector_bytes);

@@ -54,34 +54,53 @@ static int32_t find_dtype(const char *kv)
     return 0;
 }
 
+/* From which knowledge about the zeros of its input on a ternary matrix is kept transposed.  Behind a
+ * rectifier (ST_ZEROS_RELU) most inputs are 0 in every model known, and reading all of a transposed matrix
+ * costs no more than a row-major one, so that is the default; behind other gates it depends on the model. */
+static setun_status choose_down(setun_model *m, setun_error *err)
+{
+    static const struct { const char *name; int32_t least; } known[] = {
+        {"auto", ST_ZEROS_RELU}, {"channel", ST_ZEROS_GATED}, {"row", INT32_MAX}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(m->engine->o.down, known[i].name) == 0) {
+            m->least_zeros = known[i].least;
+            return SETUN_OK;
+        }
+    return st_fail(err, SETUN_UNKNOWN, "the layout '%s' of down matrices is not known; auto, channel and row are", m->engine->o.down);
+}
+
 /* The adapters between what scripts ask and what model/ answers. */
-static int has(void *user, const char *name) { return st_weights_has(user, name); }
+static int has(void *user, const char *name) { return st_weights_has(((setun_model *)user)->weights, name); }
 static setun_status tensor(void *user, const char *name, uint32_t want, setun_view *v, setun_error *err)
 {
-    return st_weights_tensor(user, name, want, v, err);
+    return st_weights_tensor(((setun_model *)user)->weights, name, want, v, err);
 }
 /* A script names the matrix; weights.h names the linear that owns the matrix and its scale. */
-static setun_status ternary(void *user, const char *name, setun_view *codes, setun_view *scale, setun_error *err)
+static setun_status ternary(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
+                            int32_t *across, setun_error *err)
 {
+    setun_model *m = user;
     static const char suffix[] = ".weight";
     char linear[256];
-    size_t n = strlen(name), m = sizeof suffix - 1;
-    if (n <= m || n >= sizeof linear || strcmp(name + n - m, suffix))
+    size_t n = strlen(name), tail = sizeof suffix - 1;
+    if (n <= tail || n >= sizeof linear || strcmp(name + n - tail, suffix))
         return SETUN_DECLINED;
-    memcpy(linear, name, n - m);
-    linear[n - m] = 0;
-    return st_weights_ternary(user, linear, codes, scale, err);
+    memcpy(linear, name, n - tail);
+    linear[n - tail] = 0;
+    *across = zeros >= m->least_zeros;
+    return st_weights_ternary(m->weights, linear, *across, codes, scale, err);
 }
 
 static setun_status run_script(setun_model *m, st_script *script, setun_error *err)
 {
     const setun_options *o = &m->engine->o;
-    st_script_model sm = {.user = m->weights, .n_ctx = m->n_ctx, .has = has, .tensor = tensor, .ternary = ternary};
+    st_script_model sm = {.user = m, .n_ctx = m->n_ctx, .has = has, .tensor = tensor, .ternary = ternary};
     sm.hp = st_weights_config(m->weights, &sm.n_hp);
     sm.kv_dtype = (uint32_t)find_dtype(o->kv);
     if (!sm.kv_dtype)
         return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16 and bf16 are", o->kv);
-    ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), err));
+    ST_TRY(choose_down(m, err));
+    ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), o->down, err));
     ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));
     ST_TRY(st_head_prepare(m, err));
     ST_TRY(st_weights_pack_end(m->weights, err));
@@ -147,11 +166,11 @@ static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, s
     return b->backend->supports(b->self, &step, cost);
 }
 
-/* Kernels for every node, then a plan.  Sizes that are -1 stay symbolic. */
+/* Kernels for every node, then a plan with room for n_outputs rows of logits.  Sizes that are -1 stay symbolic. */
 static setun_status make_program(setun_model *m, st_program *p, const st_graph *from, const int64_t size[SETUN_N_SYMBOLS],
-                                 setun_error *err)
+                                 int64_t n_outputs, setun_error *err)
 {
-    const int64_t bound[SETUN_N_SYMBOLS] = {size[0] < 0 ? m->n_batch : size[0], size[1] < 0 ? m->n_outputs : size[1]};
+    const int64_t bound[SETUN_N_SYMBOLS] = {size[0] < 0 ? m->n_batch : size[0], n_outputs};
     ST_TRY(st_graph_bind(from, size, m->arena, &p->graph, err));
     p->kernel = st_arena_array(m->arena, p->graph->n_node + 1, sizeof *p->kernel);
     if (!p->kernel)
@@ -180,21 +199,20 @@ static setun_status make_program(setun_model *m, st_program *p, const st_graph *
 
 static setun_status make_programs(setun_model *m, setun_error *err)
 {
-    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1},
-                         last[SETUN_N_SYMBOLS] = {-1, 1};
+    static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1};
     int64_t t = st_now_ns();
     m->backend[0] = m->engine->backend;
     m->backend[1] = m->engine->reference;
     m->n_backend = m->engine->backend == m->engine->reference ? 1 : 2;
     ST_TRY(st_kernels_new(&m->kernels, m->engine, m->arena, err));
-    ST_TRY(make_program(m, &m->program[ST_ONE], m->simple, one, err));
-    ST_TRY(make_program(m, &m->program[ST_MANY], m->simple, many, err));
+    ST_TRY(make_program(m, &m->program[ST_ONE], m->simple, one, 1, err));
+    ST_TRY(make_program(m, &m->program[ST_MANY], m->simple, many, m->n_outputs, err));
     m->n_program = ST_TOP;
     st_graph *top;
     ST_TRY(st_head_graph(m, &top, err));
     if (top) {
-        ST_TRY(make_program(m, &m->program[ST_TOP], top, one, err));
-        ST_TRY(make_program(m, &m->program[ST_MANY_TOP], top, last, err));
+        ST_TRY(make_program(m, &m->program[ST_TOP], top, one, 1, err));
+        ST_TRY(make_program(m, &m->program[ST_MANY_TOP], top, many, 1, err));
         m->n_program = ST_N_PROGRAM;
     }
     m->stats.kernels_ns = st_now_ns() - t;

@@ -21,7 +21,7 @@ typedef struct st_program {
 #define ST_ONE  0 /* one token, one row of logits: sizes are constants */
 #define ST_MANY 1 /* up to n_batch tokens: sizes are read at run time */
 #define ST_TOP  2 /* one token, its largest logits by the screened head */
-#define ST_MANY_TOP 3 /* the same for the last of up to n_batch tokens */
+#define ST_MANY_TOP 3 /* the same after up to n_batch tokens: of the last, or when many sequences decode of each */
 #define ST_N_PROGRAM 4
 
 struct setun_model {
@@ -32,6 +32,7 @@ struct setun_model {
     st_graph          *simple;   /* after the rules */
     st_kernels        *kernels;
     st_head            head;      /* short rows of the screened head; data NULL: there is none */
+    int32_t            least_zeros; /* ST_ZEROS_... from which on ternary matrices are transposed */
     const void        *head_rows; /* the full head; NULL without a screened one */
     uint32_t           head_dtype;
     int64_t            head_columns;

@@ -12,9 +12,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "runtime/head.h"
+#include "runtime/session.h"
 #include "setun/numerics.h"
 
-#define MAX_SEGMENTS 64
 /* A token's row of the embedding is some KB, but with it the system maps its neighbours, 64 KB or up to
  * 1 MB.  Beyond this the pages of an embedding that is also the head are let go, else sooner or later all of
  * it is resident; so are the fetched rows of the head. */
@@ -22,52 +22,10 @@
 #define MOST_MAPPED (16 << 20)
 #define MOST_FETCHED (8 << 20)
 
-typedef struct segment {
-    uint32_t       backend, first, n; /* steps */
-    setun_program *program;
-    const setun_step *fetch; /* before it runs, the listed rows of the head must be there; NULL: no */
-} segment;
-
-typedef struct runner {
-    segment    seg[MAX_SEGMENTS];
-    uint32_t   n_seg;
-    int64_t   *ns;      /* per step, while profiling */
-    uint32_t  *of;      /* per step that runs: which step of the plan */
-    uint32_t   n_run_step;
-    int64_t    n_run, n_row;
-    int64_t    at[3];   /* places of the results in the temporary buffer: logits, or ids, count, values */
-} runner;
-
-struct setun_session {
-    st_arena          *arena;
-    const setun_model *m;
-    setun_context     *context[2];
-    setun_buffer     **buffer[2]; /* per value of the simplified graph's CONST, STATE and INPUT; see slots */
-    setun_buffer      *temp[2];
-    uint32_t           n_buffer;
-    const char       **buffer_name;
-    runner             run[ST_N_PROGRAM];
-    int32_t           *tokens, *positions, *outputs; /* host side of the inputs: n_batch each */
-    setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b, *noise_b;
-    setun_screen       screen;    /* what is wanted of the screened head */
-    int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
-    char              *rows;      /* address space for the full head, filled row by row; NULL: it is read where it is */
-    uint8_t           *have;      /* per row: it is there */
-    int64_t            fetched;   /* bytes that are there */
-    setun_top          top;       /* of the last feed that wanted them */
-    float              top_logit[SETUN_MAX_TOP];
-    int32_t            top_id[SETUN_MAX_TOP];
-    char              *temp_host;
-    int64_t            position;
-    int              (*progress)(void *, int64_t, int64_t);
-    void              *progress_user;
-    int                profiling;
-};
-
 static const setun_backend_v1 *api(const setun_session *s, uint32_t b) { return s->m->backend[b]->backend; }
 
 /* Values that need a buffer of their own have names; both programs share them by name. */
-static int64_t find_buffer(const setun_session *s, const char *name)
+int64_t st_session_buffer(const setun_session *s, const char *name)
 {
     for (uint32_t i = 0; i < s->n_buffer; i++)
         if (strcmp(s->buffer_name[i], name) == 0)
@@ -87,18 +45,41 @@ static setun_status share(setun_session *s, setun_buffer *own, int64_t bytes, se
     return api(s, 1)->buffer_wrap(s->context[1], host, bytes, other, err);
 }
 
+static setun_status no_memory(setun_error *err) { return st_fail(err, SETUN_NO_MEMORY, "no memory for a session"); }
+
+/* The peers' own memory, one after the other under the state's name. */
+static setun_status borrow_states(setun_session *s, const char *name, int64_t bytes, setun_error *err)
+{
+    for (int32_t i = 0; i < s->n_peer; i++) {
+        setun_session *p = s->peer[i];
+        void *host = api(p, 0)->buffer_map(p->buffer[0][st_session_buffer(p, name)]);
+        if (!host)
+            return st_fail(err, SETUN_UNKNOWN, "backend '%s' cannot share the memory of '%s' between sequences",
+                           s->m->backend[0]->backend_info.name, name);
+        uint32_t at = s->n_buffer++;
+        s->buffer_name[at] = name;
+        for (uint32_t b = 0; b < s->m->n_backend; b++)
+            ST_TRY(api(s, b)->buffer_wrap(s->context[b], host, bytes, &s->buffer[b][at], err));
+    }
+    return SETUN_OK;
+}
+
 /* What the graphs of both sizes share is made once. */
 static setun_status make_buffers_of(setun_session *s, const st_graph *g, setun_error *err)
 {
     for (uint32_t v = 0; v < g->n_value; v++) {
         const st_value *value = &g->value[v];
-        if (value->kind == ST_TEMP || find_buffer(s, value->name) >= 0)
+        if (value->kind == ST_TEMP || st_session_buffer(s, value->name) >= 0)
             continue;
         setun_view view = value->view;
         if (view.rank && view.dim[0] < 0)
-            view.dim[0] = view.dim[0] == SETUN_DIM_TOKENS ? s->m->n_batch : s->m->n_outputs;
+            view.dim[0] = view.dim[0] == SETUN_DIM_TOKENS ? s->n_tokens : s->n_outputs;
         int64_t bytes = setun_view_bytes(&view);
         uint32_t i = s->n_buffer;
+        if (value->kind == ST_STATE && s->n_peer) {
+            ST_TRY(borrow_states(s, value->name, bytes, err));
+            continue;
+        }
         if (value->kind == ST_CONST && !view.data)
             return st_fail(err, SETUN_BAD_ARG, "constant '%s' has no data", value->name);
         if (s->rows && strcmp(value->name, ST_HEAD_ROWS) == 0)
@@ -114,6 +95,23 @@ static setun_status make_buffers_of(setun_session *s, const st_graph *g, setun_e
     return SETUN_OK;
 }
 
+static setun_status make_temp(setun_session *s, setun_error *err)
+{
+    int64_t bytes = ST_ROW;
+    for (int i = 0; i < ST_N_PROGRAM; i++)
+        if (s->program[i] && s->program[i]->plan->bytes + ST_ROW > bytes)
+            bytes = s->program[i]->plan->bytes + ST_ROW;
+    ST_TRY(api(s, 0)->buffer_new(s->context[0], bytes, &s->temp[0], err));
+    ST_TRY(share(s, s->temp[0], bytes, &s->temp[1], err));
+    s->temp_host = api(s, 0)->buffer_map(s->temp[0]);
+    if (!s->temp_host)
+        return st_fail(err, SETUN_UNKNOWN, "backend '%s' has no memory that the host can read", s->m->backend[0]->backend_info.name);
+    if (!s->n_peer)
+        return SETUN_OK;
+    ST_TRY(api(s, 0)->buffer_new(s->context[0], s->n_peer * ST_ROW, &s->row_b[0], err));
+    return share(s, s->row_b[0], s->n_peer * ST_ROW, &s->row_b[1], err);
+}
+
 static int64_t head_bytes(const setun_model *m)
 {
     return m->n_vocab * m->stats.head_row_bytes;
@@ -122,93 +120,140 @@ static int64_t head_bytes(const setun_model *m)
 static setun_status make_buffers(setun_session *s, setun_error *err)
 {
     int64_t most = 1;
-    for (int i = ST_MANY; i < s->m->n_program; i++)
-        most += s->m->program[i].graph->n_value;
+    for (int i = 0; i < ST_N_PROGRAM; i++)
+        if (s->program[i])
+            for (uint32_t v = 0; v < s->program[i]->graph->n_value; v++)
+                most += s->program[i]->graph->value[v].kind == ST_STATE && s->n_peer ? s->n_peer : 1;
     for (int b = 0; b < 2; b++)
         s->buffer[b] = st_arena_array(s->arena, most, sizeof *s->buffer[b]);
     s->buffer_name = st_arena_array(s->arena, most, sizeof *s->buffer_name);
     if (!s->buffer[0] || !s->buffer[1] || !s->buffer_name)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
-    if (s->m->n_program > ST_TOP && st_weights_has_rows(s->m->weights)) {
+        return no_memory(err);
+    if (s->program[ST_MANY_TOP] && st_weights_has_rows(s->m->weights)) {
         s->have = st_arena_array(s->arena, s->m->n_vocab, 1);
         s->rows = s->have ? st_space_new(head_bytes(s->m)) : NULL;
     }
-    for (int i = ST_MANY; i < s->m->n_program; i++)
-        ST_TRY(make_buffers_of(s, s->m->program[i].graph, err));
-    ST_TRY(api(s, 0)->buffer_new(s->context[0], s->m->stats.temp_bytes + 64, &s->temp[0], err));
-    ST_TRY(share(s, s->temp[0], s->m->stats.temp_bytes + 64, &s->temp[1], err));
-    s->temp_host = api(s, 0)->buffer_map(s->temp[0]);
-    int64_t top = find_buffer(s, ST_HEAD_TOP);
+    for (int i = ST_MANY; i < ST_N_PROGRAM; i++) /* the graphs for many tokens have all that the others have */
+        if (s->program[i])
+            ST_TRY(make_buffers_of(s, s->program[i]->graph, err));
+    ST_TRY(make_temp(s, err));
+    int64_t top = st_session_buffer(s, ST_HEAD_TOP);
     s->n_top_b = top < 0 ? NULL : s->buffer[0][top];
-    s->noise_b = top < 0 ? NULL : s->buffer[0][find_buffer(s, ST_HEAD_NOISE)];
+    s->noise_b = top < 0 ? NULL : s->buffer[0][st_session_buffer(s, ST_HEAD_NOISE)];
     static const char *const names[3] = {"tokens", "positions", "outputs"};
     setun_buffer **to[3] = {&s->tokens_b, &s->positions_b, &s->outputs_b};
     int32_t **host[3] = {&s->tokens, &s->positions, &s->outputs};
     for (int i = 0; i < 3; i++) {
-        *to[i] = s->buffer[0][find_buffer(s, names[i])];
-        *host[i] = st_arena_array(s->arena, s->m->n_batch + 1, sizeof(int32_t));
+        *to[i] = s->buffer[0][st_session_buffer(s, names[i])];
+        *host[i] = st_arena_array(s->arena, s->n_tokens + 1, sizeof(int32_t));
         if (!*host[i])
-            return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+            return no_memory(err);
     }
     return SETUN_OK;
 }
 
-static void operand(const setun_session *s, const st_program *p, uint32_t backend, st_value_id v, setun_operand *o)
+int st_uses_state(const st_graph *g, st_node_id n)
+{
+    const st_node *node = &g->node[n];
+    int uses = 0;
+    for (uint32_t i = 0; i < node->op->n_in; i++)
+        uses |= g->value[g->value[node->in[i]].root].kind == ST_STATE;
+    for (uint32_t i = 0; i < node->op->n_out; i++)
+        uses |= g->value[g->value[node->out[i]].root].kind == ST_STATE;
+    return uses;
+}
+
+/* Where a value is.  row >= 0: of what has a row per sequence this one's, of states this peer's. */
+static setun_status operand(const setun_session *s, const st_program *p, uint32_t backend, st_value_id v, int64_t row,
+                            setun_operand *o, setun_error *err)
 {
     const st_value *value = &p->graph->value[v], *root = &p->graph->value[value->root];
+    int many = row >= 0 && value->view.rank && value->view.dim[0] < 0;
     o->shape = value->view;
     o->shape.data = NULL;
-    if (root->kind == ST_TEMP) {
-        o->buffer = s->temp[backend];
-        o->offset = p->plan->place[value->root].offset;
-    } else {
-        o->buffer = s->buffer[backend][find_buffer(s, root->name)];
-        o->offset = 0;
+    o->offset = root->kind == ST_TEMP ? p->plan->place[value->root].offset : 0;
+    o->buffer = root->kind == ST_TEMP ? s->temp[backend] : NULL;
+    if (!o->buffer)
+        o->buffer = s->buffer[backend][st_session_buffer(s, root->name) + (root->kind == ST_STATE && row > 0 ? row : 0)];
+    if (!many)
+        return SETUN_OK;
+    o->shape.dim[0] = 1;
+    int64_t bytes = setun_view_bytes(&o->shape);
+    if (root->kind == ST_INPUT) {
+        if (strcmp(root->name, "positions"))
+            return st_fail(err, SETUN_UNKNOWN, "the input '%s' of an operator with a state: sequences cannot decode together", root->name);
+        o->buffer = s->row_b[backend];
+        bytes = ST_ROW;
     }
+    if (bytes % ST_ROW)
+        return st_fail(err, SETUN_UNKNOWN, "rows of %lld bytes at an operator with a state: sequences decode together only "
+                       "where they are multiples of %d", (long long)bytes, ST_ROW);
+    o->offset += row * bytes;
+    return SETUN_OK;
+}
+
+static setun_status add_step(setun_session *s, int which, uint32_t planned, int64_t row, setun_error *err)
+{
+    const st_program *p = s->program[which];
+    st_runner *r = &s->run[which];
+    st_node_id n = p->plan->step[planned].node;
+    const st_node *node = &p->graph->node[n];
+    uint32_t b = p->plan->step[planned].backend, i = r->n_run_step;
+    setun_step *step = &r->step[i];
+    r->of[r->n_run_step++] = planned;
+    /* The graphs for one token have the same nodes. */
+    ST_TRY(st_step_make(row < 0 ? p : &s->m->program[which == ST_MANY ? ST_ONE : ST_TOP], n, s->arena, step, err));
+    if (!s->m->backend[b]->backend_info.wants_code)
+        step->code = NULL;
+    for (uint32_t j = 0; j < step->n_in; j++)
+        ST_TRY(operand(s, p, b, node->in[j], row, (setun_operand *)&step->in[j], err));
+    for (uint32_t j = 0; j < step->n_out; j++) {
+        const st_value *out = &p->graph->value[node->out[j]];
+        if (row >= 0 && p->graph->value[out->root].kind == ST_TEMP && (!out->view.rank || out->view.dim[0] >= 0))
+            return st_fail(err, SETUN_UNKNOWN, "%s makes one value of all rows and a state: sequences cannot decode together", step->label);
+        ST_TRY(operand(s, p, b, node->out[j], row, (setun_operand *)&step->out[j], err));
+    }
+    int fetch = s->rows && strcmp(node->op->name, "head_rescore") == 0;
+    if (r->n_seg && r->seg[r->n_seg - 1].backend == b && !fetch) {
+        r->seg[r->n_seg - 1].n++;
+        return SETUN_OK;
+    }
+    if (r->n_seg == ST_MAX_SEGMENTS)
+        return st_fail(err, SETUN_UNKNOWN, "backend '%s' leaves too many operators to others; more than %d changes",
+                       s->m->backend[0]->backend_info.name, ST_MAX_SEGMENTS);
+    r->seg[r->n_seg++] = (st_segment){b, i, 1, NULL, fetch ? step : NULL};
+    return SETUN_OK;
 }
 
 static setun_status make_runner(setun_session *s, int which, setun_error *err)
 {
-    const st_program *p = &s->m->program[which];
+    const st_program *p = s->program[which];
     const st_plan *plan = p->plan;
-    runner *r = &s->run[which];
-    setun_step *step = st_arena_array(s->arena, plan->n_step + 1, sizeof *step);
-    r->ns = st_arena_array(s->arena, plan->n_step + 1, sizeof *r->ns);
-    r->of = st_arena_array(s->arena, plan->n_step + 1, sizeof *r->of);
-    if (!step || !r->ns || !r->of)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
-    for (uint32_t planned = 0; planned < plan->n_step; planned++) {
-        uint32_t b = plan->step[planned].backend, i = r->n_run_step;
-        const st_kernel *kernel = p->kernel[plan->step[planned].node];
+    st_runner *r = &s->run[which];
+    int64_t most = 1;
+    for (st_node_id n = 0; n < p->graph->n_node; n++)
+        most += s->n_peer && st_uses_state(p->graph, n) ? s->n_peer : 1;
+    r->step = st_arena_array(s->arena, most, sizeof *r->step);
+    r->ns = st_arena_array(s->arena, most, sizeof *r->ns);
+    r->of = st_arena_array(s->arena, most, sizeof *r->of);
+    if (!r->step || !r->ns || !r->of)
+        return no_memory(err);
+    for (uint32_t i = 0; i < plan->n_step; i++) {
+        const st_kernel *kernel = p->kernel[plan->step[i].node];
         if (kernel && !kernel->writes)
             continue; /* its result is its input's memory, as it is */
-        r->of[r->n_run_step++] = planned;
-        ST_TRY(st_step_make(p, plan->step[planned].node, s->arena, &step[i], err));
-        if (!s->m->backend[b]->backend_info.wants_code)
-            step[i].code = NULL;
-        const st_node *node = &p->graph->node[plan->step[planned].node];
-        for (uint32_t j = 0; j < step[i].n_in; j++)
-            operand(s, p, b, node->in[j], (setun_operand *)&step[i].in[j]);
-        for (uint32_t j = 0; j < step[i].n_out; j++)
-            operand(s, p, b, node->out[j], (setun_operand *)&step[i].out[j]);
-        int fetch = s->rows && strcmp(node->op->name, "head_rescore") == 0;
-        if (r->n_seg && r->seg[r->n_seg - 1].backend == b && !fetch) {
-            r->seg[r->n_seg - 1].n++;
-            continue;
-        }
-        if (r->n_seg == MAX_SEGMENTS)
-            return st_fail(err, SETUN_UNKNOWN, "backend '%s' leaves too many operators to others; more than %d changes",
-                           s->m->backend[0]->backend_info.name, MAX_SEGMENTS);
-        r->seg[r->n_seg++] = (segment){b, i, 1, NULL, fetch ? &step[i] : NULL};
+        int peers = s->n_peer && st_uses_state(p->graph, plan->step[i].node);
+        for (int64_t row = 0; row < (peers ? s->n_peer : 1); row++)
+            ST_TRY(add_step(s, which, i, peers ? row : -1, err));
     }
     for (uint32_t i = 0; i < r->n_seg; i++) {
-        segment *g = &r->seg[i];
-        ST_TRY(api(s, g->backend)->program_new(s->context[g->backend], step + g->first, g->n, &g->program, err));
+        st_segment *g = &r->seg[i];
+        ST_TRY(api(s, g->backend)->program_new(s->context[g->backend], r->step + g->first, g->n, &g->program, err));
     }
     static const char *const results[2][3] = {{"logits", NULL, NULL}, {"ids", "count", "values"}};
     for (int i = 0; i < 3 && results[which >= ST_TOP][i]; i++) {
         setun_operand o;
-        operand(s, p, 0, st_program_output(p, results[which >= ST_TOP][i]), &o);
+        ST_TRY(operand(s, p, 0, st_program_output(p, results[which >= ST_TOP][i]), -1, &o, err));
         if (o.buffer != s->temp[0])
             return st_fail(err, SETUN_BAD_SCRIPT, "%s: the logits must be computed", s->m->script);
         r->at[i] = o.offset;
@@ -216,27 +261,43 @@ static setun_status make_runner(setun_session *s, int which, setun_error *err)
     return SETUN_OK;
 }
 
-setun_status setun_session_new(setun_session **out, const setun_model *m, setun_error *err)
+setun_status st_session_alloc(setun_session **out, const setun_model *m, int64_t n_tokens, int64_t n_outputs, setun_error *err)
 {
     st_arena *arena = st_arena_new();
     setun_session *s = arena ? st_arena_alloc(arena, sizeof *s) : NULL;
-    *out = NULL;
+    *out = s;
     if (!s) {
         st_arena_free(arena);
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a session");
+        return no_memory(err);
     }
     s->arena = arena;
     s->m = m;
+    s->n_tokens = n_tokens;
+    s->n_outputs = n_outputs;
     s->screen.n = m->n_vocab < 64 ? (int32_t)m->n_vocab : 64;
-    setun_status status = SETUN_OK;
-    for (uint32_t b = 0; b < m->n_backend && status == SETUN_OK; b++)
-        status = m->backend[b]->backend->context_new(m->backend[b]->self, m->engine->o.n_threads, &s->context[b], err);
-    if (status == SETUN_OK)
-        status = make_buffers(s, err);
-    for (int i = 0; i < m->n_program && status == SETUN_OK; i++)
-        status = make_runner(s, i, err);
-    if (status == SETUN_OK && !s->temp_host)
-        status = st_fail(err, SETUN_UNKNOWN, "backend '%s' has no memory that the host can read", m->backend[0]->backend_info.name);
+    return SETUN_OK;
+}
+
+setun_status st_session_build(setun_session *s, setun_error *err)
+{
+    const setun_model *m = s->m;
+    for (uint32_t b = 0; b < m->n_backend; b++)
+        ST_TRY(m->backend[b]->backend->context_new(m->backend[b]->self, m->engine->o.n_threads, &s->context[b], err));
+    ST_TRY(make_buffers(s, err));
+    for (int i = 0; i < ST_N_PROGRAM; i++)
+        if (s->program[i])
+            ST_TRY(make_runner(s, i, err));
+    return SETUN_OK;
+}
+
+setun_status setun_session_new(setun_session **out, const setun_model *m, setun_error *err)
+{
+    setun_session *s;
+    *out = NULL;
+    ST_TRY(st_session_alloc(&s, m, m->n_batch, m->n_outputs, err));
+    for (int i = 0; i < m->n_program; i++)
+        s->program[i] = &m->program[i];
+    setun_status status = st_session_build(s, err);
     if (status != SETUN_OK) {
         setun_session_free(s);
         return status;
@@ -249,7 +310,7 @@ void setun_session_free(setun_session *s)
 {
     if (!s)
         return;
-    for (int i = 0; i < s->m->n_program; i++)
+    for (int i = 0; i < ST_N_PROGRAM; i++)
         for (uint32_t j = 0; j < s->run[i].n_seg; j++)
             if (s->run[i].seg[j].program)
                 api(s, s->run[i].seg[j].backend)->program_free(s->run[i].seg[j].program);
@@ -261,6 +322,8 @@ void setun_session_free(setun_session *s)
                 api(s, b)->buffer_free(s->buffer[b][i]);
         if (s->temp[b])
             api(s, b)->buffer_free(s->temp[b]);
+        if (s->row_b[b])
+            api(s, b)->buffer_free(s->row_b[b]);
         api(s, b)->context_free(s->context[b]);
     }
     st_space_free(s->rows, head_bytes(s->m));
@@ -277,6 +340,45 @@ setun_status setun_session_rewind(setun_session *s, int64_t p, setun_error *err)
     return SETUN_OK;
 }
 
+#define COPY_BYTES 16384
+
+/* Rows of a state that no position has reached yet need not come along. */
+static setun_status copy_state(setun_session *to, const setun_session *from, const st_value *state, setun_error *err)
+{
+    char part[COPY_BYTES];
+    setun_view view = state->view;
+    if (view.rank && view.dim[0] == to->m->n_ctx)
+        view.dim[0] = from->position;
+    int64_t at = st_session_buffer(to, state->name), bytes = setun_view_bytes(&view);
+    for (int64_t i = 0; i < bytes; i += COPY_BYTES) {
+        int64_t n = bytes - i < COPY_BYTES ? bytes - i : COPY_BYTES;
+        ST_TRY(api(from, 0)->buffer_read(from->buffer[0][at], i, part, n, err));
+        ST_TRY(api(to, 0)->buffer_write(to->buffer[0][at], i, part, n, err));
+    }
+    return SETUN_OK;
+}
+
+setun_status setun_session_copy(setun_session *to, const setun_session *from, setun_error *err)
+{
+    const st_graph *g = from->program[ST_MANY]->graph;
+    if (to->m != from->m)
+        return st_fail(err, SETUN_BAD_ARG, "a session of another model cannot go on here");
+    if (to == from)
+        return SETUN_OK;
+    to->position = 0;
+    for (uint32_t v = 0; v < g->n_value; v++)
+        if (g->value[v].kind == ST_STATE)
+            ST_TRY(copy_state(to, from, &g->value[v], err));
+    to->position = from->position;
+    to->screen = from->screen;
+    memcpy(to->top_id, from->top_id, sizeof to->top_id);
+    memcpy(to->top_logit, from->top_logit, sizeof to->top_logit);
+    to->top = from->top;
+    to->top.id = to->top_id;
+    to->top.logit = to->top_logit;
+    return SETUN_OK;
+}
+
 void setun_session_on_progress(setun_session *s, int (*fn)(void *, int64_t, int64_t), void *user)
 {
     s->progress = fn;
@@ -284,7 +386,7 @@ void setun_session_on_progress(setun_session *s, int (*fn)(void *, int64_t, int6
 }
 
 /* Bring in the rows that a head_rescore lists for n_out tokens. */
-static setun_status fetch(setun_session *s, const setun_step *step, int64_t n_out, setun_error *err)
+static setun_status fetch_rows(setun_session *s, const setun_step *step, int64_t n_out, setun_error *err)
 {
     const int32_t *id = (const int32_t *)(void *)(s->temp_host + step->in[2].offset);
     const int32_t *count = (const int32_t *)(void *)(s->temp_host + step->in[3].offset);
@@ -303,9 +405,8 @@ static setun_status fetch(setun_session *s, const setun_step *step, int64_t n_ou
 }
 
 /* Memory that is full of rows is given back, between tokens. */
-static void let_go(setun_session *s, int64_t n)
+static void let_go(setun_session *s)
 {
-    s->mapped += n * MAPPED_PER_ROW;
     if (s->mapped > MOST_MAPPED) {
         st_weights_let_go(s->m->weights, s->m->head_rows);
         s->mapped = 0;
@@ -317,42 +418,88 @@ static void let_go(setun_session *s, int64_t n)
     }
 }
 
-/* One chunk: n <= n_batch tokens, the last n_out of them give logits. */
-static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t n_out, int which,
-                              const float **logits, setun_error *err)
+/* What the screened head looks for in each of n rows; the most that is wanted of one will do for all. */
+static setun_status write_screens(setun_session *s, int64_t n, setun_error *err)
 {
-    runner *r = &s->run[which];
+    int32_t most = 1;
     for (int64_t i = 0; i < n; i++) {
-        s->tokens[i] = tokens[i];
-        s->positions[i] = (int32_t)(s->position + i);
+        const setun_screen *want = s->n_peer ? &s->peer[i]->screen : &s->screen;
+        const uint32_t noise[4] = {want->key[0], want->key[1], setun_f32_bits(want->temp), setun_f32_bits(want->below)};
+        most = want->n > most ? want->n : most;
+        ST_TRY(api(s, 0)->buffer_write(s->noise_b, i * (int64_t)sizeof noise, noise, sizeof noise, err));
     }
-    for (int64_t i = 0; i < n_out; i++)
-        s->outputs[i] = (int32_t)(n - n_out + i);
+    return api(s, 0)->buffer_write(s->n_top_b, 0, &most, sizeof most, err);
+}
+
+setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_out, setun_error *err)
+{
+    st_runner *r = &s->run[which];
     const setun_backend_v1 *a = api(s, 0);
     ST_TRY(a->buffer_write(s->tokens_b, 0, s->tokens, 4 * n, err));
     ST_TRY(a->buffer_write(s->positions_b, 0, s->positions, 4 * n, err));
+    for (int32_t i = 0; i < s->n_peer; i++)
+        ST_TRY(a->buffer_write(s->row_b[0], i * ST_ROW, &s->positions[i], 4, err));
     if (n_out)
         ST_TRY(a->buffer_write(s->outputs_b, 0, s->outputs, 4 * n_out, err));
+    if (which >= ST_TOP)
+        ST_TRY(write_screens(s, n_out, err));
     const int64_t size[SETUN_N_SYMBOLS] = {n, n_out};
     for (uint32_t i = 0; i < r->n_seg; i++) {
         const setun_backend_v1 *b = api(s, r->seg[i].backend);
         if (r->seg[i].fetch)
-            ST_TRY(fetch(s, r->seg[i].fetch, n_out, err));
+            ST_TRY(fetch_rows(s, r->seg[i].fetch, n_out, err));
         ST_TRY(b->program_run(r->seg[i].program, size, SETUN_N_SYMBOLS, err));
         if (SETUN_HAS(setun_backend_v1, b, wait))
             ST_TRY(b->wait(s->context[r->seg[i].backend], err));
     }
     r->n_run++;
     r->n_row += n;
-    s->position += n;
-    if (logits)
-        *logits = n_out && which < ST_TOP ? (const float *)(void *)(s->temp_host + r->at[0]) : NULL;
+    s->mapped += n * MAPPED_PER_ROW;
     return SETUN_OK;
 }
 
-static void set_top(setun_session *s, int32_t n, int64_t survivors)
+/* One chunk: n <= n_batch tokens, the last n_out of them give logits. */
+static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t n_out, int which,
+                              const float **logits, setun_error *err)
 {
-    s->top = (setun_top){(uint32_t)sizeof s->top, n, s->top_id, s->top_logit, survivors};
+    for (int64_t i = 0; i < n; i++) {
+        s->tokens[i] = tokens[i];
+        s->positions[i] = (int32_t)(s->position + i);
+    }
+    for (int64_t i = 0; i < n_out; i++)
+        s->outputs[i] = (int32_t)(n - n_out + i);
+    ST_TRY(st_session_run(s, which, n, n_out, err));
+    s->position += n;
+    *logits = n_out && which < ST_TOP ? (const float *)(void *)(s->temp_host + s->run[which].at[0]) : NULL;
+    return SETUN_OK;
+}
+
+setun_status st_session_full(setun_session *s, int32_t token, const float **row, setun_error *err)
+{
+    return run_chunk(s, &token, 1, 1, ST_ONE, row, err);
+}
+
+int st_session_screened(setun_session *s, setun_session *from, int which, int64_t row)
+{
+    const st_program *p = from->program[which];
+    const st_runner *r = &from->run[which];
+    int64_t most = p->graph->value[st_program_output(p, "ids")].view.dim[1];
+    const int32_t *id = (const int32_t *)(void *)(from->temp_host + r->at[0]) + row * most;
+    int32_t count = ((const int32_t *)(void *)(from->temp_host + r->at[1]))[row];
+    const float *value = (const float *)(void *)(from->temp_host + r->at[2]) + row * most;
+    int32_t got = st_head_answer(&s->screen, value, id, count, s->top_logit, s->top_id);
+    if (!got)
+        return 0;
+    s->top = (setun_top){(uint32_t)sizeof s->top, got, s->top_id, s->top_logit, count};
+    from->mapped += from->rows ? 0 : (int64_t)count * MAPPED_PER_ROW;
+    let_go(from); /* the results lie elsewhere */
+    return 1;
+}
+
+void st_session_sorted(setun_session *s, const float *row)
+{
+    (void)st_head_best(row, NULL, s->m->n_vocab, s->screen.n, s->top_logit, s->top_id);
+    s->top = (setun_top){(uint32_t)sizeof s->top, s->screen.n, s->top_id, s->top_logit, -1};
 }
 
 /* The last chunk of a feed that wants the largest logits.  Feeding it a second time, for the full row,
@@ -360,22 +507,10 @@ static void set_top(setun_session *s, int32_t n, int64_t survivors)
 static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, const float **logits, setun_error *err)
 {
     int which = n == 1 ? ST_TOP : ST_MANY_TOP;
-    const runner *r = &s->run[which];
-    if (s->m->n_program > ST_TOP) {
-        const uint32_t noise[4] = {s->screen.key[0], s->screen.key[1], setun_f32_bits(s->screen.temp),
-                                   setun_f32_bits(s->screen.below)};
-        ST_TRY(api(s, 0)->buffer_write(s->n_top_b, 0, &s->screen.n, sizeof s->screen.n, err));
-        ST_TRY(api(s, 0)->buffer_write(s->noise_b, 0, noise, sizeof noise, err));
+    if (s->program[which]) {
         ST_TRY(run_chunk(s, tokens, n, 1, which, logits, err));
-        const int32_t *id = (const int32_t *)(void *)(s->temp_host + r->at[0]);
-        int32_t count = *(const int32_t *)(void *)(s->temp_host + r->at[1]);
-        const float *value = (const float *)(void *)(s->temp_host + r->at[2]);
-        int32_t got = st_head_answer(&s->screen, value, id, count, s->top_logit, s->top_id);
-        if (got) {
-            set_top(s, got, count);
-            let_go(s, n + (s->rows ? 0 : count));
+        if (st_session_screened(s, s, which, 0))
             return SETUN_OK;
-        }
         s->position -= n;
     }
     return run_chunk(s, tokens, n, 1, n == 1 ? ST_ONE : ST_MANY, logits, err);
@@ -446,10 +581,8 @@ setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t
         }
         done += chunk;
     }
-    if (want == SETUN_LOGITS_TOP && row) {
-        (void)st_head_best(row, NULL, m->n_vocab, s->screen.n, s->top_logit, s->top_id);
-        set_top(s, s->screen.n, -1);
-    }
+    if (want == SETUN_LOGITS_TOP && row)
+        st_session_sorted(s, row);
     if (logits)
         *logits = row;
     return SETUN_OK;
@@ -459,9 +592,10 @@ setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t
 
 void setun_session_profile(setun_session *s, int32_t on)
 {
-    for (int i = 0; i < s->m->n_program; i++) {
-        runner *r = &s->run[i];
-        memset(r->ns, 0, s->m->program[i].plan->n_step * sizeof *r->ns);
+    for (int i = 0; i < ST_N_PROGRAM; i++) {
+        st_runner *r = &s->run[i];
+        if (r->n_run_step)
+            memset(r->ns, 0, r->n_run_step * sizeof *r->ns);
         r->n_run = r->n_row = 0;
         for (uint32_t j = 0; j < r->n_seg; j++) {
             const setun_backend_v1 *b = api(s, r->seg[j].backend);
@@ -488,9 +622,9 @@ static int by_time(const void *a, const void *b)
 /* Sum the steps that have the same operator and output shape, with their work at n tokens. */
 static uint32_t collect(const setun_session *s, int which, st_arena *tmp, line *l)
 {
-    const st_program *p = &s->m->program[which];
-    const runner *r = &s->run[which];
-    int64_t rows = r->n_run ? r->n_row / r->n_run : 1;
+    const st_program *p = s->program[which];
+    const st_runner *r = &s->run[which];
+    int64_t all = r->n_run ? r->n_row / r->n_run : 1;
     uint32_t n = 0;
     for (uint32_t i = 0; i < r->n_run_step; i++) {
         uint32_t planned = r->of[i];
@@ -499,6 +633,7 @@ static uint32_t collect(const setun_session *s, int which, st_arena *tmp, line *
         if (st_node_args(p->graph, id, tmp, &a, NULL) != SETUN_OK)
             return n;
         setun_view shape = a.out[0];
+        int64_t rows = s->n_peer && st_uses_state(p->graph, id) ? 1 : all; /* a step for each peer */
         uint32_t j = 0;
         while (j < n && (strcmp(l[j].op, a.op->name) || memcmp(l[j].shape.dim, shape.dim, sizeof shape.dim)))
             j++;
@@ -533,9 +668,9 @@ setun_status setun_session_profile_print(const setun_session *s, int32_t decode,
     int which = decode ? ST_ONE : ST_MANY, top = decode ? ST_TOP : ST_MANY_TOP;
     if (s->run[top].n_run > s->run[which].n_run)
         which = top;
-    const runner *r = &s->run[which];
+    const st_runner *r = &s->run[which];
     st_arena *tmp = st_arena_new();
-    line *l = tmp ? st_arena_array(tmp, s->m->program[which].plan->n_step + 1, sizeof *l) : NULL;
+    line *l = tmp ? st_arena_array(tmp, (int64_t)r->n_run_step + 1, sizeof *l) : NULL;
     st_str t = {0};
     if (!l) {
         st_arena_free(tmp);

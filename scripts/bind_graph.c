@@ -396,28 +396,60 @@ static int graph_weight(lua_State *L)
     return add_value(L, g, b, name, ST_CONST, &v);
 }
 
-/* codes, scale = g:ternary(name), or nil if the tensor is an ordinary matrix */
+/* What the graph so far tells about the zeros of value v, seen through a norm, which keeps them. */
+static int32_t zeros_of(const st_graph *g, st_value_id v)
+{
+    for (int norm = 0; g->value[v].kind == ST_TEMP; norm = 1) {
+        const st_node *n = &g->node[g->value[v].node];
+        if (strcmp(n->op->name, "mul") == 0 && n->op->n_in == 2) {
+            for (int i = 0; i < 2; i++)
+                if (g->value[n->in[i]].kind == ST_TEMP &&
+                    strncmp(g->node[g->value[n->in[i]].node].op->name, "relu", 4) == 0)
+                    return ST_ZEROS_RELU;
+            return ST_ZEROS_GATED;
+        }
+        if (norm || strcmp(n->op->name, "rmsnorm") != 0)
+            break;
+        v = n->in[0];
+    }
+    return ST_ZEROS_UNKNOWN;
+}
+
+/* codes, scale, across = g:ternary(name [, x]), or nil if the tensor is an ordinary matrix.  x is what it
+ * will be multiplied with: then codes may be transposed (for ternary_matmul_t), and across is true. */
 static int graph_ternary(lua_State *L)
 {
     int b;
+    int32_t zeros = ST_ZEROS_UNKNOWN, across = 0;
     setun_error err;
     setun_view codes = { NULL, 0, 0, { 1, 1, 1, 1 } }, scale = { NULL, 0, 0, { 1, 1, 1, 1 } };
     const char *part = st_bind_text(L, 2, "a weight's name");
+    int has_input = !lua_isnoneornil(L, 3);
+    lua_settop(L, 3);
     st_handle *g = check_graph(L, &b);
+    if (has_input)
+        zeros = zeros_of(g->b->g, check_value(L, 3, g->b, "ternary", "x")->id);
     const char *name = push_name(L, g->text, part);
-    const char *scale_name = lua_pushfstring(L, "%s.scale", name);
+    const char *scale_name = lua_pushfstring(L, "%s.scale", name), *across_name = lua_pushfstring(L, "%s.t", name);
     st_value_id old = st_graph_find(g->b->g, name), old_scale = st_graph_find(g->b->g, scale_name);
+    if (old == ST_NO_ID && old_scale != ST_NO_ID) {
+        old = st_graph_find(g->b->g, across_name);
+        across = old != ST_NO_ID;
+        if (across && !has_input)
+            return st_bind_fail(L, "ternary: %s is transposed already, so this call must name its input, too", name);
+    }
     if (old != ST_NO_ID && old_scale != ST_NO_ID) {
         st_bind_push_handle(L, VALUE, g->b, b, old, g->text);
         st_bind_push_handle(L, VALUE, g->b, b, old_scale, g->text);
-        return 2;
+        lua_pushboolean(L, across);
+        return 3;
     }
     if (old != ST_NO_ID || old_scale != ST_NO_ID)
         return st_bind_fail(L, "ternary: the name %s is used already", name);
     const st_script_model *m = check_model(L, g->b);
     const char *file = push_file_name(L, b, name);
     int64_t since = st_bind_pause(st_bind_script(L));
-    setun_status s = m->ternary(m->user, file, &codes, &scale, &err);
+    setun_status s = m->ternary(m->user, file, zeros, &codes, &scale, &across, &err);
     st_bind_resume(st_bind_script(L), since);
     if (s == SETUN_DECLINED) {
         lua_pushnil(L);
@@ -426,9 +458,10 @@ static int graph_ternary(lua_State *L)
     if (s != SETUN_OK)
         return st_bind_error(L, &err);
     claim(L, b, file, name);
-    add_value(L, g, b, name, ST_CONST, &codes);
+    add_value(L, g, b, across ? across_name : name, ST_CONST, &codes);
     add_value(L, g, b, scale_name, ST_CONST, &scale);
-    return 2;
+    lua_pushboolean(L, across);
+    return 3;
 }
 
 static int graph_has(lua_State *L)

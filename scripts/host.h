@@ -26,9 +26,15 @@ typedef struct st_script_model {
     setun_status (*tensor)(void *user, const char *name, uint32_t want, setun_view *view, setun_error *err);
     /* A ternary linear: codes as T2 [rows, cols] and the f32[1] scale to multiply with; packed
      * tensors are transcoded, float masters quantised by absmean when the model says so.
-     * SETUN_DECLINED: the tensor is an ordinary float matrix. */
-    setun_status (*ternary)(void *user, const char *name, setun_view *codes, setun_view *scale, setun_error *err);
+     * SETUN_DECLINED: the tensor is an ordinary float matrix.  zeros says what is known about the input
+     * that it will be multiplied with; *across != 0 answers that codes are transposed, [cols, rows]. */
+    setun_status (*ternary)(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
+                            int32_t *across, setun_error *err);
 } st_script_model;
+
+#define ST_ZEROS_UNKNOWN 0
+#define ST_ZEROS_GATED   1 /* a product of two activations: many round to 0 in 8 bits */
+#define ST_ZEROS_RELU    2 /* one of the two is a rectifier: half of them and more are exactly 0 */
 
 typedef struct st_script_limits {
     int64_t memory_bytes; /* never passed; beyond half of it the script is stopped.  0: 256 MiB */

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install what is missing, build and run every test: the product, with sanitizers, and without LLVM.
-# SETUN_QUICK=1 leaves the second and third build out.
+# Install what is missing, build and run every test: the product, with sanitizers (of memory and of
+# threads), and without LLVM.
+# SETUN_QUICK=1 leaves all but the first build out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
@@ -15,5 +16,6 @@ run() { # directory, cmake options...
 run build -DCMAKE_BUILD_TYPE=Release
 if [ -z "${SETUN_QUICK:-}" ]; then
   run build-hard -DCMAKE_BUILD_TYPE=Debug -DSETUN_HARD=ON
+  run build-races -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSETUN_RACES=ON
   run build-plain -DCMAKE_BUILD_TYPE=Release -DSETUN_LLVM=OFF
 fi

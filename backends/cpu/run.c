@@ -27,9 +27,11 @@ static void run_units(const setun_program *p, const st_bound *b, int32_t worker)
 {
     int64_t n = p->context->n_threads, each = b->units / n, rest = b->units % n;
     setun_tile tile;
-    /* The first `rest` workers take one more; the ranges are contiguous and cover every unit. */
-    tile.begin = worker * each + (worker < rest ? worker : rest);
-    tile.end = tile.begin + each + (worker < rest);
+    /* The first `rest` of them take one more; the ranges are contiguous and cover every unit.  Who is first
+     * goes round between barriers: else few units of many steps would leave the same ones waiting. */
+    int64_t place = (worker + b->turn) % n;
+    tile.begin = place * each + (place < rest ? place : rest);
+    tile.end = tile.begin + each + (place < rest);
     tile.scratch = p->scratch + worker * p->scratch_step;
     if (tile.begin < tile.end)
         b->code->fn(&b->launch, &tile);

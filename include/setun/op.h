@@ -167,6 +167,7 @@ enum {
     K_splat, K_extract, K_slice, K_concat, K_shuffle, K_rsum, K_rmax,
     K_dot2, K_dot4, K_lut16, K_sign, K_opaque,
     K_var, K_get, K_set, K_for, K_if, K_else, K_stop,
+    K_tile_zero, K_tile_load, K_tile_dot, K_tile_store,
     K_COUNT
 };
 
@@ -178,6 +179,7 @@ enum {
 #define K_N_REGISTERS 5u  /* vector registers */
 #define K_L1_BYTES 6u
 #define K_L2_BYTES 7u
+#define K_HAS_TILES 8u /* native tiles of 16 x 64 bytes */
 
 typedef struct setun_builder {
     uint32_t size, abi;
@@ -344,6 +346,21 @@ static inline k_val k_dot4(setun_kernel *k, k_val acc, k_val u8, k_val s8)
 static inline k_val k_lut16(setun_kernel *k, k_val table, k_val index)
 {
     return k_emit(k, K_lut16, k_type_of(k, index), table, index, 0, 0);
+}
+
+/* Tiles, by number: rows of 64 bytes that lie stride elements apart in memory.  c += a . b */
+static inline void k_tile_zero(setun_kernel *k, int64_t tile) { (void)k_emit(k, K_tile_zero, 0, 0, 0, 0, tile); }
+static inline void k_tile_load(setun_kernel *k, int64_t tile, k_val p, k_val index, int64_t stride)
+{
+    (void)k_emit(k, K_tile_load, 0, p, index, 0, tile | stride << 3);
+}
+static inline void k_tile_dot(setun_kernel *k, int64_t c, int64_t a_s8, int64_t b_u8)
+{
+    (void)k_emit(k, K_tile_dot, 0, 0, 0, 0, c | a_s8 << 3 | b_u8 << 6);
+}
+static inline void k_tile_store(setun_kernel *k, int64_t tile, k_val p, k_val index, int64_t stride)
+{
+    (void)k_emit(k, K_tile_store, 0, p, index, 0, tile | stride << 3);
 }
 
 /* Variables and structure */

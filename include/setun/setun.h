@@ -45,6 +45,8 @@ typedef struct setun_options {
     void       *log_user;
     int32_t     log_level;    /* highest level wanted */
     int32_t     reserved2;
+    const char *down;         /* which ternary matrices are kept transposed, so that the weights of a zero input need
+                               * not be read: "auto" (default; behind a rectified gate), "channel" (any gate), "row" (none) */
 } setun_options;
 SETUN_EXPORT void setun_options_init(setun_options *o);
 
@@ -139,6 +141,29 @@ SETUN_EXPORT void setun_session_profile(setun_session *s, int32_t on);
 SETUN_EXPORT setun_status setun_session_profile_print(const setun_session *s, int32_t decode, double read_gb_s,
                                                       double int_gops, setun_write_fn *out, void *user, setun_error *err);
 
+/* Go on from where another session of the same model is: its position, what it remembers up to there
+ * and its setun_session_top, but not its row of logits.  Many answers to one prompt cost one reading
+ * of it.  A failure leaves `to` at position 0.  [owner] of both */
+SETUN_EXPORT setun_status setun_session_copy(setun_session *to, const setun_session *from, setun_error *err);
+
+/* ---------------------------------------------------------------- several sessions together */
+
+/* n sessions of one model take a token each per step, and the weights are read once for all of them.
+ * Every sequence gets the bits that it gets alone.  The sessions stay what they are: they may be at
+ * different positions, have different setun_session_set_top, and be fed, rewound and copied one by one between
+ * steps.  A batch borrows them: free it first.  [owner] of all of them; n from 1 to SETUN_MAX_BATCH. */
+#define SETUN_MAX_BATCH 256
+typedef struct setun_batch setun_batch;
+SETUN_EXPORT setun_status setun_batch_new(setun_batch **b, const setun_model *m, setun_session *const *s, int32_t n,
+                                          setun_error *err);
+SETUN_EXPORT void setun_batch_free(setun_batch *b); /* not its sessions; NULL is allowed */
+/* tokens[i] goes to session i.  want: SETUN_LOGITS_NONE, _LAST or _TOP.  logits (NULL is allowed) has room for n
+ * pointers: logits[i] gets what setun_session_feed gives session i, valid until the next call for the batch
+ * or that session; setun_session_top is asked of the sessions.  After a failure (SETUN_FULL: some
+ * session has no room; SETUN_BAD_ARG: a token outside the vocabulary) no session has moved. */
+SETUN_EXPORT setun_status setun_batch_step(setun_batch *b, const int32_t *tokens, int32_t want, const float **logits,
+                                           setun_error *err);
+
 /* ---------------------------------------------------------------- sampling */
 
 typedef struct setun_sampling {
@@ -225,7 +250,7 @@ typedef struct setun_limits {
     double   read_gb_s;    /* streaming reads from memory */
     double   int8_gmac_s;  /* int8 multiply-adds in registers with the best instruction; 0 unknown */
     double   barrier_ns;   /* one barrier of the thread pool */
-    char     int8_with[32]; /* which instruction: "dot4 64", "dot2 32" */
+    char     int8_with[32]; /* which instruction: "tiles", "dot4 64", "dot2 32" */
 } setun_limits;
 SETUN_EXPORT setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err);
 

@@ -132,13 +132,18 @@ end
 -- x times the transpose of weight `name`, [rows, columns of x].  A ternary weight is a bitlinear
 -- layer: the activations of each row become 8-bit integers with one scale, the sums are exact
 -- integers, and both scales are applied at the end.  Several layers that read the same x quantise it
--- once: equal nodes are merged when the graph is simplified.
+-- once: equal nodes are merged when the graph is simplified.  Where x is likely to have many zeros the
+-- weights come transposed, so that those of a zero need not be read; the result is the same.
 function nn.linear(g, x, name, rows)
   local columns = x.dims[2]
-  local w, scale = g:ternary(name)
+  local w, scale, across = g:ternary(name, x)
   if w then
-    check_dims(w, rows, columns)
     local q, s, sum = g:quantize_i8(x)
+    if across then
+      check_dims(w, columns, rows)
+      return g:ternary_matmul_t(q, s, sum, w, scale, { at = name })
+    end
+    check_dims(w, rows, columns)
     return g:ternary_matmul(q, s, sum, w, scale, { at = name })
   end
   return g:matmul(x, nn.matrix(g, name, rows, columns), { at = name })

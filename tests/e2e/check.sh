@@ -7,7 +7,7 @@ for op in embed rmsnorm quantize_i8 ternary_matmul rope kv_append attention relu
 done
 for f in "$SOURCE"/scripts/ops/*.lua; do "$SETUN" check "$f" >"$TMP/out" 2>&1 || bad "$f: $(cat "$TMP/out")"; done
 if [ "${SETUN_LLVM:-1}" = 1 ] && [ "$(uname -m)" = x86_64 ]; then
-  for features in -avx512f -avx512f,-avxvnni -avx2 -avx -sse3; do
+  for features in -amx-int8 -avx512f -avx512f,-avxvnni -avx2 -avx -sse3; do
     "$SETUN" check --cpu-features=$features >"$TMP/out" 2>"$TMP/err" || bad "check --cpu-features=$features: $(grep -A2 FAIL "$TMP/out" | head -20; cat "$TMP/err")"
   done
 fi

@@ -27,6 +27,13 @@ a=$("$SETUN" run "$MODEL" -p "KING:" -n 40 --seed 7 2>/dev/null); b=$("$SETUN" r
 same "equal seeds" "$a" "$b"
 [ "$a" != "$("$SETUN" run "$MODEL" -p "KING:" -n 40 --seed 8 -q)" ] || bad "seeds make no difference"
 same "quiet" "$("$SETUN" run "$MODEL" -p "KING:" -n 4 -q 2>&1 >/dev/null)" ""
+printf '%s\n' "--- 1, seed 7" "$a" "" "--- 2, seed 8" "$("$SETUN" run "$MODEL" -p "KING:" -n 40 --seed 8 -q)" >"$TMP/want"
+"$SETUN" run "$MODEL" -p "KING:" -n 40 --seed 7 --parallel 2 -q | diff - "$TMP/want" >/dev/null || bad "run --parallel: other texts than alone"
+"$SETUN" run "$MODEL" -p "KING:" -n 9 --parallel 3 --repeat-penalty 1.1 --json -q | grep -c '^{"text": ".*", "seed": [123], "tokens": 9}$' | grep -q '^3$' || bad "run --parallel --json"
+"$SETUN" run "$MODEL" -p x --parallel 0 >/dev/null 2>&1; same "no text at all" $? 2
+"$SETUN" bench "$MODEL" --sequences 1,3 -n 4 -r 1 | grep -c 'tokens/s' | grep -q '^2$' || bad "bench --sequences"
+"$SETUN" bench "$MODEL" --sequences 2 -n 4 -r 1 --json --depth 9 | lua5.4 -e 'assert(io.read("a"):match("^%[%s*{.*}%s*%]%s*$"))' || bad "bench --sequences --json"
+"$SETUN" bench "$MODEL" --sequences 1,x >/dev/null 2>&1; same "sequences that are no numbers" $? 2
 printf 'KING:' | "$SETUN" run "$MODEL" -n 4 -q >/dev/null || bad "prompt from standard input"
 "$SETUN" run "$MODEL" -p "KING:" -n -1 --ctx 24 --ignore-eos 2>&1 >/dev/null | grep >/dev/null "context of 24 positions is full" || bad "a full context"
 

@@ -15,7 +15,7 @@ for kv in f32 f16 bf16; do
 done
 want=$(h)
 if [ "${SETUN_LLVM:-1}" = 1 ] && [ "$(uname -m)" = x86_64 ]; then
-  for features in -avx512f -avx512f,-avxvnni -avx2 -avx -sse4.1 -ssse3 -sse3; do
+  for features in -amx-int8 -avx512f -avx512f,-avxvnni -avx2 -avx -sse4.1 -ssse3 -sse3; do
     same "--cpu-features=$features" "$(h --cpu-features=$features)" "$want"
     same "--cpu-features=$features token by token" "$(h --cpu-features=$features --chunk 1)" "$want"
   done

@@ -23,6 +23,10 @@ both "min-p alone" --top-k 0 --top-p 1 --min-p 0.05 --seed 3
 both "a penalty" --repeat-penalty 1.3 --seed 3
 both "a penalty, greedy" --repeat-penalty 1.3 --greedy
 both "a penalty that needs all" --repeat-penalty 0.9 --seed 3
+# Several texts together: each row of the head has its own noise.
+for seed in 5 6 7; do printf -- '--- %d, seed %d\n%s\n' $((seed - 4)) $seed "$(text --top-k 0 --top-p 1 --seed $seed)"; done >"$TMP/alone"
+text --top-k 0 --top-p 1 --seed 5 --parallel 3 | grep -v '^$' >"$TMP/together"
+grep -v '^$' "$TMP/alone" | diff - "$TMP/together" >/dev/null || bad "temperature only, three texts together"
 
 want=$(text --seed 9)
 same "one thread" "$(text --seed 9 -t 1)" "$want"

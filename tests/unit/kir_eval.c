@@ -302,7 +302,7 @@ static void test_samples(void **state)
     };
     for (size_t i = 0; i < sizeof within / sizeof within[0]; i++)
         seen[within[i]] = 1;
-    for (uint32_t op = 1; op < K_COUNT; op++)
+    for (uint32_t op = 1; op < K_tile_zero; op++) /* tiles have their own test, tiles.c */
         if (!seen[op])
             fail_msg("no sample of %s", st_kir_op_name(op));
     free(list);

@@ -210,7 +210,8 @@ static void check_sums(walk *k, const st_node *n, const char *file_name)
 {
     char name[256];
     const setun_view *q = &k->v[n->in[0]], *scale = &k->v[n->in[1]], *ws = &k->v[n->in[4]], *y = &k->v[n->out[0]];
-    int64_t rows = y->dim[1], columns = k->g->value[n->in[3]].view.dim[1];
+    int turned = strcmp(n->op->name, "ternary_matmul_t") == 0;
+    int64_t rows = y->dim[1], columns = k->g->value[n->in[3]].view.dim[turned ? 0 : 1];
     (void)snprintf(name, sizeof name, "model.layers.0.%s.weight", file_name);
     const st_tensor *t = st_weights_find(k->w, name);
     assert_non_null(t);
@@ -302,7 +303,7 @@ static void check_node(walk *k, const st_node *n, const char *const *linears)
     int64_t count = setun_count(x), d = x->rank > 1 ? x->dim[x->rank - 1] : 1;
     double *y = calloc((size_t)count + 1, sizeof *y);
     assert_non_null(y);
-    if (strcmp(op, "ternary_matmul") == 0 || strcmp(op, "ternary_matmul_gated") == 0) {
+    if (strncmp(op, "ternary_matmul", 14) == 0) {
         check_sums(k, n, linears[k->n_sum]);
     } else if (strcmp(op, "quantize_i8") == 0) {
         for (int64_t i = 0; i < count; i++)

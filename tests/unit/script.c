@@ -601,6 +601,7 @@ typedef struct fake {
     int         is_ternary, tied;
     const char *lie;  /* a tensor whose first size is one too many */
     int64_t     n_taken;
+    int32_t     least_zeros;
 } fake;
 
 static int fake_view(const fake *f, const char *name, setun_view *v)
@@ -651,7 +652,8 @@ static setun_status fake_tensor(void *user, const char *name, uint32_t want, set
     return SETUN_OK;
 }
 
-static setun_status fake_ternary(void *user, const char *name, setun_view *codes, setun_view *scale, setun_error *err)
+static setun_status fake_ternary(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
+                                 int32_t *across, setun_error *err)
 {
     fake *f = user;
     if (!f->is_ternary || strstr(name, "embed_tokens") || strstr(name, "lm_head"))
@@ -659,6 +661,12 @@ static setun_status fake_ternary(void *user, const char *name, setun_view *codes
     if (!fake_view(f, name, codes))
         return setun_fail(err, SETUN_BAD_FILE, "model.safetensors: there is no tensor '%s'", name);
     codes->dtype = SETUN_T2;
+    *across = zeros >= f->least_zeros;
+    if (*across) {
+        int64_t rows = codes->dim[0];
+        codes->dim[0] = codes->dim[1];
+        codes->dim[1] = rows;
+    }
     *scale = (setun_view){ NULL, SETUN_F32, 1, { 1, 1, 1, 1 } };
     f->n_taken++;
     return SETUN_OK;
@@ -696,7 +704,7 @@ typedef struct trial {
 static void trial_init(trial *t)
 {
     memset(t, 0, sizeof *t);
-    t->f = (fake){ 300, 256, 4, 2, 64, 384, 1, 1, NULL, 0 };
+    t->f = (fake){ 300, 256, 4, 2, 64, 384, 1, 1, NULL, 0, INT32_MAX };
     memcpy(t->hp, bitnet_hp, sizeof bitnet_hp);
     t->m = (st_script_model){ NULL, NULL, N_BITNET_HP, 64, SETUN_F32, fake_has, fake_tensor, fake_ternary };
     t->arch = "BitNetForCausalLM";
@@ -849,6 +857,37 @@ static int count_ops(const st_graph *g, const char *name)
     for (uint32_t i = 0; i < g->n_node; i++)
         n += strcmp(g->node[i].op->name, name) == 0;
     return n;
+}
+
+/* Which matrices come transposed is decided by what the graph tells about their inputs, and everything else
+ * stays as it was. */
+static void transposed(void **state)
+{
+    static const struct { int is_llama; int32_t least; int64_t n; } want[] = {
+        { 0, ST_ZEROS_RELU, 2 }, { 0, ST_ZEROS_GATED, 2 }, { 1, ST_ZEROS_RELU, 0 }, { 1, ST_ZEROS_GATED, 2 }};
+    world *w = world_new(NULL);
+    trial t;
+    (void)state;
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        if (want[i].is_llama)
+            to_llama(&t);
+        else
+            trial_init(&t);
+        t.f.least_zeros = want[i].least;
+        if (build(w, &t) != SETUN_OK)
+            fail_msg("%s", t.err.text);
+        assert_int_equal(count_ops(t.g, "ternary_matmul_t"), want[i].n);
+        assert_int_equal(count_ops(t.g, "ternary_matmul"), 14 - want[i].n);
+        for (int layer = 0; layer < 2; layer++) {
+            char name[64];
+            (void)snprintf(name, sizeof name, "blk.%d.ffn_down%s", layer, want[i].n ? ".t" : "");
+            st_value_id v = st_graph_find(t.g, name);
+            assert_int_not_equal(v, ST_NO_ID);
+            assert_int_equal(t.g->value[v].view.dim[0], want[i].n ? 384 : 256);
+            assert_int_equal(t.g->value[v].view.dim[1], want[i].n ? 256 : 384);
+        }
+    }
+    world_free(w);
 }
 
 static void llama(void **state)
@@ -1026,7 +1065,7 @@ int main(void)
         cmocka_unit_test(order), cmocka_unit_test(arena_limit), cmocka_unit_test(lua_files),
         cmocka_unit_test(example_ops), cmocka_unit_test(rich_op), cmocka_unit_test(bad_ops),
         cmocka_unit_test(bad_callbacks), cmocka_unit_test(after_close), cmocka_unit_test(bitnet),
-        cmocka_unit_test(bitnet_refusals), cmocka_unit_test(llama), cmocka_unit_test(own_scripts),
+        cmocka_unit_test(bitnet_refusals), cmocka_unit_test(llama), cmocka_unit_test(transposed), cmocka_unit_test(own_scripts),
         cmocka_unit_test(no_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,146 @@
+/* bench/sequences.c -- decode with several sequences together, which read the weights once for all.
+ *
+ * The sequences of a count are copies of one prompt and are given different tokens.  Speed is told as the
+ * sum and per sequence, and as the bytes of weights that a step has to read, whatever their number. */
+#include "sequences.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MAX_COUNTS 16
+#define MAX_RUNS 101
+#define WARM 3
+
+typedef struct sequences {
+    cli            *c;
+    long long       n, depth, top, n_run;
+    setun_model    *m;
+    setun_session **s;
+    setun_batch    *b;
+    int32_t        *token;
+} sequences;
+
+static double seconds(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* n steps of all sequences behind the prompt. */
+static setun_status steps(sequences *q, long long count, long long n, double *took, setun_error *err)
+{
+    int64_t n_vocab = setun_model_n_vocab(q->m);
+    setun_status status = SETUN_OK;
+    for (long long i = 0; i < count && status == SETUN_OK; i++)
+        status = setun_session_rewind(q->s[i], q->depth, err);
+    double start = seconds();
+    for (long long j = 0; j < n && status == SETUN_OK; j++) {
+        for (long long i = 0; i < count; i++)
+            q->token[i] = (int32_t)((j * 7919 + i * 104729 + 17) % n_vocab);
+        status = setun_batch_step(q->b, q->token, q->top ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST, NULL, err);
+        if (status == SETUN_OK && cli_interrupted()) {
+            err->text[0] = 0;
+            status = SETUN_CANCELLED;
+        }
+    }
+    *took = seconds() - start;
+    return status;
+}
+
+static setun_status measure(sequences *q, long long count, int first, setun_error *err)
+{
+    double run[MAX_RUNS], all = (double)(q->n * count);
+    setun_status status = setun_batch_new(&q->b, q->m, q->s, (int32_t)count, err);
+    if (status == SETUN_OK)
+        status = steps(q, count, q->n < WARM ? q->n : WARM, &run[0], err);
+    for (long long i = 0; i < q->n_run && status == SETUN_OK; i++) {
+        status = steps(q, count, q->n, &run[i], err);
+        run[i] = all / run[i];
+    }
+    setun_batch_free(q->b);
+    q->b = NULL;
+    if (status != SETUN_OK)
+        return status;
+    qsort(run, (size_t)q->n_run, sizeof run[0], by_value);
+    double median = run[q->n_run / 2], step = (double)count / median;
+    setun_model_stats st = {.size = sizeof st};
+    setun_model_get_stats(q->m, &st);
+    double bytes = (double)(q->top && st.top_bytes ? st.top_bytes : st.weight_bytes);
+    if (q->c->json)
+        printf("%s\n  {\"sequences\": %lld, \"threads\": %d, \"kernels\": \"%s\", \"tokens\": %lld, \"depth\": %lld, \"top\": %lld,\n"
+               "   \"tokens_s\": {\"median\": %.5g, \"min\": %.5g, \"max\": %.5g}, \"each_s\": %.5g, \"step_ms\": %.5g, "
+               "\"weights_gb_s\": %.4g}", first ? "" : ",", count, st.n_threads, st.isa, q->n, q->depth, q->top, median,
+               run[0], run[q->n_run - 1], median / (double)count, 1e3 * step, 1e-9 * bytes / step);
+    else
+        printf("  %3lld sequences  %8.2f tokens/s [%.2f-%.2f], %.2f each; %.2f ms a step, weights at %.1f GB/s\n", count, median,
+               run[0], run[q->n_run - 1], median / (double)count, 1e3 * step, 1e-9 * bytes / step);
+    return SETUN_OK;
+}
+
+/* Sessions for the largest count, all behind the same prompt. */
+static setun_status prepare(sequences *q, long long most, setun_error *err)
+{
+    int64_t n_vocab = setun_model_n_vocab(q->m);
+    int32_t *prompt = calloc((size_t)q->depth + 1, sizeof *prompt);
+    q->s = calloc((size_t)most, sizeof(setun_session *));
+    q->token = calloc((size_t)most, sizeof *q->token);
+    setun_status status = prompt && q->s && q->token ? SETUN_OK : SETUN_NO_MEMORY;
+    if (q->top > n_vocab || q->c->o.full_head)
+        q->top = 0;
+    for (long long i = 0; i < most && status == SETUN_OK; i++) {
+        status = setun_session_new(&q->s[i], q->m, err);
+        if (status == SETUN_OK && q->top)
+            status = setun_session_set_top(q->s[i], (int32_t)q->top, err);
+        for (long long j = 0; j < q->depth && i == 0; j++)
+            prompt[j] = (int32_t)((j * 7919 + 17) % n_vocab);
+        if (status == SETUN_OK && q->depth)
+            status = i ? setun_session_copy(q->s[i], q->s[0], err)
+                       : setun_session_feed(q->s[0], prompt, q->depth, SETUN_LOGITS_NONE, NULL, err);
+    }
+    free(prompt);
+    return status;
+}
+
+int bench_sequences(cli *c, const char *model, char *list, long long n, long long depth, long long top, long long n_run)
+{
+    sequences q = {.c = c, .n = n < 1 ? 1 : n, .depth = depth, .top = top, .n_run = n_run < 1 ? 1 : n_run < MAX_RUNS ? n_run : MAX_RUNS};
+    long long count[MAX_COUNTS], most = 0;
+    int n_count = 0, code = 0;
+    setun_error err = {0};
+    for (char *word = strtok(list, ","); word; word = strtok(NULL, ",")) {
+        if (n_count == MAX_COUNTS || cli_int(c, "--sequences", word, 1, SETUN_MAX_BATCH, &count[n_count++]))
+            return CLI_USAGE;
+        most = count[n_count - 1] > most ? count[n_count - 1] : most;
+    }
+    if (!n_count)
+        return cli_usage(c, "--sequences wants numbers, for example 1,4,8");
+    if (!c->o.n_ctx && q.depth + q.n >= 4096) /* more than the default makes room for */
+        c->o.n_ctx = q.depth + q.n + 1;
+    setun_status status = cli_load(c, model, &q.m, &err);
+    if (status == SETUN_OK)
+        status = prepare(&q, most, &err);
+    if (c->json)
+        fputs("[", stdout);
+    for (int i = 0; i < n_count && status == SETUN_OK; i++)
+        status = measure(&q, count[i], i == 0, &err);
+    if (c->json)
+        fputs("\n]\n", stdout);
+    if (status == SETUN_CANCELLED)
+        code = CLI_INTERRUPTED;
+    else if (status != SETUN_OK)
+        code = cli_fail(&err);
+    for (long long i = 0; i < most && q.s; i++)
+        setun_session_free(q.s[i]);
+    free(q.s);
+    free(q.token);
+    setun_model_free(q.m);
+    return code ? code : cli_close_out();
+}

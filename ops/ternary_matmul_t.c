@@ -1,0 +1,559 @@
+/* ops/ternary_matmul_t.c -- ternary_matmul with the weights transposed: a row for each input channel.
+ *
+ *     y[t][o] = (float)S * (ws / scale[t]),     S = sum over i of (code[i][o] - 1) * q[t][i]
+ *
+ * The same integers as ternary_matmul's, hence the same bits.  Row i of w holds what channel i adds to
+ * every output, so the row of a channel whose q is 0 is never read.  Behind a squared ReLU, a product
+ * and a norm most channels are: 85 % in the bundled model.
+ *
+ * The kernel walks, for each token, the list of its channels that are not 0, four at a time.  Bytes of
+ * four rows are interleaved, so that 32 bits hold the same byte of each, and dot4 adds the products with
+ * the four q to the sums of 4 outputs a byte:
+ *
+ *     row a   a0 a1 a2 a3 ...  -+
+ *     row b   b0 b1 b2 b3 ...   |   a0 b0 c0 d0 | a1 b1 c1 d1 | ...      & 0x03, 0x0c, 0x30, and
+ *     row c   c0 c1 c2 c3 ...   +-> times                                of the bytes >> 2: & 0x30
+ *     row d   d0 d1 d2 d3 ...  -+   qa qb qc qd | qa qb qc qd | ...
+ *
+ * A field left in its place makes sums that are 4 or 16 times too large, and one exact shift at the end
+ * puts them right: |16 * 2 * 127 * K| < 2^30 for every K allowed.  S itself stays below 2^24, where
+ * (float)S is exact, because K <= 132104; and sum over i of q is known, so codes need no - 1.
+ *
+ * Sums are in the order in which interleaving leaves them, and put in order once, when they are stored.
+ * A worker owns a range of outputs, whose sums stay in its first-level cache (STRIP bytes of a row at a
+ * time), and reads that range of every listed row.  Of several tokens a few hundred channels at a time
+ * are done for all, so that weights come from memory once for TOKENS tokens. */
+#include "setun/op.h"
+
+enum { Q, SCALE, SUM, W, WS, Y };
+
+#define MAX_K 132104
+
+static int64_t padded(int64_t n)
+{
+    return (n + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
+}
+
+static setun_status infer(setun_args *a, setun_error *err)
+{
+    static const uint32_t want[5] = {SETUN_I8, SETUN_F32, SETUN_I32, SETUN_T2, SETUN_F32}, rank[5] = {2, 1, 1, 2, 1};
+    const setun_view *q = &a->in[Q], *w = &a->in[W];
+    setun_status s = SETUN_OK;
+    for (uint32_t i = 0; i < 5 && s == SETUN_OK; i++)
+        s = setun_want(a, i, SETUN_OF(want[i]), rank[i], err);
+    if (s == SETUN_OK)
+        s = setun_want_range(a, W, 0, 1, MAX_K, err);
+    if (s == SETUN_OK && q->dim[1] != padded(w->dim[0]))
+        return setun_fail(err, SETUN_BAD_SHAPE, "q has %lld columns, weight wants %lld (%lld rounded up to 128)",
+                          (long long)q->dim[1], (long long)padded(w->dim[0]), (long long)w->dim[0]);
+    if (s == SETUN_OK)
+        s = setun_want_equal(a, SCALE, 0, Q, 0, err);
+    if (s == SETUN_OK)
+        s = setun_want_equal(a, SUM, 0, Q, 0, err);
+    if (s == SETUN_OK)
+        s = setun_want_range(a, WS, 0, 1, 1, err);
+    return s == SETUN_OK ? setun_infer_out(a, 0, SETUN_F32, 2, q->dim[0], w->dim[1], 1) : s;
+}
+
+static int32_t code_at(const uint8_t *row, int64_t o)
+{
+    return row[o / 128 * 32 + o % 32] >> (o % 128 / 32 * 2) & 3;
+}
+
+static setun_status eval(const setun_args *a, setun_error *err)
+{
+    const int8_t *q = a->in[Q].data;
+    const float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
+    const uint8_t *w = a->in[W].data;
+    float *y = a->out[0].data;
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], r = a->in[W].dim[1];
+    (void)err;
+    for (int64_t t = 0; t < n; t++) {
+        float m = ws[0] / scale[t];
+        for (int64_t o = 0; o < r; o++) {
+            int32_t s = 0;
+            for (int64_t i = 0; i < k; i++)
+                s += (code_at(w + i * (padded(r) / 4), o) - 1) * q[t * kp + i];
+            y[t * r + o] = (float)s * m;
+        }
+    }
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- the list of channels */
+
+#define QUAD 4       /* channels that are interleaved */
+#define STRIP 1024   /* most bytes of a row at a time: sums of 4096 outputs, 16 KB */
+#define AHEAD 16     /* listed channels from what is read to what is prefetched */
+#define SLACK 32     /* entries behind a list: AHEAD, and what fills the last quad */
+
+typedef struct walk {
+    setun_kernel *k;
+    k_val    w, q, list, value, table, acc;
+    k_val    s0, s1;                       /* bytes of every row that are the strip's */
+    int64_t  row_bytes, cap;               /* cap: most bytes of a strip */
+    uint32_t lanes;                        /* bytes of a row at a time */
+} walk;
+
+/* Entry m of the table holds the places of the bits of m, four bytes, the lowest first. */
+static void make_table(const walk *c)
+{
+    setun_kernel *k = c->k;
+    for (int64_t m = 0; m < 16; m++) {
+        int64_t entry = 0;
+        for (int64_t bit = 0, n = 0; bit < 4; bit++)
+            if (m >> bit & 1)
+                entry |= bit << 8 * n++;
+        k_store(k, c->table, k_i64(k, 4 * m), k_cast(k, k_int(k, K_TYPE(K_I32, 1), entry), K_TYPE(K_I8, 4)));
+    }
+}
+
+/* Eight channels from i on, four at a time: which are not 0 makes four bits, which choose an entry of the
+ * table; all of it is written where the next active one goes, and what is too much written over. */
+static void list_eight(const walk *c, k_val row, k_val i, k_val at)
+{
+    setun_kernel *k = c->k;
+    k_val x = k_cast(k, k_load(k, c->q, k_add(k, row, i), 8), K_TYPE(K_I64, 1)), seven = k_i64(k, 0x7f7f7f7f7f7f7f7f);
+    /* The top bit of a byte: its low bits carry into it, or it is set. */
+    k_val some = k_or(k, k_add(k, k_and(k, x, seven), seven), x);
+    some = k_and(k, k_shru(k, some, 7), k_i64(k, 0x0101010101010101));
+    for (int h = 0; h < 2; h++) {
+        k_val four = h ? k_shru(k, some, 32) : k_and(k, some, k_i64(k, 0xffffffff));
+        /* Byte j is moved to bit 24 + j, and no two bits of the product meet; the second product's
+         * top byte is the sum of the four. */
+        k_val mask = k_and(k, k_shru(k, k_muli(k, four, 0x01020408), 24), k_i64(k, 15));
+        k_val count = k_and(k, k_shru(k, k_muli(k, four, 0x01010101), 24), k_i64(k, 7));
+        k_val place = k_zext(k, k_load(k, c->table, k_shl(k, mask, 2), 4), K_I32);
+        k_val first = k_trunc(k, k_addi(k, i, 4 * h), K_I32);
+        k_store(k, c->list, k_get(k, at), k_add(k, place, k_splat(k, first, 4)));
+        k_set(k, at, k_add(k, k_get(k, at), count));
+    }
+}
+
+/* The channels of [from, to) that are not 0 in q[row ...], and their q; gives how many.  Behind them is SLACK
+ * times channel `from`, and QUAD times 0. */
+static k_val list_channels(const walk *c, k_val row, k_val from, k_val to)
+{
+    setun_kernel *k = c->k;
+    k_val zero = k_i64(k, 0), at = k_var(k, zero);
+    k_val whole = k_add(k, from, k_and(k, k_sub(k, to, from), k_i64(k, -8)));
+    k_val i = k_for(k, from, whole, 8);
+    list_eight(c, row, i, at);
+    k_stop(k);
+    i = k_for(k, whole, to, 1);
+    k_store(k, c->list, k_get(k, at), k_trunc(k, i, K_I32));
+    k_val is_zero = k_eq(k, k_load(k, c->q, k_add(k, row, i), 1), k_int(k, K_TYPE(K_I8, 1), 0));
+    k_set(k, at, k_sub(k, k_addi(k, k_get(k, at), 1), k_zext(k, is_zero, K_I64)));
+    k_stop(k);
+    k_store(k, c->list, k_get(k, at), k_splat(k, k_trunc(k, from, K_I32), SLACK));
+    i = k_for(k, zero, k_get(k, at), QUAD);
+    for (int u = 0; u < QUAD; u++) {
+        k_val channel = k_sext(k, k_load(k, c->list, k_addi(k, i, u), 1), K_I64);
+        k_store(k, c->value, k_addi(k, i, u), k_load(k, c->q, k_add(k, row, channel), 1));
+    }
+    k_stop(k);
+    k_store(k, c->value, k_get(k, at), k_int(k, K_TYPE(K_I8, QUAD), 0));
+    return k_get(k, at);
+}
+
+static k_val listed(const walk *c, k_val i)
+{
+    setun_kernel *k = c->k;
+    return k_muli(k, k_sext(k, k_load(k, c->list, i, 1), K_I64), c->row_bytes);
+}
+
+/* ---------------------------------------------------------------- the walk */
+
+/* Interleave units of `unit` bytes inside every 16: what every vector extension has as one instruction. */
+static void interleave(setun_kernel *k, k_val a, k_val b, int unit, k_val out[2])
+{
+    int32_t mask[2][64], n = (int32_t)K_LANES(k_type_of(k, a));
+    for (int32_t i = 0; i < n; i++) {
+        int32_t lane = i / 16 * 16, at = i % 16, from = lane + at / (2 * unit) * unit + at % unit;
+        from += at / unit % 2 ? n : 0;
+        mask[0][i] = from;
+        mask[1][i] = from + 8;
+    }
+    for (int h = 0; h < 2; h++)
+        out[h] = k_shuffle(k, a, b, mask[h], (uint32_t)n);
+}
+
+/* Four rows to four vectors, whose 32-bit lanes hold a byte of each row: bytes 4 v ... 4 v + 3 of every 16 are
+ * in vector v. */
+static void interleave_rows(setun_kernel *k, const k_val row[QUAD], k_val out[4])
+{
+    k_val ab[2], cd[2];
+    interleave(k, row[0], row[1], 1, ab);
+    interleave(k, row[2], row[3], 1, cd);
+    for (int h = 0; h < 2; h++)
+        interleave(k, ab[h], cd[h], 2, out + 2 * h);
+}
+
+static const int field_shift[4] = {0, 2, 4, 4}; /* of sums, see the masks */
+
+static void fields(setun_kernel *k, k_val v, k_val f[4])
+{
+    static const int64_t mask[4] = {0x03, 0x0c, 0x30, 0x30};
+    uint32_t n = K_LANES(k_type_of(k, v));
+    /* On 16-bit lanes, which every ISA can shift; bits that cross a byte are masked off. */
+    k_val h = k_cast(k, k_shru(k, k_cast(k, v, K_TYPE(K_I16, n / 2)), 2), K_TYPE(K_I8, n));
+    for (int i = 0; i < 4; i++)
+        f[i] = k_and(k, i == 3 ? h : v, k_int(k, K_TYPE(K_I8, n), mask[i]));
+}
+
+/* Where the sums of field f of vector v of the chunk at byte b are, of the token whose sums begin at base. */
+static k_val sums_at(const walk *c, k_val base, k_val b, int v, int f)
+{
+    setun_kernel *k = c->k;
+    return k_addi(k, k_add(k, base, k_shl(k, k_sub(k, b, c->s0), 2)), (int64_t)(4 * v + f) * (c->lanes / 4));
+}
+
+/* Add what `count` listed channels give to the sums that begin at base. */
+static void add_listed(const walk *c, k_val count, k_val base)
+{
+    setun_kernel *k = c->k;
+    uint32_t n = c->lanes;
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, AHEAD), 1), early = listed(c, i);
+    k_val line = k_for(k, c->s0, c->s1, 64);
+    k_prefetch(k, c->w, k_add(k, early, line), 3);
+    k_stop(k);
+    k_stop(k);
+    k_val g = k_for(k, k_i64(k, 0), count, QUAD), at[QUAD], later[QUAD], row[QUAD], v[4], f[4];
+    for (int u = 0; u < QUAD; u++) {
+        at[u] = listed(c, k_addi(k, g, u));
+        later[u] = listed(c, k_addi(k, g, u + AHEAD));
+    }
+    k_val q4 = k_cast(k, k_load(k, c->value, g, QUAD), K_TYPE(K_I32, 1));
+    q4 = k_cast(k, k_splat(k, q4, n / 4), K_TYPE(K_I8, n));
+    k_val b = k_for(k, c->s0, c->s1, n);
+    for (int u = 0; u < QUAD; u++) {
+        row[u] = k_load(k, c->w, k_add(k, at[u], b), n);
+        k_prefetch(k, c->w, k_add(k, later[u], b), 3);
+    }
+    interleave_rows(k, row, v);
+    for (int j = 0; j < 4; j++) {
+        fields(k, v[j], f);
+        for (int s = 0; s < 4; s++) {
+            k_val to = sums_at(c, base, b, j, s);
+            k_store(k, c->acc, to, k_dot4(k, k_load(k, c->acc, to, n / 4), f[s], q4));
+        }
+    }
+    k_stop(k);
+    k_stop(k);
+}
+
+/* y of token t in the strip. */
+static void store_sums(const walk *c, const setun_args *a, k_val base, k_val t)
+{
+    setun_kernel *k = c->k;
+    int64_t r = a->in[W].dim[1], n = c->lanes;
+    int whole = r % 128 == 0; /* otherwise the last block is stored one by one */
+    k_val y = k_arg(k, Y, K_F32), zero = k_i64(k, 0), to = whole ? y : k_local(k, K_F32, 4 * n);
+    k_val m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), t, 1));
+    k_val bias = k_splat(k, k_load(k, k_arg(k, SUM, K_I32), t, 1), 16), m16 = k_splat(k, m, 16);
+    k_val b = k_for(k, c->s0, c->s1, n), row = k_muli(k, t, r), first = k_add(k, row, k_shl(k, b, 2));
+    for (int f = 0; f < 4; f++)
+        for (int l = 0; l < n / 16; l++) { /* 16 bytes of a field: 16 outputs in a row */
+            k_val part[4];
+            for (int v = 0; v < 4; v++)
+                part[v] = k_load(k, c->acc, k_addi(k, sums_at(c, base, b, v, f), 4 * l), 4);
+            k_val s = k_concat(k, k_concat(k, part[0], part[1]), k_concat(k, part[2], part[3]));
+            s = field_shift[f] ? k_shrs(k, s, field_shift[f]) : s;
+            s = k_mul(k, k_i2f(k, k_sub(k, s, bias)), m16);
+            k_store(k, to, k_addi(k, whole ? first : zero, 128 * (l / 2) + 32 * f + 16 * (l % 2)), s);
+        }
+    if (!whole) {
+        k_val count = k_min(k, k_i64(k, 4 * n), k_sub(k, k_i64(k, r), k_shl(k, b, 2)));
+        k_val i = k_for(k, zero, count, 1);
+        k_store(k, y, k_add(k, first, i), k_load(k, to, i, 1));
+        k_stop(k);
+    }
+    k_stop(k);
+}
+
+/* ---------------------------------------------------------------- many tokens: matrix tiles
+ *
+ * A tile instruction adds the products of 16 tokens with 16 outputs over 64 channels, and wants four
+ * channels of an output in a dword: what interleaving four rows gives.  At some hundred multiply-adds a
+ * cycle nothing is gained by skipping.  STAGE bytes of every row, read once, are interleaved to
+ *
+ *     stage[32 bytes of the row][half of them][quad of channels][16 outputs][channel of the quad]
+ *
+ * and a field of 32 bytes, the codes of 32 outputs, goes to the panel when its turn comes, with the halves
+ * as two tiles of outputs.  Then all tokens pass, 32 at a time. */
+
+#define SIDE 16       /* tokens and outputs of a tile */
+#define TOKENS 32     /* two tiles of tokens meet two of outputs */
+#define STAGE 128     /* two lines, which memory gives together: more would not stay in cache */
+#define MATRIX_LEAST 32 /* tokens for which decoding pays */
+
+typedef struct matrix {
+    setun_kernel *k;
+    k_val   w, stage, panel, pad, acc;
+    int64_t kp, channels, row_bytes;
+} matrix;
+
+/* Bytes [s0, s1) of every row; channels past the end meet a q of 0, so they may have any weights. */
+static void stage_rows(const matrix *c, k_val s0, k_val s1)
+{
+    setun_kernel *k = c->k;
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, c->kp), QUAD), at[QUAD], row[QUAD], v[4];
+    for (int u = 0; u < QUAD; u++) {
+        at[u] = k_addi(k, i, u);
+        at[u] = c->channels % 128 ? k_min(k, at[u], k_i64(k, c->channels - 1)) : at[u];
+        at[u] = k_muli(k, at[u], c->row_bytes);
+    }
+    k_val b = k_for(k, s0, s1, 32);
+    for (int u = 0; u < QUAD; u++) {
+        row[u] = k_load(k, c->w, k_add(k, at[u], b), 32);
+        k_prefetch(k, c->w, k_addi(k, k_add(k, at[u], b), 2 * AHEAD * c->row_bytes), 3);
+    }
+    interleave_rows(k, row, v);
+    k_val to = k_add(k, k_muli(k, k_sub(k, b, s0), c->kp), k_muli(k, i, SIDE));
+    for (int h = 0; h < 2; h++) {
+        k_val part[4];
+        for (int j = 0; j < 4; j++)
+            part[j] = k_slice(k, v[j], 16 * h, 16);
+        k_val x = k_concat(k, k_concat(k, part[0], part[1]), k_concat(k, part[2], part[3]));
+        k_store(k, c->stage, k_addi(k, to, h * SIDE * c->kp), x);
+    }
+    k_stop(k);
+    k_stop(k);
+}
+
+/* Field f of 2 * SIDE * kp staged bytes, to the panel. */
+static void decode_field(const matrix *c, k_val base, int f)
+{
+    setun_kernel *k = c->k;
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, 2 * SIDE * c->kp), 64);
+    k_val x = k_cast(k, k_load(k, c->stage, k_add(k, base, i), 64), K_TYPE(K_I16, 32));
+    x = k_cast(k, f ? k_shru(k, x, 2 * f) : x, K_TYPE(K_I8, 64));
+    k_store(k, c->panel, i, k_and(k, x, k_int(k, K_TYPE(K_I8, 64), 3)));
+    k_stop(k);
+}
+
+/* y of `count` outputs from o on and the tile's tokens, whose sums are acc[token][at ...]. */
+static void matrix_put(const matrix *c, const setun_args *a, k_val o, k_val at, uint32_t count, k_val t0, k_val valid)
+{
+    setun_kernel *k = c->k;
+    k_val zero = k_i64(k, 0), t = k_for(k, zero, valid, 1), token = k_add(k, t0, t);
+    k_val m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), token, 1));
+    k_val bias = k_splat(k, k_load(k, k_arg(k, SUM, K_I32), token, 1), count);
+    k_val s = k_load(k, c->acc, k_add(k, k_muli(k, t, 2 * SIDE), at), count);
+    s = k_mul(k, k_i2f(k, k_sub(k, s, bias)), k_splat(k, m, count));
+    k_store(k, k_arg(k, Y, K_F32), k_add(k, k_muli(k, token, a->in[W].dim[1]), k_add(k, o, at)), s);
+    k_stop(k);
+}
+
+/* The panel, of outputs from o on, and 32 tokens, whose activations begin at x[at] and of which `valid` exist. */
+static void matrix_block(const matrix *c, const setun_args *a, k_val o, k_val x, k_val at, k_val t0, k_val valid)
+{
+    setun_kernel *k = c->k;
+    int64_t outputs = a->in[W].dim[1];
+    k_val zero = k_i64(k, 0);
+    for (int i = 0; i < 4; i++)
+        k_tile_zero(k, i);
+    k_val group = k_for(k, zero, k_i64(k, c->kp), 64), q = k_add(k, at, group);
+    for (int i = 0; i < 2; i++)
+        k_tile_load(k, 4 + i, x, k_addi(k, q, i * SIDE * c->kp), c->kp);
+    for (int j = 0; j < 2; j++) {
+        k_tile_load(k, 6 + j, c->panel, k_addi(k, k_muli(k, group, SIDE), j * SIDE * c->kp), 64);
+        for (int i = 0; i < 2; i++)
+            k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
+    }
+    k_stop(k);
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++)
+            k_tile_store(k, 2 * i + j, c->acc, k_i64(k, SIDE * (i * 2 * SIDE + j)), 2 * SIDE);
+    if (outputs % 32) {
+        k_if(k, k_lt(k, k_i64(k, outputs), k_addi(k, o, 2 * SIDE)));
+        k_val some = k_for(k, zero, k_sub(k, k_i64(k, outputs), o), 1);
+        matrix_put(c, a, o, some, 1, t0, valid);
+        k_stop(k);
+        k_else(k);
+    }
+    matrix_put(c, a, o, zero, 2 * SIDE, t0, valid);
+    if (outputs % 32)
+        k_stop(k);
+}
+
+/* Bytes [b0, b1) of the rows, all tokens. */
+static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val b1)
+{
+    matrix c = {.k = k, .kp = a->in[Q].dim[1], .channels = a->in[W].dim[0], .row_bytes = padded(a->in[W].dim[1]) / 4};
+    k_val q = k_arg(k, Q, K_I8), zero = k_i64(k, 0), n = k_dim(k, Q, 0), last = k_addi(k, n, -1);
+    k_val whole = k_and(k, n, k_i64(k, -TOKENS)), size = k_i64(k, TOKENS);
+    c.w = k_arg(k, W, K_I8);
+    c.stage = k_scratch(k, K_I8, STAGE * c.kp);
+    c.panel = k_scratch(k, K_I8, 2 * SIDE * c.kp);
+    c.pad = k_scratch(k, K_I8, TOKENS * c.kp);
+    c.acc = k_local(k, K_I32, TOKENS * 2 * SIDE);
+    /* The last tokens, fewer than 32, are copied, with the last one again behind them. */
+    k_if(k, k_lt(k, whole, n));
+    k_val t = k_for(k, zero, size, 1), from = k_muli(k, k_min(k, k_add(k, whole, t), last), c.kp);
+    k_val i = k_for(k, zero, k_i64(k, c.kp), 128);
+    k_store(k, c.pad, k_add(k, k_muli(k, t, c.kp), i), k_load(k, q, k_add(k, from, i), 128));
+    k_stop(k);
+    k_stop(k);
+    k_stop(k);
+    k_val s0 = k_for(k, b0, b1, STAGE), s1 = k_min(k, k_addi(k, s0, STAGE), b1);
+    stage_rows(&c, s0, s1);
+    k_val b = k_for(k, s0, s1, 32);
+    for (int f = 0; f < 4; f++) {
+        k_val o = k_addi(k, k_shl(k, b, 2), 32 * f);
+        k_if(k, k_lt(k, o, k_i64(k, a->in[W].dim[1])));
+        decode_field(&c, k_muli(k, k_sub(k, b, s0), c.kp), f);
+        k_val t0 = k_for(k, zero, whole, TOKENS);
+        matrix_block(&c, a, o, q, k_muli(k, t0, c.kp), t0, size);
+        k_stop(k);
+        k_if(k, k_lt(k, whole, n));
+        matrix_block(&c, a, o, c.pad, zero, whole, k_sub(k, n, whole));
+        k_stop(k);
+        k_stop(k); /* if o */
+    }
+    k_stop(k); /* b */
+    k_stop(k); /* s0 */
+}
+
+/* ---------------------------------------------------------------- choosing */
+
+static int64_t between(int64_t least, int64_t n, int64_t most)
+{
+    return n < least ? least : n > most ? most : n;
+}
+
+/* The walk over the lists of all tokens, for bytes [b0, b1) of the rows, b1 - b0 a multiple of lanes. */
+static void walk_tokens(setun_kernel *k, const setun_args *a, uint32_t lanes, k_val b0, k_val b1)
+{
+    int64_t kp = a->in[Q].dim[1], channels = a->in[W].dim[0], n_token = 1, block = channels;
+    walk c = {.k = k, .row_bytes = padded(a->in[W].dim[1]) / 4, .lanes = lanes};
+    c.cap = c.row_bytes < STRIP ? c.row_bytes : STRIP;
+    if (a->in[Q].dim[0] != 1) { /* the sums of all tokens, and the block of channels, stay in the second-level cache */
+        n_token = between(16, k_info(k, K_L2_BYTES) / 3 / (16 * c.cap), 64);
+        block = between(128, k_info(k, K_L2_BYTES) / 4 / c.cap, 4096) / 8 * 8;
+        block = block < channels ? block : channels;
+    }
+    c.w = k_arg(k, W, K_I8);
+    c.q = k_arg(k, Q, K_I8);
+    c.list = k_scratch(k, K_I32, (block + SLACK) * 4);
+    c.value = k_scratch(k, K_I8, block + SLACK);
+    c.table = k_scratch(k, K_I8, 64);
+    c.acc = k_scratch(k, K_I32, n_token * c.cap * 16);
+
+    make_table(&c);
+    k_val zero = k_i64(k, 0), n = k_dim(k, Q, 0), all = k_i64(k, channels);
+    c.s0 = k_for(k, b0, b1, c.cap);
+    c.s1 = k_min(k, k_addi(k, c.s0, c.cap), b1);
+    k_val t0 = k_for(k, zero, n, n_token), t1 = k_min(k, k_addi(k, t0, n_token), n);
+    k_val words = k_shl(k, k_sub(k, c.s1, c.s0), 2);
+
+    k_val t = k_for(k, t0, t1, 1), base = k_muli(k, k_sub(k, t, t0), 4 * c.cap);
+    k_val i = k_for(k, zero, words, c.lanes / 4);
+    k_store(k, c.acc, k_add(k, base, i), k_int(k, K_TYPE(K_I32, c.lanes / 4), 0));
+    k_stop(k);
+    k_stop(k);
+    k_val from = k_for(k, zero, all, block), to = k_min(k, k_addi(k, from, block), all);
+    t = k_for(k, t0, t1, 1);
+    k_val count = list_channels(&c, k_muli(k, t, kp), from, to);
+    add_listed(&c, count, k_muli(k, k_sub(k, t, t0), 4 * c.cap));
+    k_stop(k);
+    k_stop(k);
+    t = k_for(k, t0, t1, 1);
+    store_sums(&c, a, k_muli(k, k_sub(k, t, t0), 4 * c.cap), t);
+    k_stop(k);
+    k_stop(k); /* t0 */
+    k_stop(k); /* strip */
+}
+
+static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    int64_t row_bytes = padded(a->in[W].dim[1]) / 4;
+    uint32_t lanes = k_info(k, K_VECTOR_BYTES) >= 64 && row_bytes % 64 == 0 ? 64 : 32;
+    int has_matrix = k_info(k, K_HAS_TILES) != 0 && a->in[Q].dim[0] != 1;
+    (void)err;
+    k_grid(k, W, 1, 4 * (int64_t)lanes);
+    k_val b0 = k_muli(k, k_begin(k), lanes), b1 = k_muli(k, k_end(k), lanes);
+    if (has_matrix) {
+        k_if(k, k_le(k, k_i64(k, MATRIX_LEAST), k_dim(k, Q, 0)));
+        matrix_tokens(k, a, b0, b1);
+        k_else(k);
+    }
+    walk_tokens(k, a, lanes, b0, b1);
+    if (has_matrix)
+        k_stop(k);
+    return SETUN_OK;
+}
+
+/* As if no channel were 0: which are is not known before the run. */
+static void cost(const setun_args *a, setun_cost *c)
+{
+    double n = setun_cost_count(&a->in[SCALE]), k = (double)a->in[W].dim[0], r = (double)a->in[W].dim[1];
+    c->int_ops = n * k * r;
+    c->float_ops = n * r;
+    c->bytes = k * (double)padded(a->in[W].dim[1]) / 4 + n * (double)a->in[Q].dim[1] + 4 * n * r;
+}
+
+/* Rows of q by turns: all +-127, the worst case; one channel in seven; none; one; three in four.  Output 0 has
+ * nothing but +1.  sum must be that of q, and scales must be positive. */
+static void fill(const setun_args *a, uint64_t seed)
+{
+    int8_t *q = a->in[Q].data;
+    float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
+    int32_t *sum = a->in[SUM].data;
+    uint8_t *w = a->in[W].data;
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], row_bytes = padded(a->in[W].dim[1]) / 4;
+    ws[0] = 0.75f + (float)(seed % 7) * 0.125f;
+    for (int64_t i = 0; i < k; i++)
+        w[i * row_bytes] = (uint8_t)((w[i * row_bytes] & ~3) | 2);
+    for (int64_t t = 0; t < n; t++, q += kp) {
+        int64_t kind = (t + (int64_t)seed + k) % 5, only = k * 2 / 3;
+        sum[t] = 0;
+        for (int64_t i = 0; i < kp; i++) {
+            int keep = kind == 1 ? i % 7 == t % 7 : kind == 2 ? 0 : kind == 3 ? i == only : kind == 4 ? i % 4 != 1 : 1;
+            q[i] = (int8_t)(i >= k || !keep ? 0 : kind == 0 ? (t % 2 ? -127 : 127) : q[i] ? q[i] : 1);
+            sum[t] += q[i];
+        }
+        scale[t] = 3.0f + (float)t * 0.37f;
+    }
+}
+
+static const setun_port in[] = {
+    {"q", "i8[n,K]: quantised activations in -127..127, rows padded with 0 to K, a multiple of 128", 0, 0},
+    {"scale", "f32[n]: what the activations were multiplied with", 0, 0},
+    {"sum", "i32[n]: sum of each row of q", 0, 0},
+    {"w", "t2[k,r]: ternary weights; row i is what column i of q is multiplied with", 0, 0},
+    {"ws", "f32[1]: weight scale, multiplied", 0, 0},
+};
+static const setun_port out[] = {{"y", "f32[n,r]", 0, 0}};
+
+static const char *const cases[] = {
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[1,1] ws:f32[1]",
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[7,129] ws:f32[1]",
+    "q:i8[1,256] scale:f32[1] sum:i32[1] w:t2[129,7] ws:f32[1]",
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[128,256] ws:f32[1]",
+    "q:i8[1,256] scale:f32[1] sum:i32[1] w:t2[131,129] ws:f32[1]",
+    "q:i8[1,384] scale:f32[1] sum:i32[1] w:t2[300,512] ws:f32[1]",
+    "q:i8[1,256] scale:f32[1] sum:i32[1] w:t2[133,640] ws:f32[1]",
+    "q:i8[1,128] scale:f32[1] sum:i32[1] w:t2[127,4480] ws:f32[1]",
+    "q:i8[1,6912] scale:f32[1] sum:i32[1] w:t2[6912,128] ws:f32[1]",
+    "q:i8[1,1024] scale:f32[1] sum:i32[1] w:t2[1021,256] ws:f32[1]",
+    "q:i8[n1,256] scale:f32[n1] sum:i32[n1] w:t2[136,256] ws:f32[1]",
+    "q:i8[n2,256] scale:f32[n2] sum:i32[n2] w:t2[129,129] ws:f32[1]",
+    "q:i8[n7,512] scale:f32[n7] sum:i32[n7] w:t2[500,256] ws:f32[1]",
+    "q:i8[n16,128] scale:f32[n16] sum:i32[n16] w:t2[7,1] ws:f32[1]",
+    "q:i8[n65,256] scale:f32[n65] sum:i32[n65] w:t2[200,131] ws:f32[1]",
+    "q:i8[n70,1152] scale:f32[n70] sum:i32[n70] w:t2[1101,128] ws:f32[1]",
+    "q:i8[n33,128] scale:f32[n33] sum:i32[n33] w:t2[128,290] ws:f32[1]",
+    "q:i8[n64,256] scale:f32[n64] sum:i32[n64] w:t2[193,512] ws:f32[1]",
+    "q:i8[n35,128] scale:f32[n35] sum:i32[n35] w:t2[9,160] ws:f32[1]",
+    "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[201,384] ws:f32[1]",
+    NULL,
+};
+
+SETUN_OP(ternary_matmul_t) = {
+    .size = sizeof(setun_op), .version = 1,
+    .name = "ternary_matmul_t",
+    .doc = "ternary_matmul of transposed weights: a row for each column of q, not read where q is 0.",
+    .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
+    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+};

@@ -1,0 +1,85 @@
+/* runtime/session.h -- the inside of a session, for the two files that fill one in.
+ *
+ * session.c: one conversation.  batch.c: the machinery of several that decode together is a session,
+ * too, without a state or a position of its own; it has peers, whose states it uses:
+ *
+ *     node                              one session      with peers a, b, c
+ *     ternary_matmul (q, w)             n rows           one step, 3 rows
+ *     kv_append (x, cache, positions)   n rows           one row of x each into a's, b's, c's cache */
+#ifndef ST_RUNTIME_SESSION_H
+#define ST_RUNTIME_SESSION_H
+
+#include "runtime/model.h"
+
+#define ST_MAX_SEGMENTS 64
+
+typedef struct st_segment {
+    uint32_t       backend, first, n; /* steps */
+    setun_program *program;
+    const setun_step *fetch; /* before it runs, the rows of the head that it lists must be there; NULL: no */
+} st_segment;
+
+typedef struct st_runner {
+    st_segment  seg[ST_MAX_SEGMENTS];
+    uint32_t    n_seg;
+    setun_step *step;
+    int64_t    *ns;    /* per step, while profiling */
+    uint32_t   *of;    /* per step that runs: which step of the plan */
+    uint32_t    n_run_step;
+    int64_t     n_run, n_row;
+    int64_t     at[3]; /* places of the results in the temporary buffer: logits, or ids, count, values */
+} st_runner;
+
+struct setun_session {
+    st_arena          *arena;
+    const setun_model *m;
+    const st_program  *program[ST_N_PROGRAM]; /* NULL: not one of this session's */
+    int64_t            n_tokens, n_outputs;   /* most rows of the inputs */
+    setun_session    **peer;
+    int32_t            n_peer;
+    setun_context     *context[2];
+    setun_buffer     **buffer[2]; /* per value of the simplified graph's CONST, STATE (of each peer) and INPUT */
+    setun_buffer      *temp[2];
+    uint32_t           n_buffer;
+    const char       **buffer_name;
+    st_runner          run[ST_N_PROGRAM];
+    int32_t           *tokens, *positions, *outputs; /* host side of the inputs */
+    setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b, *noise_b;
+    setun_buffer      *row_b[2];  /* with peers: each one's position, ST_ROW bytes apart, as the backends see it */
+    setun_screen       screen;    /* what is wanted of the screened head */
+    int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
+    char              *rows;      /* address space for the full head, filled row by row; NULL: it is read where it is */
+    uint8_t           *have;      /* per row: it is there */
+    int64_t            fetched;   /* bytes that are there */
+    setun_top          top;       /* of the last feed that wanted them */
+    float              top_logit[SETUN_MAX_TOP];
+    int32_t            top_id[SETUN_MAX_TOP];
+    char              *temp_host;
+    int64_t            position;
+    int              (*progress)(void *, int64_t, int64_t);
+    void              *progress_user;
+    int                profiling;
+};
+
+/* Operands begin at multiples of this: what backends are promised. */
+#define ST_ROW 64
+
+/* A session with room for n_tokens rows and no programs; `session_build` makes all that those filled
+ * in meanwhile need.  After a failure it is still to be freed. */
+setun_status st_session_alloc(setun_session **s, const setun_model *m, int64_t n_tokens, int64_t n_outputs, setun_error *err);
+setun_status st_session_build(setun_session *s, setun_error *err);
+
+/* Run a program on rows that are in s->tokens, positions and outputs. */
+setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_out, setun_error *err);
+/* The full row of logits after one token; afterwards the position is one on. */
+setun_status st_session_full(setun_session *s, int32_t token, const float **row, setun_error *err);
+/* Keep what s->screen wants for setun_session_top: of row `row` of a screened run of `from`, which may say
+ * 0: its list will not do; or of a full row. */
+int          st_session_screened(setun_session *s, setun_session *from, int which, int64_t row);
+void         st_session_sorted(setun_session *s, const float *row);
+/* The number of the buffer of an input, constant, or the first peer's state; -1: none has this name. */
+int64_t      st_session_buffer(const setun_session *s, const char *name);
+/* Does the node read or write a state? */
+int          st_uses_state(const st_graph *g, st_node_id n);
+
+#endif
