@@ -13,6 +13,9 @@
 /* From here on pages come straight from the system: zeroed without being touched, and few enough
  * for the address caches when the system can make them 2 MiB each. */
 #define LARGE ((int64_t)4 << 20)
+/* Smaller ones are filled bit by bit, as the cache of keys of a layer: in huge pages they would take
+ * memory long before they hold anything. */
+#define HUGE_FROM ((int64_t)32 << 20)
 #define HUGE_PAGE ((int64_t)2 << 20)
 #define MOST_BYTES ((int64_t)1 << 46)
 #define SLACK 64 /* readable behind the end, so that a kernel may load whole vectors there */
@@ -28,7 +31,8 @@ static setun_status new_pages(setun_buffer *b)
     b->base = p;
     b->data = (char *)(((uintptr_t)p + (uintptr_t)HUGE_PAGE - 1) & ~((uintptr_t)HUGE_PAGE - 1));
     b->kind = ST_BUFFER_PAGES;
-    (void)madvise(b->data, (size_t)bytes, MADV_HUGEPAGE); /* a wish; small pages work as well */
+    if (b->bytes >= HUGE_FROM)
+        (void)madvise(b->data, (size_t)bytes, MADV_HUGEPAGE); /* a wish; small pages work as well */
     return SETUN_OK;
 }
 

@@ -5,6 +5,9 @@
 #include "base/cpu.h"
 
 #include <hwloc.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,4 +121,16 @@ int64_t st_memory_now(void)
 int64_t st_memory_peak(void)
 {
     return status_kb("VmHWM");
+}
+
+int64_t st_memory_files(void)
+{
+    return status_kb("RssFile");
+}
+
+void st_memory_trim(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
 }

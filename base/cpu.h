@@ -22,5 +22,7 @@ int st_cpu_allow_tiles(void);
 /* Resident set of this process in bytes, now and at its peak; 0 unknown. */
 int64_t st_memory_now(void);
 int64_t st_memory_peak(void);
+int64_t st_memory_files(void); /* the part of st_memory_now that is pages of files, which others can share */
+void    st_memory_trim(void);  /* give what was freed back to the system */
 
 #endif

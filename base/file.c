@@ -76,8 +76,62 @@ setun_status st_map_open(st_map *m, const char *path, setun_error *err)
         m->data = (const uint8_t *)p;
         m->bytes = info.st_size;
     }
+    m->device = (uint64_t)info.st_dev;
+    m->inode = (uint64_t)info.st_ino;
     (void)close(fd); /* the map keeps the file */
     return SETUN_OK;
+}
+
+int st_map_reader(const st_map *m, const char *path)
+{
+    struct stat info;
+    int fd = -1;
+    if (open_regular(path, &fd, &info, NULL) != SETUN_OK)
+        return -1;
+    if ((uint64_t)info.st_dev == m->device && (uint64_t)info.st_ino == m->inode && info.st_size == m->bytes)
+        return fd;
+    (void)close(fd);
+    return -1;
+}
+
+int st_reader_read(int reader, int64_t offset, void *to, int64_t bytes)
+{
+    for (int64_t done = 0; done < bytes;) {
+        ssize_t got = pread(reader, (char *)to + done, (size_t)(bytes - done), offset + done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return -1;
+        done += got;
+    }
+    return 0;
+}
+
+void st_reader_close(int reader)
+{
+    if (reader >= 0)
+        (void)close(reader);
+}
+
+void *st_space_new(int64_t bytes)
+{
+    void *p = bytes < 1 ? MAP_FAILED : mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE,
+                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    st_map_scattered(p, bytes);
+    return p;
+}
+
+void st_space_empty(void *space, int64_t bytes)
+{
+    (void)madvise(space, (size_t)bytes, MADV_DONTNEED);
+}
+
+void st_space_free(void *space, int64_t bytes)
+{
+    if (space)
+        (void)munmap(space, (size_t)bytes);
 }
 
 void st_map_close(st_map *m)
@@ -88,21 +142,36 @@ void st_map_close(st_map *m)
     m->bytes = 0;
 }
 
-void st_map_advise(const void *data, int64_t bytes, int want)
+static void advise(const void *data, int64_t bytes, int outward, int advice)
 {
     long page_size = sysconf(_SC_PAGESIZE);
     if (!data || bytes <= 0 || page_size <= 0)
         return;
     uintptr_t page = (uintptr_t)page_size, begin = (uintptr_t)data, end = begin + (uintptr_t)bytes;
-    if (want) { /* outward: the first and last page are wanted too */
+    if (outward) {
         begin = begin / page * page;
         end = (end + page - 1) / page * page;
-    } else { /* inward: neighbours on a shared page may still be in use */
+    } else { /* neighbours on a shared page may still be in use */
         begin = (begin + page - 1) / page * page;
         end = end / page * page;
     }
     if (begin < end) /* advice only: failure changes nothing but speed */
-        (void)madvise((void *)begin, end - begin, want ? MADV_WILLNEED : MADV_DONTNEED);
+        (void)madvise((void *)begin, end - begin, advice);
+}
+
+void st_map_advise(const void *data, int64_t bytes, int want)
+{
+    advise(data, bytes, want, want ? MADV_WILLNEED : MADV_DONTNEED);
+}
+
+void st_map_scattered(const void *data, int64_t bytes)
+{
+#ifdef MADV_NOHUGEPAGE
+    advise(data, bytes, 0, MADV_NOHUGEPAGE);
+#else
+    (void)data;
+    (void)bytes;
+#endif
 }
 
 setun_status st_file_read(const char *path, int64_t limit, char **text, int64_t *bytes,

@@ -9,13 +9,24 @@
 typedef struct st_map {
     const uint8_t *data; /* NULL for an empty file */
     int64_t        bytes;
+    uint64_t       device, inode;
 } st_map;
 
 /* Map a regular file read-only (private).  Fails on directories, devices and missing files. */
 setun_status st_map_open(st_map *m, const char *path, setun_error *err);
 void         st_map_close(st_map *m);
+/* To read pieces of the same file without mapping them: a descriptor, or -1 if path is another file by now. */
+int          st_map_reader(const st_map *m, const char *path);
+int          st_reader_read(int reader, int64_t offset, void *to, int64_t bytes); /* 0: all of them */
+void         st_reader_close(int reader);                                        /* -1 is allowed */
+/* Address space for bytes, zeros, that takes memory where it is written; NULL: there is none. */
+void        *st_space_new(int64_t bytes);
+void         st_space_empty(void *space, int64_t bytes); /* zeros again, and no memory */
+void         st_space_free(void *space, int64_t bytes);
 /* The pages of data[0..bytes) will be read soon (want != 0) or are no longer needed in memory. */
 void         st_map_advise(const void *data, int64_t bytes, int want);
+/* Few and far pieces of data[0..bytes) will be read: reading one should not map 2 MiB around it. */
+void         st_map_scattered(const void *data, int64_t bytes);
 
 /* A whole small file, NUL-terminated, malloc'ed; refuses above limit bytes. */
 setun_status st_file_read(const char *path, int64_t limit, char **text, int64_t *bytes, setun_error *err);

@@ -131,6 +131,16 @@ static int emit(writer *w, int32_t token, setun_error *err)
     return bad ? -1 : 0;
 }
 
+/* Where few logits decide the next token, the others are not computed. */
+static setun_status feed(const settings *a, setun_session *s, const setun_sampler *sampler, const int32_t *ids, int64_t n,
+                         const float **logits, setun_error *err)
+{
+    setun_screen screen = {.size = sizeof screen};
+    int few = !a->c.o.full_head && setun_sampler_screen(sampler, &screen);
+    setun_status status = few ? setun_session_set_screen(s, &screen, err) : SETUN_OK;
+    return status == SETUN_OK ? setun_session_feed(s, ids, n, few ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST, logits, err) : status;
+}
+
 static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler *sampler, const int32_t *ids, int64_t n_ids)
 {
     setun_error err = {0};
@@ -139,16 +149,9 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
     char tail[64];
     int64_t room = setun_model_n_ctx(m) - n_ids, made = 0;
     setun_session_on_progress(s, on_progress, a);
-    /* Where few logits decide, the others are not computed. */
-    int32_t needs = setun_sampler_needs(sampler), last = SETUN_LOGITS_LAST;
     setun_top top = {.size = sizeof top};
-    if (needs > 0 && needs <= SETUN_MAX_TOP && !a->c.o.full_head) {
-        if (setun_session_set_top(s, needs, &err) != SETUN_OK)
-            return cli_fail(&err);
-        last = SETUN_LOGITS_TOP;
-    }
     double t0 = seconds();
-    if (setun_session_feed(s, ids, n_ids, last, &logits, &err) != SETUN_OK)
+    if (feed(a, s, sampler, ids, n_ids, &logits, &err) != SETUN_OK)
         return cli_fail(&err);
     setun_session_top(s, &top);
     (void)on_progress(a, n_ids, n_ids);
@@ -173,7 +176,7 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
         setun_sampler_accept(sampler, token);
         if (emit(&w, token, &err))
             return cli_fail(&err);
-        if (made < want && setun_session_feed(s, &token, 1, last, &logits, &err) != SETUN_OK)
+        if (made < want && feed(a, s, sampler, &token, 1, &logits, &err) != SETUN_OK)
             return err.code == SETUN_CANCELLED ? CLI_INTERRUPTED : cli_fail(&err);
         setun_session_top(s, &top);
     }

@@ -59,8 +59,13 @@ static int step(text **on, int32_t n, setun_batch *b, int32_t want, setun_error 
 {
     int32_t token[PARALLEL_MOST];
     const float *logits[PARALLEL_MOST];
-    for (int32_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < n; i++) {
+        setun_screen screen = {.size = sizeof screen};
         token[i] = on[i]->token[on[i]->n - 1];
+        if (want == SETUN_LOGITS_TOP && (!setun_sampler_screen(on[i]->sampler, &screen) ||
+                                         setun_session_set_screen(on[i]->s, &screen, err) != SETUN_OK))
+            return cli_fail(err);
+    }
     if (setun_batch_step(b, token, want, logits, err) != SETUN_OK)
         return err->code == SETUN_CANCELLED ? CLI_INTERRUPTED : cli_fail(err);
     for (int32_t i = 0; i < n; i++)
@@ -162,12 +167,13 @@ static setun_status start(const parallel *p, text *t, long long i, int64_t most,
         return setun_session_copy(t[i].s, t[0].s, err);
     }
     /* Where few logits decide, the others are not computed. */
-    int32_t needs = setun_sampler_needs(t[0].sampler);
-    *want = needs > 0 && needs <= SETUN_MAX_TOP && !p->c->o.full_head ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST;
-    if (*want == SETUN_LOGITS_TOP)
-        status = setun_session_set_top(t[0].s, needs, err);
+    setun_screen screen = {.size = sizeof screen};
+    *want = setun_sampler_screen(t[0].sampler, &screen) && !p->c->o.full_head ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST;
+    int32_t first = screen.temp > 0.0f ? SETUN_LOGITS_LAST : *want; /* of a draw by a seed there is one for each */
+    if (first == SETUN_LOGITS_TOP)
+        status = setun_session_set_screen(t[0].s, &screen, err);
     setun_session_on_progress(t[0].s, stop, NULL);
-    return status == SETUN_OK ? setun_session_feed(t[0].s, p->ids, p->n_ids, *want, &t[0].logits, err) : status;
+    return status == SETUN_OK ? setun_session_feed(t[0].s, p->ids, p->n_ids, first, &t[0].logits, err) : status;
 }
 
 int cli_parallel(const parallel *p)

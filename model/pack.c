@@ -1,4 +1,4 @@
-/* model/pack.c -- the cache of transcoded matrices: ternary ones, and the 8-bit rows of a head.
+/* model/pack.c -- the cache of transcoded matrices: ternary ones, and the short rows of a head.
  *
  * Not here: what is transcoded and how (weights.c, convert.c).  Three ways of life:
  *
@@ -346,7 +346,7 @@ static setun_status check_file(st_pack *p, setun_error *err)
     uint64_t n;
     const char *identity = get_text(&c, &n);
     if (n != strlen(p->identity) || memcmp(identity, p->identity, n) != 0)
-        return st_fail(err, SETUN_DECLINED, "the model's files have changed since");
+        return st_fail(err, SETUN_DECLINED, "the model's files or this program have changed since");
     return read_slots(p, &c, (int64_t)footer[0], err);
 }
 

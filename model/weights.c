@@ -39,6 +39,8 @@ struct st_weights {
     uint8_t         *used;     /* per tensor */
     setun_view      *made;     /* per tensor: a converted or aligned copy, data NULL until made */
     setun_view      *scale;    /* per tensor X.weight: its scale */
+    int              reader;   /* of the file with the head, -1: none; and where the head begins there */
+    int64_t          reader_at;
     int              rule, online, seen; /* seen: bits of the rules that were applied */
     st_weights_stats stats;
 };
@@ -140,7 +142,7 @@ static uint64_t sample(const st_map *m)
 static setun_status build_identity(st_weights *w, setun_error *err)
 {
     st_str s = { 0 };
-    st_str_addf(&s, "setun t2 1\nconfig %016" PRIx64 "\n", w->config.hash);
+    st_str_addf(&s, "setun t2 2\nconfig %016" PRIx64 "\n", w->config.hash);
     w->paths_hash = ST_HASH_INIT;
     for (int64_t i = 0; i < w->files.n_shards; i++) {
         const st_shard *f = &w->files.shard[i];
@@ -184,6 +186,7 @@ setun_status st_weights_open(st_weights **out, const char *path, const st_log *l
     *out = NULL;
     if (!w)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    w->reader = -1;
     if (log)
         w->log = *log;
     setun_status s = open_all(w, path, err);
@@ -199,6 +202,7 @@ void st_weights_close(st_weights *w)
 {
     if (!w)
         return;
+    st_reader_close(w->reader);
     st_pack_close(w->pack);
     st_safetensors_close(&w->files);
     st_arena_free(w->arena);
@@ -344,9 +348,9 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
             bytes_ok = v->rank == 2 && v->dim[1] > 0 && v->dim[1] <= INT32_MAX;
         int64_t bytes, turned;
         if (bytes_ok && (v->dtype == SETUN_BF16 || v->dtype == SETUN_F16 || v->dtype == SETUN_F32)) {
-            /* It may be the head: codes, and four floats a row. */
-            if (st_mul_i64(v->dim[0], st_head_width(v->dim[1]) + 16, &bytes) || st_add_i64(capacity, bytes, &capacity) ||
-                st_add_i64(capacity, 128, &capacity))
+            /* It may be the head: codes in two parts, and four floats a row. */
+            if (st_mul_i64(v->dim[0], st_head_blocks(v->dim[1]) * (ST_HEAD_CODE_BYTES + ST_HEAD_FINE_BYTES) + 16, &bytes) ||
+                st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, 192, &capacity))
                 return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->files.tensor[i].file,
                                w->files.tensor[i].name);
         }
@@ -592,57 +596,103 @@ setun_status st_weights_ternary(st_weights *w, const char *name, int across, set
 
 /* ---------------------------------------------------------------- the head */
 
-static setun_status make_head(st_weights *w, const st_tensor *t, const setun_view *head, const char *code_name,
-                              const char *meta_name, int32_t n_threads, setun_error *err)
+enum { CODE, FINE, META, N_PART };
+
+typedef struct head_part {
+    const char *name;
+    uint32_t    dtype;
+    int64_t     cols;
+} head_part;
+
+/* One matrix at a time can be filled, so all but the first wait in memory of their own. */
+static setun_status make_head(st_weights *w, const st_tensor *t, const setun_view *head, const head_part part[N_PART],
+                              int32_t n_threads, setun_error *err)
 {
-    int64_t rows = head->dim[0], width = st_head_width(head->dim[1]);
+    int64_t rows = head->dim[0];
     const st_pack_slot *slot;
-    uint8_t *code, *room;
-    float *meta = malloc((size_t)rows * 4 * sizeof *meta + 1); /* one matrix at a time is being filled */
-    if (!meta)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
-    setun_status s = st_pack_room(w->pack, code_name, SETUN_U8, rows, width, &code, err);
+    uint8_t *room[N_PART] = { NULL, malloc((size_t)(rows * part[FINE].cols) + 1), malloc((size_t)(rows * 16) + 1) }, *to;
+    setun_status s = SETUN_OK;
+    if (!room[FINE] || !room[META])
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
+    if (s == SETUN_OK)
+        s = st_pack_room(w->pack, part[CODE].name, part[CODE].dtype, rows, part[CODE].cols, &room[CODE], err);
     if (s == SETUN_OK) {
         st_map_advise(t->view.data, t->bytes, 1);
-        s = st_head_quantise(head, code, meta, n_threads, err);
+        s = st_head_quantise(head, room[CODE], room[FINE], (float *)(void *)room[META], n_threads, err);
         st_map_advise(t->view.data, t->bytes, 0);
     }
     if (s == SETUN_OK)
         s = st_pack_put(w->pack, 0.0f, 0, &slot, err);
-    if (s == SETUN_OK)
-        s = st_pack_room(w->pack, meta_name, SETUN_F32, rows, 4, &room, err);
-    if (s == SETUN_OK) {
-        memcpy(room, meta, (size_t)rows * 4 * sizeof *meta);
+    for (int i = FINE; i < N_PART && s == SETUN_OK; i++) {
+        s = st_pack_room(w->pack, part[i].name, part[i].dtype, rows, part[i].cols, &to, err);
+        if (s != SETUN_OK)
+            break;
+        memcpy(to, room[i], (size_t)(rows * setun_row_bytes(part[i].dtype, part[i].cols)));
         s = st_pack_put(w->pack, 0.0f, 0, &slot, err);
     }
-    free(meta);
+    free(room[FINE]);
+    free(room[META]);
     return s;
 }
 
-setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, setun_view *code, setun_view *meta,
-                             setun_error *err)
+/* Rows of t will be read here and there.  In a map that costs a fault each, and some systems map 1 MiB with it. */
+static void open_rows(st_weights *w, const st_tensor *t)
 {
-    int64_t i = 0, rows = head->dim[0], width = st_head_width(head->dim[1]);
+    const uint8_t *data = t->view.data;
+    st_map_scattered(data, t->bytes);
+    for (int64_t i = 0; i < w->files.n_shards && w->reader < 0; i++) {
+        const st_shard *f = &w->files.shard[i];
+        if (data < f->map.data || data >= f->map.data + f->map.bytes)
+            continue;
+        w->reader = st_map_reader(&f->map, f->path);
+        w->reader_at = data - f->map.data;
+    }
+}
+
+setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, st_head *out, setun_error *err)
+{
+    int64_t i = 0, rows = head->dim[0], blocks = st_head_blocks(head->dim[1]);
+    setun_view *const to[N_PART] = { &out->code, &out->fine, &out->meta };
     while (i < w->files.n_tensors && w->files.tensor[i].view.data != head->data && w->made[i].data != head->data)
         i++;
     if (i == w->files.n_tensors || !w->pack)
         return SETUN_DECLINED;
     const st_tensor *t = &w->files.tensor[i];
-    const char *code_name = st_arena_printf(w->arena, "%s (8-bit rows)", t->name);
-    const char *meta_name = st_arena_printf(w->arena, "%s (bounds)", t->name);
-    if (!code_name || !meta_name)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
-    const st_pack_slot *c = st_pack_find(w->pack, code_name, SETUN_U8, rows, width);
-    const st_pack_slot *m = st_pack_find(w->pack, meta_name, SETUN_F32, rows, 4);
-    if (!c || !m) {
-        ST_TRY(make_head(w, t, head, code_name, meta_name, n_threads, err));
-        c = st_pack_find(w->pack, code_name, SETUN_U8, rows, width);
-        m = st_pack_find(w->pack, meta_name, SETUN_F32, rows, 4);
+    const head_part part[N_PART] = {
+        { st_arena_printf(w->arena, "%s (6-bit rows)", t->name), SETUN_U8, blocks * ST_HEAD_CODE_BYTES },
+        { st_arena_printf(w->arena, "%s (2 more bits)", t->name), SETUN_U8, blocks * ST_HEAD_FINE_BYTES },
+        { st_arena_printf(w->arena, "%s (bounds)", t->name), SETUN_F32, 4 },
+    };
+    const st_pack_slot *slot[N_PART] = { NULL };
+    w->stats.head_bytes = 0;
+    for (int made = 0; made < 2; made++) {
+        int missing = 0;
+        for (int j = 0; j < N_PART; j++) {
+            if (!part[j].name)
+                return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
+            slot[j] = st_pack_find(w->pack, part[j].name, part[j].dtype, rows, part[j].cols);
+            missing |= !slot[j];
+        }
+        if (missing && !made)
+            ST_TRY(make_head(w, t, head, part, n_threads, err));
     }
-    *code = (setun_view){ c->data, SETUN_U8, 2, { rows, width, 1, 1 } };
-    *meta = (setun_view){ m->data, SETUN_F32, 2, { rows, 4, 1, 1 } };
-    w->stats.head_bytes = c->bytes + m->bytes;
+    for (int j = 0; j < N_PART; j++) {
+        *to[j] = (setun_view){ slot[j]->data, part[j].dtype, 2, { rows, part[j].cols, 1, 1 } };
+        w->stats.head_bytes += slot[j]->bytes;
+    }
+    if (t->view.data == head->data)
+        open_rows(w, t);
     return SETUN_OK;
+}
+
+int st_weights_has_rows(const st_weights *w)
+{
+    return w->reader >= 0;
+}
+
+int st_weights_row(const st_weights *w, int64_t r, int64_t bytes, void *to)
+{
+    return w->reader < 0 || st_reader_read(w->reader, w->reader_at + r * bytes, to, bytes);
 }
 
 /* Never for a copy: what has no file behind it would be lost. */

@@ -49,10 +49,16 @@ int          st_weights_has(st_weights *w, const char *name);
 setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, setun_view *view, setun_error *err);
 /* across: codes are the transpose, [cols, rows].  A file holds what it was written with alone. */
 setun_status st_weights_ternary(st_weights *w, const char *name, int across, setun_view *codes, setun_view *scale, setun_error *err);
-/* 8-bit rows of a head that st_weights_tensor gave (model/head.h), made at first load like ternary
+/* Short rows of a head that st_weights_tensor gave (model/head.h), made at first load like ternary
  * matrices.  Between pack_begin and pack_end.  SETUN_DECLINED: the view is not a tensor of the files. */
-setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, setun_view *code, setun_view *meta,
-                             setun_error *err);
+typedef struct st_head {
+    setun_view code, fine, meta; /* data NULL: there is none */
+} st_head;
+setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_threads, st_head *out, setun_error *err);
+/* Row r of the head that st_weights_head was asked for, bytes of it, read without mapping it.  Nonzero:
+ * that is not possible.  [any] */
+int          st_weights_row(const st_weights *w, int64_t r, int64_t bytes, void *to);
+int          st_weights_has_rows(const st_weights *w);
 /* If data is a tensor that is used in place: its pages may leave the process until they are read again. */
 void         st_weights_let_go(const st_weights *w, const void *data);
 /* Fails, naming the first ones, if a tensor was never consumed. */
@@ -63,7 +69,7 @@ typedef struct st_weights_stats {
     int64_t ternary_weights, ternary_bytes; /* weights counted, bytes as packed by Setun */
     int64_t mapped_bytes;  /* 16-bit tensors used in place */
     int64_t copied_bytes;  /* converted to f32 */
-    int64_t head_bytes;    /* 8-bit rows of the head, with their bounds */
+    int64_t head_bytes;    /* short rows of the head, with their bounds */
     int64_t n_across;      /* matrices that were asked for transposed */
     int64_t near_threshold; /* master weights within 1e-6 relative of the rounding threshold */
     const char *scale_rule; /* "multiply (autobitlinear)", "divide (bitlinear)", "absmean on load", "none" */

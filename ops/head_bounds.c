@@ -1,96 +1,76 @@
-/* ops/head_bounds.c -- between which two numbers every logit lies, from 8-bit rows.
+/* ops/head_bounds.c -- no logit of a row of the head is above this, from 6 bits a weight.
  *
- * The screened head finds the k largest of l_i = w_i . x, bit for bit as matmul makes them from the
- * 16-bit rows w_i, without reading most of these:
- *
- *     head_split   x~ = step * X, integers in two bytes      head_select   which rows can be among the k
- *     head_bounds  lo_i <= l_i <= up_i                       head_rescore  l_i of those, as matmul has it
- *
- * Rows are kept as w~_i = scale_i * (code - 128), bytes, with e_i >= |w_i - w~_i| and
- * n_i >= |w_i|, |w~_i| (Euclidean norms, computed in double when loading, rounded up).
- *
- * Proof.  Let a be what is computed below for w~ . x~, and u = 2^-24.
- *   l - a = (l - w.x) + (w - w~).x + w~.(x - x~) + (w~.x~ - a)
- *   1. A striped sum passes each product through at most r = ceil(k/32) + 6 roundings, so
- *      |l - w.x| <= ru/(1 - ru) * sum |w_j x_j| <= 1.01 r u |w| |x|          (Cauchy-Schwarz; ru < 0.009)
- *   2. |(w - w~).x| <= e |x|,   |w~.(x - x~)| <= n |x - x~|                  (Cauchy-Schwarz)
- *   3. H = q.hi and L = q.lo are exact integers.  With l2 = |lo|: scale step |L| <= n step l2, and
- *      scale step |128 H| <= n (|x~| + step l2).  fl(128 fl(H) + fl(L)) * fl(scale step) has three
- *      roundings on each path and one more of the product: |w~.x~ - a| <= 5.1 u n (|x~| + 2 step l2),
- *      and lo = a - b, up = a + b are rounded once more: together below 8 u n (|x~| + 2 step l2).
- * norm has A >= |x| and B >= |x - x~| + 1.01 r u |x| + 16 u (|x~| + step l2), so
- *      b = (e A + n B)(1 + 2^-16) + 2^-100
- * is enough: the factor covers the five roundings of b and that of the sums a - b and a + b relative
- * to b; 2^-100 covers underflow: of at most 2^17 products and sums, 2^-149 each, and of scale * step
- * (off by 2^-150) times an integer below 2^38.
- * Overflow: if n A < 2^125 then every |w_j x_j| and partial sum is below 2^126, so all the above is
- * finite.  Otherwise, and if anything is NaN, the row is unsure: (-inf, +inf).
- *
- * Headroom: codes are at most 255, |hi|, |lo| <= 64.  dot2: 2 * 255 * 64 = 32640 < 2^15.  32-bit
- * sums: 255 * 64 * K < 2^31 for K <= 131072. */
-#include "setun/op.h"
+ * Second of the screened head's operators: head_kernels.h has the layout and the proof.  This one
+ * reads all rows, so it is as fast as memory.  A row, while it is near, meets all tokens: blocks of
+ * them share its decoded codes, and two rows share the activations where dot4 exists.  The exact
+ * integer sums go out too, for head_refine to add two bits to. */
+#include "ops/head_kernels.h"
 
-enum { PART, SUM, NORM, CODE, META, LO, UP }; /* arguments, as kernels count them */
+enum { PART, SUM, NORM, NOISE, CODE, META, UP, DOT, PEAK }; /* arguments, as kernels count them */
 
-#define MAX_K 131072
-#define GRANULE 16
 /* Bytes between what is read and what is brought in; when, not what. */
 static const int64_t prefetch_values[] = {4096, 2048, 8192};
 static const setun_knob knobs[] = {
     {"prefetch", "bytes of the rows brought in ahead", prefetch_values, SETUN_LEN(prefetch_values), 0},
 };
-#define BIAS 128
-#define WIDER (1.0f + 0x1p-16f)
-#define SLACK 0x1p-100f
-#define LIMIT 0x1p125f
+#define MOST_TOKENS 4
 
 static setun_status infer(setun_args *a, setun_error *err)
 {
-    static const uint32_t type[5] = {SETUN_I8, SETUN_I32, SETUN_F32, SETUN_U8, SETUN_F32};
+    static const uint32_t type[6] = {SETUN_I8, SETUN_I32, SETUN_F32, SETUN_I32, SETUN_U8, SETUN_F32};
     setun_status s = SETUN_OK;
-    for (uint32_t i = 0; i < 5 && s == SETUN_OK; i++)
+    for (uint32_t i = 0; i < 6 && s == SETUN_OK; i++)
         s = setun_want(a, i, SETUN_OF(type[i]), 2, err);
-    if (s == SETUN_OK)
-        s = setun_want_equal(a, SUM, 0, PART, 0, err);
-    if (s == SETUN_OK)
-        s = setun_want_equal(a, NORM, 0, PART, 0, err);
+    for (uint32_t i = SUM; i <= NOISE && s == SETUN_OK; i++)
+        s = setun_want_equal(a, i, 0, PART, 0, err);
     if (s == SETUN_OK)
         s = setun_want_equal(a, META, 0, CODE, 0, err);
     if (s == SETUN_OK)
-        s = setun_want_range(a, CODE, 1, 1, MAX_K, err);
+        s = setun_want_range(a, PART, 1, 2 * HEAD_BLOCK, 2 * HEAD_MAX_K, err);
+    if (s == SETUN_OK)
+        s = setun_want_range(a, CODE, 0, 1, INT32_MAX, err);
     if (s != SETUN_OK)
         return s;
-    if (a->in[PART].dim[1] != 2 * a->in[CODE].dim[1] || a->in[CODE].dim[1] % 128 || a->in[SUM].dim[1] != 2 ||
-        a->in[NORM].dim[1] != 4 || a->in[META].dim[1] != 4)
-        return setun_fail(err, SETUN_BAD_SHAPE, "wants part i8[n,2K], sum i32[n,2], norm f32[n,4], code u8[r,K] and "
-                          "meta f32[r,4] with K a multiple of 128");
+    int64_t width = a->in[PART].dim[1] / 2;
+    if (a->in[PART].dim[1] % (2 * HEAD_BLOCK) || a->in[CODE].dim[1] != width / HEAD_BLOCK * HEAD_CODE_BYTES ||
+        a->in[SUM].dim[1] != 2 || a->in[NORM].dim[1] != 4 || a->in[NOISE].dim[1] != 4 || a->in[META].dim[1] != 4)
+        return setun_fail(err, SETUN_BAD_SHAPE, "wants part i8[n,2K], sum i32[n,2], norm f32[n,4], noise i32[n,4], "
+                          "code u8[r,3K/4] and meta f32[r,4] with K a multiple of %d", HEAD_BLOCK);
     (void)setun_infer_out(a, 0, SETUN_F32, 2, a->in[PART].dim[0], a->in[CODE].dim[0], 1);
-    return setun_infer_out(a, 1, SETUN_F32, 2, a->in[PART].dim[0], a->in[CODE].dim[0], 1);
+    (void)setun_infer_out(a, 1, SETUN_I32, 3, a->in[PART].dim[0], a->in[CODE].dim[0], 2);
+    return setun_infer_out(a, 2, SETUN_F32, 2, a->in[PART].dim[0], (a->in[CODE].dim[0] + HEAD_PEAK - 1) / HEAD_PEAK, 1);
+}
+
+static void sums(const uint8_t *code, const int8_t *part, int64_t width, int32_t *h, int32_t *l)
+{
+    *h = *l = 0;
+    for (int64_t i = 0; i < width; i++) {
+        const uint8_t *b = code + i / HEAD_BLOCK * HEAD_CODE_BYTES;
+        int64_t f = i % HEAD_BLOCK / 64, j = i % 64;
+        int32_t c = f < 3 ? b[64 * f + j] & 63 : b[j] >> 6 | b[64 + j] >> 6 << 2 | b[128 + j] >> 6 << 4;
+        *h += c * part[i];
+        *l += c * part[width + i];
+    }
 }
 
 static setun_status eval(const setun_args *a, setun_error *err)
 {
-    int64_t n = a->in[PART].dim[0], rows = a->in[CODE].dim[0], width = a->in[CODE].dim[1];
-    float *lo = a->out[0].data, *up = a->out[1].data;
+    int64_t n = a->in[PART].dim[0], rows = a->in[CODE].dim[0], width = a->in[PART].dim[1] / 2, bytes = a->in[CODE].dim[1];
+    int64_t peaks = a->out[2].dim[1];
+    float *up = a->out[0].data, *peak = a->out[2].data;
+    int32_t *dot = a->out[1].data;
     (void)err;
     for (int64_t t = 0; t < n; t++) {
-        const int8_t *part = (const int8_t *)a->in[PART].data + 2 * t * width;
-        const int32_t *sum = (const int32_t *)a->in[SUM].data + 2 * t;
-        const float *norm = (const float *)a->in[NORM].data + 4 * t;
+        const int32_t *sum = (const int32_t *)a->in[SUM].data + 2 * t, *noise = (const int32_t *)a->in[NOISE].data + 4 * t;
         for (int64_t r = 0; r < rows; r++) {
-            const uint8_t *code = (const uint8_t *)a->in[CODE].data + r * width;
             const float *meta = (const float *)a->in[META].data + 4 * r;
-            int32_t h = 0, l = 0;
-            for (int64_t i = 0; i < width; i++) {
-                h += code[i] * part[i];
-                l += code[i] * part[width + i];
-            }
-            float s = (float)(h - BIAS * sum[0]) * 128.0f + (float)(l - BIAS * sum[1]);
-            float v = s * (meta[0] * norm[0]);
-            float b = (meta[1] * norm[1] + meta[2] * norm[2]) * WIDER + SLACK;
-            int sure = meta[2] * norm[1] < LIMIT;
-            lo[t * rows + r] = sure ? v - b : -INFINITY;
-            up[t * rows + r] = sure ? v + b : INFINITY;
+            int32_t h, l, *d = dot + 2 * (t * rows + r);
+            sums((const uint8_t *)a->in[CODE].data + r * bytes, (const int8_t *)a->in[PART].data + 2 * t * width, width, &h, &l);
+            d[0] = 2 * h - 63 * sum[0];
+            d[1] = 2 * l - 63 * sum[1];
+            float v = head_upper(d[0], d[1], meta, meta[1], 1.0f, (const float *)a->in[NORM].data + 4 * t);
+            float z = up[t * rows + r] = head_noisy(v, noise, (int32_t)r), *p = peak + t * peaks + r / HEAD_PEAK;
+            *p = r % HEAD_PEAK ? setun_maxf(*p, z) : z;
         }
     }
     return SETUN_OK;
@@ -98,92 +78,109 @@ static setun_status eval(const setun_args *a, setun_error *err)
 
 typedef struct bounds {
     setun_kernel *k;
-    k_val    code, hi, lo, meta, out_lo, out_up; /* pointers */
-    k_val    bias_hi, bias_lo, norm[3];          /* of the current token */
-    int64_t  width, prefetch;
-    uint32_t lanes;                              /* bytes a step */
+    k_val    code, part, sum, norm, meta, up, dot; /* pointers */
+    int64_t  width, bytes, prefetch;               /* of part and of code; bytes ahead */
 } bounds;
 
-/* The sums of row r from part rows at xi (hi) and xi + width (lo). */
-static void row_sums(const bounds *c, const k_val *row, int n_row, k_val xi, k_val sum[2][2])
+/* The four codes of the byte columns at `at`. */
+static void decode(setun_kernel *k, k_val code, k_val at, uint32_t n, k_val c[4])
+{
+    k_val b[3];
+    for (int f = 0; f < 3; f++) {
+        b[f] = k_load(k, code, k_addi(k, at, 64 * f), n);
+        c[f] = head_bits_k(k, b[f], 0, 63);
+    }
+    c[3] = k_or(k, head_bits_k(k, b[0], 6, 3), k_or(k, head_bits_k(k, b[1], 4, 12), head_bits_k(k, b[2], 2, 48)));
+}
+
+/* Rows r, r + 1, ... of n_row meet tokens t, t + 1, ... of n_tok. */
+static void meet(const bounds *c, k_val r, int n_row, k_val t, int n_tok)
 {
     setun_kernel *k = c->k;
-    int dot4 = k_info(k, K_HAS_DOT4) != 0;
-    uint32_t n = c->lanes, wide = dot4 ? n / 4 : n / 2;
-    k_val acc[2][2], zero = k_int(k, K_TYPE(K_I32, wide), 0);
-    for (int u = 0; u < n_row; u++)
-        for (int p = 0; p < 2; p++)
-            acc[u][p] = k_var(k, zero);
-    k_val i = k_for(k, k_i64(k, 0), k_i64(k, c->width), 128);
-    for (int64_t j = 0; j < 128; j += n) {
-        k_val x[2];
-        k_val at = k_addi(k, i, j);
-        x[0] = k_load(k, c->hi, k_add(k, xi, at), n);
-        x[1] = k_load(k, c->lo, k_addi(k, k_add(k, xi, at), c->width), n);
+    uint32_t n = head_lanes(k);
+    k_val acc[2][MOST_TOKENS][2], code[2][4], x[4];
+    for (int i = 0; i < n_row * n_tok * 2; i++)
+        acc[i / (2 * n_tok)][i / 2 % n_tok][i % 2] = head_acc_k(k);
+    k_val b = k_for(k, k_i64(k, 0), k_i64(k, c->width / HEAD_BLOCK), 1);
+    for (int64_t j = 0; j < 64; j += n) {
         for (int u = 0; u < n_row; u++) {
-            k_val from = k_add(k, row[u], at), w = k_load(k, c->code, from, n);
-            if (j % 64 == 0)
-                k_prefetch(k, c->code, k_addi(k, from, c->prefetch), 3);
-            for (int p = 0; p < 2; p++)
-                k_set(k, acc[u][p], dot4 ? k_dot4(k, k_get(k, acc[u][p]), w, x[p])
-                                         : k_add(k, k_get(k, acc[u][p]), k_sext(k, k_dot2(k, w, x[p]), K_I32)));
+            k_val at = k_add(k, k_muli(k, k_addi(k, r, u), c->bytes), k_muli(k, b, HEAD_CODE_BYTES));
+            for (int f = 0; j == 0 && f < 3; f++)
+                k_prefetch(k, c->code, k_addi(k, at, 64 * f + c->prefetch), 3);
+            decode(k, c->code, k_addi(k, at, j), n, code[u]);
+        }
+        for (int i = 0; i < 2 * n_tok; i++) {
+            k_val at = k_add(k, k_muli(k, k_addi(k, t, i / 2), 2 * c->width), k_muli(k, b, HEAD_BLOCK));
+            for (int f = 0; f < 4; f++)
+                x[f] = k_load(k, c->part, k_addi(k, at, i % 2 * c->width + 64 * f + j), n);
+            for (int u = 0; u < n_row; u++)
+                head_dot_k(k, code[u], x, acc[u][i / 2][i % 2]);
         }
     }
     k_stop(k);
     for (int u = 0; u < n_row; u++)
-        for (int p = 0; p < 2; p++)
-            sum[u][p] = k_sub(k, k_rsum(k, k_get(k, acc[u][p])), p ? c->bias_lo : c->bias_hi);
+        for (int i = 0; i < n_tok; i++) {
+            k_val token = k_addi(k, t, i), row = k_addi(k, r, u), d[2], norm[3], meta[3];
+            k_val to = k_add(k, k_mul(k, token, k_dim_run(k, CODE, 0)), row);
+            for (int p = 0; p < 2; p++) {
+                k_val bias = k_muli(k, k_load(k, c->sum, k_addi(k, k_muli(k, token, 2), p), 1), 63);
+                d[p] = k_sub(k, k_muli(k, k_rsum(k, k_get(k, acc[u][i][p])), 2), bias);
+                k_store(k, c->dot, k_addi(k, k_muli(k, to, 2), p), d[p]);
+            }
+            head_norm_k(k, c->norm, token, norm);
+            head_meta_k(k, c->meta, row, 1, meta);
+            k_store(k, c->up, to, head_upper_k(k, d[0], d[1], meta, 1.0f, norm));
+        }
 }
 
-static void rows_of(const bounds *c, k_val t, k_val r, int n_row)
+/* The largest of every HEAD_PEAK bounds of token t. */
+static void peaks(const bounds *c, k_val peak, k_val t, k_val rows, k_val r0, k_val r1)
 {
     setun_kernel *k = c->k;
-    k_val row[2], sum[2][2], inf = k_f32(k, INFINITY);
-    for (int u = 0; u < n_row; u++)
-        row[u] = k_muli(k, k_addi(k, r, u), c->width);
-    row_sums(c, row, n_row, k_muli(k, t, 2 * c->width), sum);
-    for (int u = 0; u < n_row; u++) {
-        k_val at = k_muli(k, k_addi(k, r, u), 4), m[3];
-        for (int j = 0; j < 3; j++)
-            m[j] = k_load(k, c->meta, k_addi(k, at, j), 1);
-        k_val s = k_add(k, k_mul(k, k_i2f(k, sum[u][0]), k_f32(k, 128.0f)), k_i2f(k, sum[u][1]));
-        k_val v = k_mul(k, s, k_mul(k, m[0], c->norm[0]));
-        k_val b = k_add(k, k_mul(k, m[1], c->norm[1]), k_mul(k, m[2], c->norm[2]));
-        b = k_add(k, k_mul(k, b, k_f32(k, WIDER)), k_f32(k, SLACK));
-        k_val sure = k_lt(k, k_mul(k, m[2], c->norm[1]), k_f32(k, LIMIT));
-        k_val to = k_add(k, k_mul(k, t, k_dim_run(k, CODE, 0)), k_addi(k, r, u));
-        k_store(k, c->out_lo, to, k_select(k, sure, k_sub(k, v, b), k_neg(k, inf)));
-        k_store(k, c->out_up, to, k_select(k, sure, k_add(k, v, b), inf));
-    }
+    k_val n = k_udiv(k, k_addi(k, rows, HEAD_PEAK - 1), k_i64(k, HEAD_PEAK)), from = k_mul(k, t, rows);
+    k_val r = k_for(k, r0, r1, HEAD_PEAK);
+    k_val most = k_var(k, k_load(k, c->up, k_add(k, from, r), 1));
+    k_if(k, k_le(k, k_addi(k, r, HEAD_PEAK), r1));
+    k_set(k, most, k_rmax(k, k_load(k, c->up, k_add(k, from, r), HEAD_PEAK)));
+    k_else(k);
+    k_val i = k_for(k, k_addi(k, r, 1), r1, 1);
+    k_set(k, most, k_max(k, k_get(k, most), k_load(k, c->up, k_add(k, from, i), 1)));
+    k_stop(k);
+    k_stop(k);
+    k_store(k, peak, k_add(k, k_mul(k, t, n), k_udiv(k, r, k_i64(k, HEAD_PEAK))), k_get(k, most));
+    k_stop(k);
 }
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    bounds c = {k, k_arg(k, CODE, K_I8), k_arg(k, PART, K_I8), 0, k_arg(k, META, K_F32), k_arg(k, LO, K_F32),
-                k_arg(k, UP, K_F32), 0, 0, {0, 0, 0}, a->in[CODE].dim[1], setun_knob_value(a, 0), 32};
-    k_val sum = k_arg(k, SUM, K_I32), norm = k_arg(k, NORM, K_F32);
+    bounds c = {k, k_arg(k, CODE, K_I8), k_arg(k, PART, K_I8), k_arg(k, SUM, K_I32), k_arg(k, NORM, K_F32),
+                k_arg(k, META, K_F32), k_arg(k, UP, K_F32), k_arg(k, DOT, K_I32), a->in[PART].dim[1] / 2,
+                a->in[CODE].dim[1], setun_knob_value(a, 0)};
+    int pairs = k_info(k, K_HAS_DOT4) != 0, block = k_info(k, K_N_REGISTERS) >= 32 ? MOST_TOKENS : 2;
     (void)err;
-    c.lo = c.hi;
-    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64)
-        c.lanes = 64;
-    k_grid(k, CODE, 0, GRANULE);
-    k_val r0 = k_muli(k, k_begin(k), GRANULE);
-    k_val r1 = k_min(k, k_muli(k, k_end(k), GRANULE), k_dim_run(k, CODE, 0));
-    k_val t = k_for(k, k_i64(k, 0), k_dim(k, PART, 0), 1);
-    c.bias_hi = k_muli(k, k_load(k, sum, k_muli(k, t, 2), 1), BIAS);
-    c.bias_lo = k_muli(k, k_load(k, sum, k_addi(k, k_muli(k, t, 2), 1), 1), BIAS);
-    for (int j = 0; j < 3; j++)
-        c.norm[j] = k_load(k, norm, k_addi(k, k_muli(k, t, 4), j), 1);
-    k_val from = r0;
-    if (k_info(k, K_HAS_DOT4)) { /* two rows share the activations */
-        from = k_add(k, r0, k_and(k, k_sub(k, r1, r0), k_i64(k, -2)));
-        k_val r = k_for(k, r0, from, 2);
-        rows_of(&c, t, r, 2);
+    k_grid(k, CODE, 0, HEAD_PEAK);
+    k_val zero = k_i64(k, 0), n = k_dim(k, PART, 0), whole = zero;
+    k_val r0 = k_muli(k, k_begin(k), HEAD_PEAK), from = r0;
+    k_val r1 = k_min(k, k_muli(k, k_end(k), HEAD_PEAK), k_dim_run(k, CODE, 0));
+    for (int n_row = pairs ? 2 : 1; n_row > 0; n_row--) {
+        k_val to = n_row == 1 ? r1 : k_add(k, r0, k_and(k, k_sub(k, r1, r0), k_i64(k, -2)));
+        k_val r = k_for(k, from, to, n_row), t;
+        if (a->in[PART].dim[0] != 1) {
+            whole = k_and(k, n, k_i64(k, -block));
+            t = k_for(k, zero, whole, block);
+            meet(&c, r, n_row, t, block);
+            k_stop(k);
+        }
+        t = k_for(k, whole, n, 1);
+        meet(&c, r, n_row, t, 1);
         k_stop(k);
+        k_stop(k);
+        from = to;
+        whole = zero;
     }
-    k_val r = k_for(k, from, r1, 1);
-    rows_of(&c, t, r, 1);
-    k_stop(k);
+    k_val t = k_for(k, zero, n, 1);
+    head_noise_k(k, c.up, 0, k_arg(k, NOISE, K_I32), t, k_mul(k, t, k_dim_run(k, CODE, 0)), r0, r1);
+    peaks(&c, k_arg(k, PEAK, K_F32), t, k_dim_run(k, CODE, 0), r0, r1);
     k_stop(k);
     return SETUN_OK;
 }
@@ -195,24 +192,29 @@ static void cost(const setun_args *a, setun_cost *c)
     c->float_ops = 12 * setun_cost_count(&a->out[0]);
 }
 
-/* Halves as head_split makes them, any codes, and norms of which some are not finite. */
+/* Halves as head_split makes them, any codes, norms of which some are not finite, noise for every second token. */
 static void fill(const setun_args *a, uint64_t seed)
 {
     int8_t *part = a->in[PART].data;
     uint8_t *code = a->in[CODE].data;
     float *norm = a->in[NORM].data, *meta = a->in[META].data;
-    int32_t *sum = a->in[SUM].data;
-    int64_t width = a->in[CODE].dim[1];
+    int32_t *sum = a->in[SUM].data, *noise = a->in[NOISE].data;
+    int64_t width = a->in[PART].dim[1] / 2, bytes = a->in[CODE].dim[1];
     for (int64_t i = 0, n = setun_count(&a->in[PART]); i < n; i++)
-        part[i] = (int8_t)((int64_t)(setun_mix(seed, (uint64_t)i) % 129) - 64);
+        part[i] = (int8_t)(i / width % 5 == 1 ? 64 : (int64_t)(setun_mix(seed, (uint64_t)i) % 129) - 64);
     for (int64_t i = 0, n = setun_count(&a->in[CODE]); i < n; i++)
-        code[i] = (uint8_t)(i / width % 7 == 0 ? 255 : setun_mix(seed ^ 1, (uint64_t)i) & 255);
-    for (int64_t t = 0; t < a->in[PART].dim[0]; t++)
+        code[i] = (uint8_t)(i / bytes % 7 == 0 ? 255 : setun_mix(seed ^ 1, (uint64_t)i) & 255);
+    for (int64_t t = 0; t < a->in[PART].dim[0]; t++) {
         for (int p = 0; p < 2; p++) {
             sum[2 * t + p] = 0;
             for (int64_t i = 0; i < width; i++)
                 sum[2 * t + p] += part[(2 * t + p) * width + i];
         }
+        noise[4 * t] = (int32_t)(setun_mix(seed, 77) & 0x7fffffff);
+        noise[4 * t + 1] = -5;
+        noise[4 * t + 2] = (seed + (uint64_t)t) % 2 ? 0x3f4ccccd : 0; /* 0.8 */
+        noise[4 * t + 3] = 0;
+    }
     for (int64_t i = 0, n = setun_count(&a->in[NORM]); i < n; i++)
         norm[i] = i / 4 % 5 == 4 ? INFINITY : (float)(setun_mix(seed ^ 2, (uint64_t)i) & 255) * 0x1p-6f;
     for (int64_t i = 0, n = setun_count(&a->in[META]); i < n; i++)
@@ -223,24 +225,25 @@ static const setun_port in[] = {
     {"part", "i8[n,2K]: of head_split", 0, 0},
     {"sum", "i32[n,2]: of head_split", 0, 0},
     {"norm", "f32[n,4]: of head_split", 0, 0},
-    {"code", "u8[r,K]: rows of the head, biased by 128; 128 behind the last column", 0, 0},
-    {"meta", "f32[r,4]: scale, bound of the error, bound of the norm, 0", 0, 0},
+    {"noise", "i32[n,4]: key (2 words), bits of the temperature (0: no noise), bits of what is added to the least", 0, 0},
+    {"code", "u8[r,3K/4]: upper six bits of the codes of the rows", 0, 0},
+    {"meta", "f32[r,4]: half a step, bounds of the errors with 6 and 8 bits, bound of the norm", 0, 0},
 };
 static const setun_port out[] = {
-    {"lo", "f32[n,r]: no logit is below", 0, 0},
-    {"up", "f32[n,r]: no logit is above", 0, 0},
+    {"up", "f32[n,r]: no logit is above; with noise: no logit / temperature + noise", 0, 0},
+    {"dot", "i32[n,r,2]: exact sums of the odd 7-bit integers times hi and times lo", 0, 0},
+    {"peak", "f32[n,R]: the largest of every 16 of up; R is r / 16 rounded up", 0, 0},
 };
+#define CASE(n, r, k2, bytes) "part:i8[" n "," k2 "] sum:i32[" n ",2] norm:f32[" n ",4] noise:i32[" n ",4] code:u8[" r "," bytes \
+                              "] meta:f32[" r ",4]"
 static const char *const cases[] = {
-    "part:i8[1,512] sum:i32[1,2] norm:f32[1,4] code:u8[70,256] meta:f32[70,4]",
-    "part:i8[n7,256] sum:i32[n7,2] norm:f32[n7,4] code:u8[129,128] meta:f32[129,4]",
-    "part:i8[1,5120] sum:i32[1,2] norm:f32[1,4] code:u8[7,2560] meta:f32[7,4]",
-    "part:i8[m2,768] sum:i32[m2,2] norm:f32[m2,4] code:u8[1,384] meta:f32[1,4]",
-    NULL,
+    CASE("1", "70", "512", "192"), CASE("n7", "129", "512", "192"), CASE("1", "7", "5120", "1920"),
+    CASE("m2", "1", "1024", "384"), CASE("8", "33", "512", "192"), CASE("n5", "18", "1536", "576"), NULL,
 };
 
 SETUN_OP(head_bounds) = {
-    .size = sizeof(setun_op), .version = 1, .name = "head_bounds",
-    .doc = "numbers between which the logits lie, from 8-bit rows",
+    .size = sizeof(setun_op), .version = 2, .name = "head_bounds",
+    .doc = "numbers that the logits do not exceed, from 6-bit rows",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
     .knob = knobs, .n_knob = SETUN_LEN(knobs),

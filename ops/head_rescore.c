@@ -1,9 +1,9 @@
 /* ops/head_rescore.c -- the logits of listed rows: y[i] = x . w[id[i]], as matmul makes them.
  *
- * The same 32 stripes and halving tree as ops/matmul.c, so the same bits.  Workers take every n-th entry
- * of the list, because its length is known only when it runs.  While a row is read, the first half
- * of the worker's next one is prefetched: the rows lie anywhere. */
-#include "setun/op.h"
+ * The same 32 stripes and halving tree as ops/matmul.c, so the same bits.  The list is cut where
+ * it runs, because its length is not known before.  While a row is read, the first half of the next
+ * one is prefetched: the rows lie anywhere. */
+#include "ops/head_kernels.h"
 
 enum { X, W, ID, COUNT, Y };
 
@@ -57,14 +57,14 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
           count = k_arg(k, COUNT, K_I32), y = k_arg(k, Y, K_F32);
     (void)err;
     k_grid(k, ID, 1, granule);
-    k_val t = k_for(k, k_i64(k, 0), k_dim(k, X, 0), 1);
-    k_val n = k_sext(k, k_load(k, count, t, 1), K_I64), list = k_muli(k, t, most), xi = k_muli(k, t, d);
-    k_val u = k_for(k, k_begin(k), k_end(k), 1);
-    k_val j = k_for(k, u, k_i64(k, most), units);
-    k_val next = k_add(k, list, k_min(k, k_addi(k, j, units), k_i64(k, most - 1)));
+    k_val t = k_for(k, k_i64(k, 0), k_dim(k, X, 0), 1), list = k_muli(k, t, most), xi = k_muli(k, t, d), cut[2][2];
+    k_val n = k_min(k, k_max(k, k_sext(k, k_load(k, count, t, 1), K_I64), k_i64(k, 0)), k_i64(k, most));
+    head_share_k(k, n, units, cut[0]);
+    head_share_k(k, k_sub(k, k_i64(k, most), n), units, cut[1]);
+    k_val j = k_for(k, cut[0][0], cut[0][1], 1);
+    k_val next = k_add(k, list, k_min(k, k_addi(k, j, 1), k_i64(k, most - 1)));
     k_val row = k_muli(k, k_sext(k, k_load(k, id, k_add(k, list, j), 1), K_I64), d);
     k_val ahead = k_muli(k, k_sext(k, k_load(k, id, next, 1), K_I64), d * element);
-    k_if(k, k_lt(k, j, n));
     k_val acc = k_var(k, k_f32v(k, 0.0f, 32));
     if (whole) {
         k_val i = k_for(k, k_i64(k, 0), k_i64(k, whole), 32);
@@ -79,10 +79,9 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
         k_set(k, acc, k_add(k, k_get(k, acc), k_mul(k, xs, v)));
     }
     k_store(k, y, k_add(k, list, j), k_rsum(k, k_get(k, acc)));
-    k_else(k);
+    k_stop(k);
+    j = k_for(k, k_add(k, n, cut[1][0]), k_add(k, n, cut[1][1]), 1);
     k_store(k, y, k_add(k, list, j), k_f32(k, 0.0f));
-    k_stop(k);
-    k_stop(k);
     k_stop(k);
     k_stop(k);
     return SETUN_OK;

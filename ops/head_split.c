@@ -1,28 +1,26 @@
 /* ops/head_split.c -- a row of activations as two bytes a column, and how far they are from it.
  *
- * First of the four operators of the screened head (head_bounds.c has the proof, runtime/head.c the
+ * First of the operators of the screened head (head_kernels.h has the proof, runtime/head.c the
  * graph).  x is nearly step * (128 hi + lo) with a power of two as step, so that both are exact:
  *
  *     X = rint(x / step),  |X| <= 8192;   hi = (X + 64) >> 7 in [-64, 64];   lo = X - 128 hi in [-64, 63]
  *
  * 14 bits rather than 16, because then a byte times a half fits the 16-bit sums of dot2.
  * There is no kernel: it is one short row a token. */
-#include "setun/op.h"
+#include "ops/head_kernels.h"
 
 enum { X };
 
-#define MAX_K 131072
-#define BLOCK 128
 #define U 0x1p-24 /* unit roundoff of f32 */
 
 static setun_status infer(setun_args *a, setun_error *err)
 {
     setun_status s = setun_want(a, X, SETUN_OF(SETUN_F32), 2, err);
     if (s == SETUN_OK)
-        s = setun_want_range(a, X, 1, 1, MAX_K, err);
+        s = setun_want_range(a, X, 1, 1, HEAD_MAX_K, err);
     if (s != SETUN_OK)
         return s;
-    int64_t n = a->in[X].dim[0], padded = (a->in[X].dim[1] + BLOCK - 1) / BLOCK * BLOCK;
+    int64_t n = a->in[X].dim[0], padded = (a->in[X].dim[1] + HEAD_BLOCK - 1) / HEAD_BLOCK * HEAD_BLOCK;
     (void)setun_infer_out(a, 0, SETUN_I8, 2, n, 2 * padded, 1);
     (void)setun_infer_out(a, 1, SETUN_I32, 2, n, 2, 1);
     return setun_infer_out(a, 2, SETUN_F32, 2, n, 4, 1);
@@ -88,7 +86,7 @@ static void cost(const setun_args *a, setun_cost *c)
 
 static const setun_port in[] = {{"x", "f32[n,k]: rows", 0, 0}};
 static const setun_port out[] = {
-    {"part", "i8[n,2K]: hi, then lo; K is k rounded up to 128, zeros behind k", 0, 0},
+    {"part", "i8[n,2K]: hi, then lo; K is k rounded up to 256, zeros behind k", 0, 0},
     {"sum", "i32[n,2]: sums of hi and of lo", 0, 0},
     {"norm", "f32[n,4]: step, bound of |x|, bound of what is lost per unit of |w|, 0; inf if x is not finite", 0, 0},
 };
@@ -97,7 +95,7 @@ static const char *const cases[] = {
 };
 
 SETUN_OP(head_split) = {
-    .size = sizeof(setun_op), .version = 1, .name = "head_split",
+    .size = sizeof(setun_op), .version = 2, .name = "head_split",
     .doc = "activations as 14-bit integers in two bytes, for the screened head",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .infer = infer, .eval = eval, .cost = cost, .cases = cases,

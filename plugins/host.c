@@ -325,6 +325,21 @@ setun_status st_module_symbol(const char *file, const char *symbol, void **addre
     return SETUN_OK;
 }
 
+/* Segments that are never written are the file's own bytes, so nothing is lost with their pages. */
+static int rest(struct dl_phdr_info *o, size_t size, void *name)
+{
+    (void)size;
+    for (int i = 0; o->dlpi_name && strstr(o->dlpi_name, name) && i < o->dlpi_phnum; i++)
+        if (o->dlpi_phdr[i].p_type == PT_LOAD && !(o->dlpi_phdr[i].p_flags & PF_W))
+            st_map_advise((const void *)(o->dlpi_addr + o->dlpi_phdr[i].p_vaddr), (int64_t)o->dlpi_phdr[i].p_memsz, 0);
+    return 0;
+}
+
+void st_module_rest(const char *name)
+{
+    (void)dl_iterate_phdr(rest, (void *)(uintptr_t)name);
+}
+
 /* From the entry point to a core table that can be believed. */
 static setun_status negotiate(const st_plugins *p, void *entry, const setun_plugin **out,
                               setun_error *err)

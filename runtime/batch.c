@@ -138,13 +138,10 @@ setun_status setun_batch_step(setun_batch *b, const int32_t *tokens, int32_t wan
     ST_TRY(check_step(all, tokens, want, err));
     if (n == 1)
         return setun_session_feed(all->peer[0], tokens, 1, want, logits, err);
-    all->n_top = 1;
     for (int32_t i = 0; i < n; i++) {
         all->tokens[i] = tokens[i];
         all->positions[i] = (int32_t)all->peer[i]->position;
         all->outputs[i] = i;
-        if (all->peer[i]->n_top > all->n_top) /* the most that is wanted will do for all */
-            all->n_top = all->peer[i]->n_top;
     }
     ST_TRY(st_session_run(all, which, n, want == SETUN_LOGITS_NONE ? 0 : n, err));
     ST_TRY(results(all, which, tokens, want, logits, err));

@@ -129,7 +129,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     if (s->top_bytes)
         megabytes(&f, "bytes_per_token_top", s->top_bytes);
     number(&f, "vocabulary", m->n_vocab, "");
-    text(&f, "head", s->top_bytes ? "screened by 8-bit rows with proven bounds, then 16 bits: the largest logits are exact"
+    text(&f, "head", s->top_bytes ? "screened by 6-bit rows with proven bounds, then 8, then 16 bits: the largest logits are exact"
                                   : "all logits from the stored rows");
     text(&f, "backend", s->backend);
     text(&f, "kernels", s->isa);

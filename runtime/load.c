@@ -321,11 +321,11 @@ static setun_status account(setun_model *m, setun_error *err)
         if (used)
             s->weight_bytes += setun_view_bytes(&value->view);
     }
-    /* Screened: the codes and bounds instead of the matrix, and then some of its rows. */
+    /* Screened: six bits and the bounds instead of the matrix, and then some of its rows. */
     if (m->n_program > ST_TOP) {
         s->head_row_bytes = setun_row_bytes(m->head_dtype, m->head_columns);
-        s->top_bytes = s->weight_bytes - m->n_vocab * s->head_row_bytes + setun_view_bytes(&m->head_code) +
-                       setun_view_bytes(&m->head_bounds);
+        s->top_bytes = s->weight_bytes - m->n_vocab * s->head_row_bytes + setun_view_bytes(&m->head.code) +
+                       setun_view_bytes(&m->head.meta);
     }
     for (int i = 0; i < m->n_program; i++)
         if (m->program[i].plan->bytes > s->temp_bytes)
@@ -333,6 +333,8 @@ static setun_status account(setun_model *m, setun_error *err)
     st_weights_stats ws;
     st_weights_get_stats(m->weights, &ws);
     s->ternary_weights = ws.ternary_weights;
+    s->ternary_bytes = ws.ternary_bytes;
+    s->head_bytes = ws.head_bytes;
     s->n_kernels = m->kernels->n;
     for (int32_t i = 0; i < m->kernels->n; i++)
         s->n_compiled += m->kernels->kernel[i]->compiled;
@@ -359,6 +361,8 @@ static setun_status load(setun_model *m, st_script **script, setun_error *err)
     ST_TRY(make_programs(m, err));                                                             /* kernels, plans */
     ST_TRY(open_vocab(m, err));
     ST_TRY(account(m, err));
+    st_module_rest("libLLVM"); /* it has made its kernels */
+    st_memory_trim();
     m->stats.load_ns = st_now_ns() - t;
     return SETUN_OK;
 }

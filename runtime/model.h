@@ -33,7 +33,7 @@ struct setun_model {
     st_graph          *simple;   /* after the rules */
     st_kernels        *kernels;
     struct st_tune    *tune;
-    setun_view         head_code, head_bounds; /* of the screened head; data NULL: there is none */
+    st_head            head;      /* short rows of the screened head; data NULL: there is none */
     int32_t            least_zeros; /* ST_ZEROS_... from which on ternary matrices are transposed */
     const void        *head_rows; /* the full head; NULL without a screened one */
     uint32_t           head_dtype;

@@ -1,7 +1,15 @@
 /* runtime/sample.c -- from logits to a token.
  *
  * Order: repeat penalty, temperature, top-k, top-p, min-p, then one draw.  Deterministic in the seed:
- * the generator is counter-based, and ties are broken by token id. */
+ * the generator is counter-based, and ties are broken by token id.
+ *
+ * With temperature only, the draw is the arg max of logit / temp + noise (setun_gumbel in numerics.h),
+ * because that can be found without most logits.  Where top-k or min-p limits the draw, the largest
+ * logits are enough.  A repeat penalty above 1 lowers the logits of at most repeat_last tokens and no
+ * others.  So if a token is among the k best after it, then of those before it in the old order fewer
+ * than k are not lowered, and at most repeat_last are: it was among the k + repeat_last best, and the
+ * same holds with ties, which ids break in both orders.  A penalty below 1 may lift a token from anywhere,
+ * and top-p alone needs the sum over all: these read all logits. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,14 +125,19 @@ static void select_best(candidate *c, int64_t n, int64_t k)
     }
 }
 
-/* splitmix64 of seed and counter: 53 uniform bits in [0, 1). */
-static double uniform(setun_sampler *s)
+/* splitmix64 of seed and counter. */
+static uint64_t bits(const setun_sampler *s, uint64_t count)
 {
-    uint64_t z = s->p.seed * 0x9e3779b97f4a7c15u + ++s->count * 0xd1b54a32d192ed03u;
+    uint64_t z = s->p.seed * 0x9e3779b97f4a7c15u + count * 0xd1b54a32d192ed03u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    return (double)(z >> 11) * (1.0 / 9007199254740992.0);
+    return z ^ z >> 31;
+}
+
+/* 53 uniform bits in [0, 1). */
+static double uniform(setun_sampler *s)
+{
+    return (double)(bits(s, ++s->count) >> 11) * (1.0 / 9007199254740992.0);
 }
 
 /* One of the k best, which are in order in s->c. */
@@ -140,7 +153,7 @@ static int32_t draw(setun_sampler *s, int64_t k)
     /* Probabilities fall along the list, so both limits cut its end; the first one always stays. */
     double kept = 0;
     int64_t m = 0;
-    while (m < k && (m == 0 || (kept < (double)s->p.top_p * sum && c[m].logit >= s->p.min_p)))
+    while (m < k && (m == 0 || ((s->p.top_p >= 1.0f || kept < (double)s->p.top_p * sum) && c[m].logit >= s->p.min_p)))
         kept += (double)c[m++].logit;
     double u = uniform(s) * kept;
     for (int64_t i = 0; i < m; i++) {
@@ -151,58 +164,121 @@ static int32_t draw(setun_sampler *s, int64_t k)
     return c[m - 1].id;
 }
 
-int32_t setun_sampler_pick(setun_sampler *s, const float *logits)
+static int32_t top_k(const setun_sampler *s)
 {
-    candidate *c = s->c;
-    int64_t n = s->n_vocab;
-    for (int64_t i = 0; i < n; i++) {
-        /* A NaN compares with nothing and would break the order; it can never be chosen. */
-        c[i].logit = logits[i] == logits[i] ? logits[i] : -INFINITY;
-        c[i].id = (int32_t)i;
+    return s->p.temp == 0.0f ? 1 : s->p.top_k && s->p.top_k < s->n_vocab ? s->p.top_k : 0;
+}
+
+/* Nothing but the temperature shapes the draw. */
+static int is_free(const setun_sampler *s)
+{
+    return !top_k(s) && s->p.top_p >= 1.0f && s->p.min_p == 0.0f;
+}
+
+/* Each repeated token is penalised once, if it is among the n candidates. */
+static void penalise(const setun_sampler *s, candidate *c, int64_t n)
+{
+    int64_t m = s->n_recent < s->p.repeat_last ? s->n_recent : s->p.repeat_last;
+    if (s->p.repeat_penalty == 1.0f)
+        return;
+    for (int64_t i = 0; i < m; i++) {
+        int64_t j = 0, id = s->recent[i], at = id >= 0 && id < n && c[id].id == id ? id : 0; /* in a full row it is there */
+        while (j < i && s->recent[j] != s->recent[i])
+            j++;
+        if (j < i)
+            continue;
+        while (at < n && c[at].id != id)
+            at++;
+        if (at < n)
+            c[at].logit = c[at].logit > 0 ? c[at].logit / s->p.repeat_penalty : c[at].logit * s->p.repeat_penalty;
     }
-    if (s->p.repeat_penalty != 1.0f) {
-        int64_t m = s->n_recent < s->p.repeat_last ? s->n_recent : s->p.repeat_last;
-        for (int64_t i = 0; i < m; i++) {
-            int64_t j = 0;
-            while (j < i && s->recent[j] != s->recent[i])
-                j++;
-            if (j < i || s->recent[i] < 0 || s->recent[i] >= n)
-                continue; /* each repeated token is penalised once */
-            float *l = &c[s->recent[i]].logit;
-            *l = *l > 0 ? *l / s->p.repeat_penalty : *l * s->p.repeat_penalty;
-        }
-    }
+}
+
+/* From n candidates in any order. */
+static int32_t choose(setun_sampler *s, int64_t n)
+{
+    candidate *c = s->c, best = c[0];
     if (s->p.temp == 0.0f) {
-        candidate best = c[0];
         for (int64_t i = 1; i < n; i++)
             if (better(&c[i], &best) < 0)
                 best = c[i];
         return best.id;
     }
-    int64_t k = s->p.top_k && s->p.top_k < n ? s->p.top_k : n;
+    if (is_free(s)) {
+        uint64_t key = bits(s, ++s->count);
+        float most = -INFINITY;
+        for (int64_t i = 0; i < n; i++) {
+            float z = c[i].logit / s->p.temp + setun_gumbel((uint32_t)key, (uint32_t)(key >> 32), (uint32_t)c[i].id);
+            if (z > most) {
+                most = z;
+                best = c[i];
+            }
+        }
+        return best.id;
+    }
+    int64_t k = top_k(s) && top_k(s) < n ? top_k(s) : n;
     if (k < n)
         select_best(c, n, k);
     qsort(c, (size_t)k, sizeof *c, better);
     return draw(s, k);
 }
 
-/* A penalty changes logits that may be anywhere, so it needs all. */
+int32_t setun_sampler_pick(setun_sampler *s, const float *logits)
+{
+    for (int64_t i = 0; i < s->n_vocab; i++)
+        /* A NaN compares with nothing and would break the order; it can never be chosen. */
+        s->c[i] = (candidate){logits[i] == logits[i] ? logits[i] : -INFINITY, (int32_t)i};
+    penalise(s, s->c, s->n_vocab);
+    return choose(s, s->n_vocab);
+}
+
 int32_t setun_sampler_needs(const setun_sampler *s)
 {
-    if (s->p.repeat_penalty != 1.0f)
+    int64_t k = top_k(s);
+    if (!k || s->p.repeat_penalty < 1.0f)
         return 0;
-    return s->p.temp == 0.0f ? 1 : s->p.top_k && s->p.top_k < s->n_vocab ? s->p.top_k : 0;
+    if (s->p.repeat_penalty > 1.0f)
+        k += s->p.repeat_last;
+    return (int32_t)(k < s->n_vocab ? k : s->n_vocab);
+}
+
+#define LEAST_MIN_P 1e-6f /* the rest of the sum must not vanish beside it; nobody wants less */
+
+int32_t setun_sampler_screen(const setun_sampler *s, setun_screen *screen)
+{
+    setun_screen all = {(uint32_t)sizeof all, setun_sampler_needs(s), 0, 0, {0, 0}};
+    if (!all.n) {
+        if (s->p.repeat_penalty != 1.0f || top_k(s) || s->p.top_p < 1.0f)
+            return 0;
+        all.n = 1;
+        uint64_t key = bits(s, s->count + 1);
+        if (is_free(s)) {
+            all.temp = s->p.temp;
+            all.key[0] = (uint32_t)key;
+            all.key[1] = (uint32_t)(key >> 32);
+        } else if (s->p.min_p >= LEAST_MIN_P) {
+            /* 0.01 is far more than the errors of setun_expf and setun_logf at a probability of 1e-6. */
+            all.below = s->p.temp * (setun_logf(s->p.min_p) - 0.01f);
+        }
+        if (!(all.temp > 0.0f || all.below < 0.0f))
+            return 0;
+    }
+    uint32_t size = screen->size;
+    memcpy(screen, &all, size < sizeof all ? size : sizeof all);
+    screen->size = size;
+    return all.n <= SETUN_MAX_TOP;
 }
 
 int32_t setun_sampler_pick_top(setun_sampler *s, const setun_top *top)
 {
-    if (s->p.temp == 0.0f)
+    if (is_free(s)) {
+        s->count++; /* the session has drawn */
         return top->id[0];
-    int64_t k = setun_sampler_needs(s);
-    k = k > 0 && k < top->n ? k : top->n;
-    for (int64_t i = 0; i < k; i++)
+    }
+    for (int64_t i = 0; i < top->n; i++)
         s->c[i] = (candidate){top->logit[i], top->id[i]};
-    return draw(s, k);
+    penalise(s, s->c, top->n);
+    return choose(s, top->n);
 }
 
 /* Reporting only: libm's exp and log in double, far below the precision that is printed. */

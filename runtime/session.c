@@ -5,17 +5,22 @@
  * A program is cut into runs of steps of one backend; all backends but the first see the first one's
  * memory through buffer_wrap, so values move without copies. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "runtime/head.h"
 #include "runtime/session.h"
+#include "setun/numerics.h"
 
-/* A survivor's row is some KB, but with it the system maps its neighbours: about 180 KB were seen on Linux.
- * Beyond this the pages of the full head are let go, else sooner or later all of it is resident. */
-#define MAPPED_PER_ROW (192 << 10)
-#define MOST_MAPPED (64 << 20)
+/* A token's row of the embedding is some KB, but with it the system maps its neighbours, 64 KB or up to
+ * 1 MB.  Beyond this the pages of an embedding that is also the head are let go, else sooner or later all of
+ * it is resident; so are the fetched rows of the head. */
+#define MAPPED_PER_ROW (1 << 20)
+#define MOST_MAPPED (16 << 20)
+#define MOST_FETCHED (8 << 20)
 
 static const setun_backend_v1 *api(const setun_session *s, uint32_t b) { return s->m->backend[b]->backend; }
 
@@ -77,6 +82,8 @@ static setun_status make_buffers_of(setun_session *s, const st_graph *g, setun_e
         }
         if (value->kind == ST_CONST && !view.data)
             return st_fail(err, SETUN_BAD_ARG, "constant '%s' has no data", value->name);
+        if (s->rows && strcmp(value->name, ST_HEAD_ROWS) == 0)
+            view.data = s->rows;
         if (value->kind == ST_CONST)
             ST_TRY(api(s, 0)->buffer_wrap(s->context[0], view.data, bytes, &s->buffer[0][i], err));
         else
@@ -105,6 +112,11 @@ static setun_status make_temp(setun_session *s, setun_error *err)
     return share(s, s->row_b[0], s->n_peer * ST_ROW, &s->row_b[1], err);
 }
 
+static int64_t head_bytes(const setun_model *m)
+{
+    return m->n_vocab * m->stats.head_row_bytes;
+}
+
 static setun_status make_buffers(setun_session *s, setun_error *err)
 {
     int64_t most = 1;
@@ -117,12 +129,17 @@ static setun_status make_buffers(setun_session *s, setun_error *err)
     s->buffer_name = st_arena_array(s->arena, most, sizeof *s->buffer_name);
     if (!s->buffer[0] || !s->buffer[1] || !s->buffer_name)
         return no_memory(err);
+    if (s->program[ST_MANY_TOP] && st_weights_has_rows(s->m->weights)) {
+        s->have = st_arena_array(s->arena, s->m->n_vocab, 1);
+        s->rows = s->have ? st_space_new(head_bytes(s->m)) : NULL;
+    }
     for (int i = ST_MANY; i < ST_N_PROGRAM; i++) /* the graphs for many tokens have all that the others have */
         if (s->program[i])
             ST_TRY(make_buffers_of(s, s->program[i]->graph, err));
     ST_TRY(make_temp(s, err));
     int64_t top = st_session_buffer(s, ST_HEAD_TOP);
     s->n_top_b = top < 0 ? NULL : s->buffer[0][top];
+    s->noise_b = top < 0 ? NULL : s->buffer[0][st_session_buffer(s, ST_HEAD_NOISE)];
     static const char *const names[3] = {"tokens", "positions", "outputs"};
     setun_buffer **to[3] = {&s->tokens_b, &s->positions_b, &s->outputs_b};
     int32_t **host[3] = {&s->tokens, &s->positions, &s->outputs};
@@ -196,14 +213,15 @@ static setun_status add_step(setun_session *s, int which, uint32_t planned, int6
             return st_fail(err, SETUN_UNKNOWN, "%s makes one value of all rows and a state: sequences cannot decode together", step->label);
         ST_TRY(operand(s, p, b, node->out[j], row, (setun_operand *)&step->out[j], err));
     }
-    if (r->n_seg && r->seg[r->n_seg - 1].backend == b) {
+    int fetch = s->rows && strcmp(node->op->name, "head_rescore") == 0;
+    if (r->n_seg && r->seg[r->n_seg - 1].backend == b && !fetch) {
         r->seg[r->n_seg - 1].n++;
         return SETUN_OK;
     }
     if (r->n_seg == ST_MAX_SEGMENTS)
         return st_fail(err, SETUN_UNKNOWN, "backend '%s' leaves too many operators to others; more than %d changes",
                        s->m->backend[0]->backend_info.name, ST_MAX_SEGMENTS);
-    r->seg[r->n_seg++] = (st_segment){b, i, 1, NULL};
+    r->seg[r->n_seg++] = (st_segment){b, i, 1, NULL, fetch ? step : NULL};
     return SETUN_OK;
 }
 
@@ -256,7 +274,7 @@ setun_status st_session_alloc(setun_session **out, const setun_model *m, int64_t
     s->m = m;
     s->n_tokens = n_tokens;
     s->n_outputs = n_outputs;
-    s->n_top = m->n_vocab < 64 ? (int32_t)m->n_vocab : 64;
+    s->screen.n = m->n_vocab < 64 ? (int32_t)m->n_vocab : 64;
     return SETUN_OK;
 }
 
@@ -308,6 +326,7 @@ void setun_session_free(setun_session *s)
             api(s, b)->buffer_free(s->row_b[b]);
         api(s, b)->context_free(s->context[b]);
     }
+    st_space_free(s->rows, head_bytes(s->m));
     st_arena_free(s->arena);
 }
 
@@ -374,7 +393,7 @@ setun_status setun_session_copy(setun_session *to, const setun_session *from, se
         if (g->value[v].kind == ST_STATE)
             ST_TRY(copy_state(to, from, g, v, err));
     to->position = from->position;
-    to->n_top = from->n_top;
+    to->screen = from->screen;
     memcpy(to->top_id, from->top_id, sizeof to->top_id);
     memcpy(to->top_logit, from->top_logit, sizeof to->top_logit);
     to->top = from->top;
@@ -389,6 +408,52 @@ void setun_session_on_progress(setun_session *s, int (*fn)(void *, int64_t, int6
     s->progress_user = user;
 }
 
+/* Bring in the rows that a head_rescore lists for n_out tokens. */
+static setun_status fetch_rows(setun_session *s, const setun_step *step, int64_t n_out, setun_error *err)
+{
+    const int32_t *id = (const int32_t *)(void *)(s->temp_host + step->in[2].offset);
+    const int32_t *count = (const int32_t *)(void *)(s->temp_host + step->in[3].offset);
+    int64_t most = step->in[2].shape.dim[1], bytes = s->m->stats.head_row_bytes;
+    for (int64_t t = 0; t < n_out; t++)
+        for (int64_t j = 0; j < count[t]; j++) {
+            int32_t r = id[t * most + j];
+            if (s->have[r])
+                continue;
+            if (st_weights_row(s->m->weights, r, bytes, s->rows + r * bytes))
+                return st_fail(err, SETUN_IO, "%s: row %d of the head cannot be read any more", s->m->path, r);
+            s->have[r] = 1;
+            s->fetched += bytes;
+        }
+    return SETUN_OK;
+}
+
+/* Memory that is full of rows is given back, between tokens. */
+static void let_go(setun_session *s)
+{
+    if (s->mapped > MOST_MAPPED) {
+        st_weights_let_go(s->m->weights, s->m->head_rows);
+        s->mapped = 0;
+    }
+    if (s->fetched > MOST_FETCHED) {
+        st_space_empty(s->rows, head_bytes(s->m));
+        memset(s->have, 0, (size_t)s->m->n_vocab);
+        s->fetched = 0;
+    }
+}
+
+/* What the screened head looks for in each of n rows; the most that is wanted of one will do for all. */
+static setun_status write_screens(setun_session *s, int64_t n, setun_error *err)
+{
+    int32_t most = 1;
+    for (int64_t i = 0; i < n; i++) {
+        const setun_screen *want = s->n_peer ? &s->peer[i]->screen : &s->screen;
+        const uint32_t noise[4] = {want->key[0], want->key[1], setun_f32_bits(want->temp), setun_f32_bits(want->below)};
+        most = want->n > most ? want->n : most;
+        ST_TRY(api(s, 0)->buffer_write(s->noise_b, i * (int64_t)sizeof noise, noise, sizeof noise, err));
+    }
+    return api(s, 0)->buffer_write(s->n_top_b, 0, &most, sizeof most, err);
+}
+
 setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_out, setun_error *err)
 {
     st_runner *r = &s->run[which];
@@ -400,16 +465,19 @@ setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_ou
     if (n_out)
         ST_TRY(a->buffer_write(s->outputs_b, 0, s->outputs, 4 * n_out, err));
     if (which >= ST_TOP)
-        ST_TRY(a->buffer_write(s->n_top_b, 0, &s->n_top, sizeof s->n_top, err));
+        ST_TRY(write_screens(s, n_out, err));
     const int64_t size[SETUN_N_SYMBOLS] = {n, n_out};
     for (uint32_t i = 0; i < r->n_seg; i++) {
         const setun_backend_v1 *b = api(s, r->seg[i].backend);
+        if (r->seg[i].fetch)
+            ST_TRY(fetch_rows(s, r->seg[i].fetch, n_out, err));
         ST_TRY(b->program_run(r->seg[i].program, size, SETUN_N_SYMBOLS, err));
         if (SETUN_HAS(setun_backend_v1, b, wait))
             ST_TRY(b->wait(s->context[r->seg[i].backend], err));
     }
     r->n_run++;
     r->n_row += n;
+    s->mapped += n * MAPPED_PER_ROW;
     return SETUN_OK;
 }
 
@@ -442,21 +510,19 @@ int st_session_screened(setun_session *s, setun_session *from, int which, int64_
     const int32_t *id = (const int32_t *)(void *)(from->temp_host + r->at[0]) + row * most;
     int32_t count = ((const int32_t *)(void *)(from->temp_host + r->at[1]))[row];
     const float *value = (const float *)(void *)(from->temp_host + r->at[2]) + row * most;
-    if (count < s->n_top || !st_head_best(value, id, count, s->n_top, s->top_logit, s->top_id))
+    int32_t got = st_head_answer(&s->screen, value, id, count, s->top_logit, s->top_id);
+    if (!got)
         return 0;
-    s->top = (setun_top){(uint32_t)sizeof s->top, s->n_top, s->top_id, s->top_logit, count};
-    from->mapped += (int64_t)count * MAPPED_PER_ROW;
-    if (from->mapped > MOST_MAPPED) {
-        st_weights_let_go(s->m->weights, s->m->head_rows);
-        from->mapped = 0;
-    }
+    s->top = (setun_top){(uint32_t)sizeof s->top, got, s->top_id, s->top_logit, count};
+    from->mapped += from->rows ? 0 : (int64_t)count * MAPPED_PER_ROW;
+    let_go(from); /* the results lie elsewhere */
     return 1;
 }
 
 void st_session_sorted(setun_session *s, const float *row)
 {
-    (void)st_head_best(row, NULL, s->m->n_vocab, s->n_top, s->top_logit, s->top_id);
-    s->top = (setun_top){(uint32_t)sizeof s->top, s->n_top, s->top_id, s->top_logit, -1};
+    (void)st_head_best(row, NULL, s->m->n_vocab, s->screen.n, s->top_logit, s->top_id);
+    s->top = (setun_top){(uint32_t)sizeof s->top, s->screen.n, s->top_id, s->top_logit, -1};
 }
 
 /* The last chunk of a feed that wants the largest logits.  Feeding it a second time, for the full row,
@@ -473,13 +539,24 @@ static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, 
     return run_chunk(s, tokens, n, 1, n == 1 ? ST_ONE : ST_MANY, logits, err);
 }
 
+setun_status setun_session_set_screen(setun_session *s, const setun_screen *screen, setun_error *err)
+{
+    setun_screen all = {(uint32_t)sizeof all, 0, 0, 0, {0, 0}};
+    memcpy(&all, screen, screen->size < sizeof all ? screen->size : sizeof all);
+    if (all.n < 1 || all.n > SETUN_MAX_TOP || all.n > s->m->n_vocab)
+        return st_fail(err, SETUN_BAD_ARG, "%d largest logits wanted; 1 to %d of %" PRId64 " are possible", all.n, SETUN_MAX_TOP,
+                       s->m->n_vocab);
+    if (!(all.temp >= 0.0f && all.temp < INFINITY && all.below <= 0.0f) || (all.n > 1 && (all.temp > 0.0f || all.below < 0.0f)) ||
+        (all.temp > 0.0f && all.below < 0.0f))
+        return st_fail(err, SETUN_BAD_ARG, "a screen has a temperature (0 or more, finite) or a distance (0 or less), with n = 1, or "
+                       "none of both; not %g, %g and %d", (double)all.temp, (double)all.below, all.n);
+    s->screen = all;
+    return SETUN_OK;
+}
+
 setun_status setun_session_set_top(setun_session *s, int32_t n, setun_error *err)
 {
-    if (n < 1 || n > SETUN_MAX_TOP || n > s->m->n_vocab)
-        return st_fail(err, SETUN_BAD_ARG, "%d largest logits wanted; 1 to %d of %" PRId64 " are possible", n, SETUN_MAX_TOP,
-                       s->m->n_vocab);
-    s->n_top = n;
-    return SETUN_OK;
+    return setun_session_set_screen(s, &(setun_screen){(uint32_t)sizeof(setun_screen), n, 0, 0, {0, 0}}, err);
 }
 
 void setun_session_top(const setun_session *s, setun_top *top)

@@ -16,6 +16,7 @@
 typedef struct st_segment {
     uint32_t       backend, first, n; /* steps */
     setun_program *program;
+    const setun_step *fetch; /* before it runs, the rows of the head that it lists must be there; NULL: no */
 } st_segment;
 
 typedef struct st_runner {
@@ -43,10 +44,13 @@ struct setun_session {
     const char       **buffer_name;
     st_runner          run[ST_N_PROGRAM];
     int32_t           *tokens, *positions, *outputs; /* host side of the inputs */
-    setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b;
+    setun_buffer      *tokens_b, *positions_b, *outputs_b, *n_top_b, *noise_b;
     setun_buffer      *row_b[2];  /* with peers: each one's position, ST_ROW bytes apart, as the backends see it */
-    int32_t            n_top;     /* how many are wanted */
+    setun_screen       screen;    /* what is wanted of the screened head */
     int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
+    char              *rows;      /* address space for the full head, filled row by row; NULL: it is read where it is */
+    uint8_t           *have;      /* per row: it is there */
+    int64_t            fetched;   /* bytes that are there */
     setun_top          top;       /* of the last feed that wanted them */
     float              top_logit[SETUN_MAX_TOP];
     int32_t            top_id[SETUN_MAX_TOP];
@@ -69,7 +73,7 @@ setun_status st_session_build(setun_session *s, setun_error *err);
 setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_out, setun_error *err);
 /* The full row of logits after one token; afterwards the position is one on. */
 setun_status st_session_full(setun_session *s, int32_t token, const float **row, setun_error *err);
-/* Keep the largest logits for setun_session_top: of row `row` of a screened run of `from`, which may say
+/* Keep what s->screen wants for setun_session_top: of row `row` of a screened run of `from`, which may say
  * 0: its list will not do; or of a full row. */
 int          st_session_screened(setun_session *s, setun_session *from, int which, int64_t row);
 void         st_session_sorted(setun_session *s, const float *row);

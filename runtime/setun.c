@@ -38,6 +38,7 @@ void setun_model_get_stats(const setun_model *m, setun_model_stats *s)
     setun_model_stats all = m->stats;
     all.resident_bytes = st_memory_now();
     all.resident_peak_bytes = st_memory_peak();
+    all.resident_file_bytes = st_memory_files();
     memcpy(s, &all, size < sizeof all ? size : sizeof all);
     s->size = size;
 }

@@ -106,4 +106,45 @@ static inline float setun_expf(float x)
     return setun_bits_f32(setun_f32_bits(p) + (uint32_t)((int32_t)n * (1 << 23)));
 }
 
+/* ln(x) for x that is normal and positive: x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)); a
+ * polynomial in f plus e ln2 in two parts.  Relative error below 1e-7 where |ln x| > 0.1, absolute below
+ * 5e-9 nearer to 1. */
+static inline float setun_logf(float x)
+{
+    uint32_t u = setun_f32_bits(x) + (0x3f800000u - 0x3f3504f3u);
+    float e = (float)((int32_t)(u >> 23) - 127), f = setun_bits_f32((u & 0x7fffffu) + 0x3f3504f3u) - 1.0f;
+    float z = f * f, p = 7.0376836292e-2f;
+    p = p * f + -1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f + -1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f + -1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f + -2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    p = p * f * z;
+    p = p + e * -2.12194440e-4f;
+    p = p + z * -0.5f;
+    return (f + p) + e * 0.693359375f;
+}
+
+/* Noise of the standard Gumbel distribution, -ln(-ln(1 - t)), for number i under a key: arg max of
+ * l_i / temp + noise_i is a draw from softmax(l / temp).  The uniform t has 31 bits: i and the first
+ * word of the key go through a bijection of 32-bit words ("lowbias32"), the second word is mixed in, and
+ * again.  t is small where the noise is large, and fine-grained there: t >= 2^-32, so the noise is below
+ * 22.2.  ln(1 - t) is ln(u) t / (1 - u) with the rounded u = 1 - t, which makes up for its rounding. */
+static inline float setun_gumbel(uint32_t key0, uint32_t key1, uint32_t i)
+{
+    uint32_t h = i * 0x9e3779b1u ^ key0;
+    for (int round = 0; round < 2; round++) {
+        h = (h ^ h >> 16) * 0x7feb352du;
+        h = (h ^ h >> 15) * 0x846ca68bu;
+        h = h ^ h >> 16 ^ (round ? 0u : key1);
+    }
+    float t = setun_minf(((float)(int32_t)(h >> 1) + 0.5f) * 0x1p-31f, 1.0f - 0x1p-24f);
+    float u = 1.0f - t, d = 1.0f - u;
+    float e = d > 0.0f ? -setun_logf(u) * (t / d) : t;
+    return -setun_logf(e);
+}
+
 #endif

@@ -438,6 +438,48 @@ static inline k_val k_expf(setun_kernel *k, k_val x)
     return k_select(k, live, p, k_f32v(k, 0.0f, lanes));
 }
 
+/* ---------------------------------------------------------------- logarithm, noise */
+
+/* The twins of setun_logf and setun_gumbel. */
+static inline k_val k_logf(setun_kernel *k, k_val x)
+{
+    static const float c[9] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                               -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+    uint32_t lanes = K_LANES(k_type_of(k, x));
+    k_type ti = K_TYPE(K_I32, lanes), tf = K_TYPE(K_F32, lanes);
+    k_val u = k_add(k, k_cast(k, x, ti), k_int(k, ti, 0x3f800000 - 0x3f3504f3));
+    k_val e = k_i2f(k, k_sub(k, k_shru(k, u, 23), k_int(k, ti, 127)));
+    k_val m = k_add(k, k_and(k, u, k_int(k, ti, 0x7fffff)), k_int(k, ti, 0x3f3504f3));
+    k_val f = k_sub(k, k_cast(k, m, tf), k_f32v(k, 1.0f, lanes));
+    k_val z = k_mul(k, f, f), p = k_f32v(k, c[0], lanes);
+    for (int i = 1; i < 9; i++)
+        p = k_add(k, k_mul(k, p, f), k_f32v(k, c[i], lanes));
+    p = k_mul(k, k_mul(k, p, f), z);
+    p = k_add(k, p, k_mul(k, e, k_f32v(k, -2.12194440e-4f, lanes)));
+    p = k_add(k, p, k_mul(k, z, k_f32v(k, -0.5f, lanes)));
+    return k_add(k, k_add(k, f, p), k_mul(k, e, k_f32v(k, 0.693359375f, lanes)));
+}
+
+static inline k_val k_gumbel(setun_kernel *k, k_val key0, k_val key1, k_val i)
+{
+    uint32_t lanes = K_LANES(k_type_of(k, i));
+    k_type ti = K_TYPE(K_I32, lanes);
+    k_val one = k_f32v(k, 1.0f, lanes);
+    k_val h = k_xor(k, k_mul(k, i, k_int(k, ti, (int32_t)0x9e3779b1u)), key0);
+    for (int round = 0; round < 2; round++) {
+        h = k_mul(k, k_xor(k, h, k_shru(k, h, 16)), k_int(k, ti, 0x7feb352d));
+        h = k_mul(k, k_xor(k, h, k_shru(k, h, 15)), k_int(k, ti, (int32_t)0x846ca68bu));
+        h = k_xor(k, h, k_shru(k, h, 16));
+        h = round ? h : k_xor(k, h, key1);
+    }
+    k_val t = k_add(k, k_i2f(k, k_shru(k, h, 1)), k_f32v(k, 0.5f, lanes));
+    t = k_min(k, k_mul(k, t, k_f32v(k, 0x1p-31f, lanes)), k_f32v(k, 1.0f - 0x1p-24f, lanes));
+    k_val u = k_sub(k, one, t), d = k_sub(k, one, u);
+    k_val e = k_mul(k, k_neg(k, k_logf(k, u)), k_div(k, t, d));
+    e = k_select(k, k_lt(k, k_f32v(k, 0.0f, lanes), d), e, t);
+    return k_neg(k, k_logf(k, e));
+}
+
 /* ---------------------------------------------------------------- elementwise operators */
 
 /* One result from one element (or a vector of them) of each input. */

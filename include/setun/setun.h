@@ -92,6 +92,8 @@ typedef struct setun_model_stats {
     char     backend[32];
     int64_t  top_bytes;      /* read for one token by SETUN_LOGITS_TOP, and head_row_bytes for each row */
     int64_t  head_row_bytes; /* that survives; both 0 without a screened head */
+    int64_t  ternary_bytes, head_bytes; /* in memory: packed matrices; short rows of the screened head */
+    int64_t  resident_file_bytes; /* the part of resident_bytes that is pages of files */
 } setun_model_stats;
 SETUN_EXPORT void setun_model_get_stats(const setun_model *m, setun_model_stats *s);
 
@@ -124,6 +126,17 @@ typedef struct setun_top {
 SETUN_EXPORT void setun_session_top(const setun_session *s, setun_top *top);
 /* How many: 1 to SETUN_MAX_TOP (and at most n_vocab); 64 at first. */
 SETUN_EXPORT setun_status setun_session_set_top(setun_session *s, int32_t n, setun_error *err);
+/* What else can be asked of SETUN_LOGITS_TOP, from now on; setun_session_set_top asks for n only. */
+typedef struct setun_screen {
+    uint32_t size;
+    int32_t  n;      /* how many; 1 with one of the following */
+    float    temp;   /* > 0: the row with the largest logit / temp + setun_gumbel(key[0], key[1], row) of
+                      * numerics.h instead, of equals the lower id */
+    float    below;  /* < 0: the largest and all that are at most this far below it, if they are at most
+                      * SETUN_MAX_TOP */
+    uint32_t key[2];
+} setun_screen;
+SETUN_EXPORT setun_status setun_session_set_screen(setun_session *s, const setun_screen *screen, setun_error *err);
 SETUN_EXPORT int64_t setun_session_position(const setun_session *s);
 /* Forget everything from position p on (0 <= p <= position). */
 SETUN_EXPORT setun_status setun_session_rewind(setun_session *s, int64_t p, setun_error *err);
@@ -175,9 +188,14 @@ SETUN_EXPORT void setun_sampler_free(setun_sampler *s);
 SETUN_EXPORT void setun_sampler_accept(setun_sampler *s, int32_t token); /* for the repeat penalty: prompt tokens too */
 SETUN_EXPORT int32_t setun_sampler_pick(setun_sampler *s, const float *logits); /* does not accept it */
 
-/* How many of the largest logits decide the token: 1 for greedy, top_k, or 0 when all are needed. */
+/* How many of the largest logits decide the token: 1 for greedy, top_k, with a repeat penalty above 1 repeat_last more, or
+ * 0 when all are needed.  Constant in the life of the sampler. */
 SETUN_EXPORT int32_t setun_sampler_needs(const setun_sampler *s);
-/* The token that setun_sampler_pick gives, from the setun_sampler_needs (not 0) or more largest. */
+/* What to ask a session for before the next token is fed: that many, or where neither top-k nor top-p limits the draw, the
+ * token itself (with temperature only) or those that min-p leaves.  0: all logits are needed. */
+SETUN_EXPORT int32_t setun_sampler_screen(const setun_sampler *s, setun_screen *screen);
+/* The token that setun_sampler_pick gives, from the setun_sampler_needs (not 0) or more largest, or from what
+ * setun_sampler_screen asked for. */
 SETUN_EXPORT int32_t setun_sampler_pick_top(setun_sampler *s, const setun_top *top);
 
 /* Sum of -ln softmax(row)[target], in double, for perplexity. */

@@ -16,7 +16,17 @@ both "min-p" --min-p 0.1 --seed 3
 both "top-p" --top-p 0.3 --top-k 256 --seed 3
 both "more than can be screened" --top-k 300 --seed 3
 both "all" --top-k 0 --seed 3
-both "a penalty needs all" --repeat-penalty 1.3 --seed 3
+for seed in 1 2 3 4; do both "temperature only, seed $seed" --top-k 0 --top-p 1 --seed $seed; done
+both "temperature only, hot" --top-k 0 --top-p 1 --temp 3 --seed 3
+both "temperature only, cold" --top-k 0 --top-p 1 --temp 0.05 --seed 3
+both "min-p alone" --top-k 0 --top-p 1 --min-p 0.05 --seed 3
+both "a penalty" --repeat-penalty 1.3 --seed 3
+both "a penalty, greedy" --repeat-penalty 1.3 --greedy
+both "a penalty that needs all" --repeat-penalty 0.9 --seed 3
+# Several texts together: each row of the head has its own noise.
+for seed in 5 6 7; do printf -- '--- %d, seed %d\n%s\n' $((seed - 4)) $seed "$(text --top-k 0 --top-p 1 --seed $seed)"; done >"$TMP/alone"
+text --top-k 0 --top-p 1 --seed 5 --parallel 3 | grep -v '^$' >"$TMP/together"
+grep -v '^$' "$TMP/alone" | diff - "$TMP/together" >/dev/null || bad "temperature only, three texts together"
 
 want=$(text --seed 9)
 same "one thread" "$(text --seed 9 -t 1)" "$want"
