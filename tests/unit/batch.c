@@ -184,7 +184,7 @@ static void test_as_alone(void **state)
     (void)state;
     int kernels = compare(&(setun_options){.n_threads = 1}, some, STEPS);
     compare(&(setun_options){.n_threads = 2}, all, STEPS);
-    compare(&(setun_options){.n_threads = 3}, some, 3);
+    compare(&(setun_options){.n_threads = 3, .kv = "q8"}, some, 3);
     compare(&(setun_options){.n_threads = 2, .full_head = 1, .kv = "f32"}, some, STEPS);
     if (kernels)
         compare(&(setun_options){.n_threads = 2, .cpu_features = "-avx2,-avxvnni"}, some, STEPS);
