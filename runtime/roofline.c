@@ -103,13 +103,13 @@ static int say_threads(const st_roof_work *w, double barrier, st_roof *r)
 static void say_rest(const st_roof_work *w, const times *t, st_roof *r)
 {
     char text[32], shares[96];
-    double sum = t->memory + t->integer + t->floating;
+    double sum = t->memory + t->integer + t->floating, others = sum - r->floor_ns;
     (void)snprintf(shares, sizeof shares, "read %.0f %%, int8 %.0f %%, float %.0f %%", 100 * t->memory / w->ns,
                    100 * t->integer / w->ns, 100 * t->floating / w->ns);
     if (w->rows > 0)
         (void)snprintf(r->why, sizeof r->why, "gathers %.0f rows of %s, at %.0f %% of the read limit", w->rows / w->steps,
                        size_text(w->row_bytes, text, sizeof text), 100 * t->memory / w->ns);
-    else if (sum >= REACHED * w->ns)
+    else if (sum >= REACHED * w->ns && others >= NOTABLE * w->ns)
         (void)snprintf(r->why, sizeof r->why, "its limits add up, so they do not overlap: %s", shares);
     else
         (void)snprintf(r->why, sizeof r->why, "%s (%s); the rest is not counted: other instructions, or other programs",

@@ -111,7 +111,9 @@ static void test_rest(void **state)
     w.stored = 1.2e6;  /* 60 us */
     w.int_ops = 1.4e7; /* 35 us */
     expect(&w, &limits, "memory", 0.6, "its limits add up, so they do not overlap: read 60 %, int8 35 %, float 0 %");
+    w.stored = 1.7e6; /* 85 us, and 10 of arithmetic explain nothing */
     w.int_ops = 4e6;
+    expect(&w, &limits, "memory", 0.85, "near its limit (read 85 %, int8 10 %, float 0 %); the rest is not counted: other instructions, or other programs");
     w.stored = 4e5;
     expect(&w, &limits, "memory", 0.2, "far from every limit (read 20 %, int8 10 %, float 0 %); the rest is not counted: other instructions, or other programs");
 }
