@@ -161,7 +161,8 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
         if (a->echo && emit(&w, ids[i], &err))
             return cli_fail(&err);
     }
-    setun_session_profile(s, a->profile);
+    if (a->profile && setun_session_note(s, SETUN_NOTE_TIME | SETUN_NOTE_WORK, &err) != SETUN_OK)
+        return cli_fail(&err);
     int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;
     while (made < want && !cli_interrupted()) {
         int32_t token = logits ? setun_sampler_pick(sampler, logits) : setun_sampler_pick_top(sampler, &top);
@@ -195,7 +196,8 @@ static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler
             fprintf(stderr, "setun: stopped because the context of %lld positions is full (--ctx)\n",
                     (long long)setun_model_n_ctx(m));
     }
-    if (a->profile && setun_session_profile_print(s, 1, 0, 0, cli_write, stderr, &err) != SETUN_OK)
+    /* One step of four is counted, the others are timed: two feeds are the least that shows anything. */
+    if (a->profile && made > 2 && setun_session_roofline(s, 1, NULL, 0, cli_write, stderr, &err) != SETUN_OK)
         return cli_fail(&err);
     return cli_interrupted() ? CLI_INTERRUPTED : 0;
 }

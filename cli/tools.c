@@ -5,7 +5,8 @@
 
 #include "cli.h"
 
-enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY, DOWN_DENSITY };
+enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY, DOWN_DENSITY,
+       STATS };
 
 /* Common parsing for commands whose own options all take no part in the loop: 1 go on, else exit code in *code. */
 static int common(cli *c, int opt, int *code)
@@ -16,27 +17,88 @@ static int common(cli *c, int opt, int *code)
 }
 
 static const char info_help[] =
-    "usage: setun info MODEL [--json]\n\n"
-    "What a model is, what was decided about it and from what evidence.\n" CLI_COMMON_HELP;
+    "usage: setun info MODEL [--stats (-f FILE | -p TEXT)] [--json]\n\n"
+    "What a model is, what was decided about it and from what evidence.\n\n"
+    "      --stats           instead: run a text through the model and count, layer by layer, open gates of\n"
+    "                        relu2, zeros among int8 activations, what neighbouring tokens share, dead neurons\n"
+    "  -f, --file FILE       the text (- is standard input)\n"
+    "  -p, --prompt TEXT     or this text\n"
+    "  -n N                  at most so many of its tokens (2048)\n" CLI_COMMON_HELP;
+
+/* Feed the text in pieces that fit the context; each is a conversation of its own. */
+static setun_status count_zeros(const cli *c, setun_session *s, const setun_model *m, const int32_t *ids, int64_t n, setun_error *err)
+{
+    int64_t most = setun_model_n_ctx(m);
+    setun_status status = setun_session_note(s, SETUN_NOTE_DENSITY, err);
+    for (int64_t i = 0; i < n && status == SETUN_OK; i += most) {
+        int64_t piece = n - i < most ? n - i : most;
+        (void)setun_session_rewind(s, 0, NULL);
+        status = setun_session_feed(s, ids + i, piece, SETUN_LOGITS_NONE, NULL, err);
+    }
+    return status == SETUN_OK ? setun_session_density_print(s, c->json, cli_write, stdout, err) : status;
+}
+
+static int stats(const cli *c, const setun_model *m, const char *text, size_t n_bytes, long long most)
+{
+    setun_error err = {0};
+    setun_session *s = NULL;
+    int32_t *ids = NULL;
+    int64_t n = 0;
+    setun_status status = setun_vocab_encode(setun_model_vocab(m), text, n_bytes, SETUN_ENCODE_BOS, &ids, &n, &err);
+    if (status == SETUN_OK)
+        status = setun_session_new(&s, m, &err);
+    if (status == SETUN_OK)
+        status = count_zeros(c, s, m, ids, n < most ? n : most, &err);
+    setun_session_free(s);
+    setun_free(ids);
+    return status == SETUN_OK ? 0 : cli_fail(&err);
+}
 
 int cli_info(int argc, char **argv)
 {
-    static const struct option options[] = {CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"stats", no_argument, NULL, STATS}, {"file", required_argument, NULL, 'f'}, {"prompt", required_argument, NULL, 'p'},
+        CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
-    int opt, code = 0;
+    const char *file = NULL, *prompt = NULL;
+    char *text = NULL;
+    size_t n_bytes = 0;
+    long long most = 2048;
+    int opt, code = 0, want_stats = 0;
     cli_init(&c, "info", info_help);
-    while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1)
-        if (!common(&c, opt, &code))
-            return code;
+    while ((opt = getopt_long(argc, argv, "f:p:n:" CLI_COMMON_LETTERS, options, NULL)) != -1) {
+        switch (opt) {
+        case STATS: want_stats = 1; break;
+        case 'f': file = optarg; break;
+        case 'p': prompt = optarg; break;
+        case 'n': if (cli_int(&c, "-n", optarg, 1, 1 << 20, &most)) return CLI_USAGE; break;
+        default:
+            if (!common(&c, opt, &code))
+                return code;
+        }
+    }
     if (optind + 1 != argc)
         return cli_usage(&c, optind == argc ? "a model is missing" : "one model is enough");
+    if (!want_stats && (file || prompt))
+        return cli_usage(&c, "a text is only of use with --stats");
+    if (want_stats && !file == !prompt)
+        return cli_usage(&c, "--stats counts what a text does, and what is counted depends on it: give one, with -f FILE or -p TEXT");
     cli_finish(&c);
+    if (file && !(text = cli_read(file, &n_bytes)))
+        return CLI_FAILED;
+    if (want_stats && !(file ? n_bytes : strlen(prompt))) {
+        free(text);
+        return cli_usage(&c, "the text is empty");
+    }
     setun_model *m = NULL;
     if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||
-        setun_model_info(m, c.json, cli_write, stdout, &err) != SETUN_OK)
+        (!want_stats && setun_model_info(m, c.json, cli_write, stdout, &err) != SETUN_OK))
         code = cli_fail(&err);
+    else if (want_stats)
+        code = stats(&c, m, file ? text : prompt, file ? n_bytes : strlen(prompt), most);
     setun_model_free(m);
+    free(text);
     return code ? code : cli_close_out();
 }
 

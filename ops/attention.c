@@ -670,6 +670,21 @@ static void cost(const setun_args *a, setun_cost *c)
     setun_cost_map(a, 2.0 * (double)a->in[K].dim[1], c);
 }
 
+/* Row t sees pos[t] + 1 keys; what the farthest row sees is read. */
+static void counted(const setun_args *a, setun_counted *c)
+{
+    const int32_t *pos = a->in[POS].data;
+    double seen = 0, most = 0;
+    for (int64_t t = 0, n = a->in[POS].dim[0]; t < n; t++) {
+        double keys = (double)pos[t] + 1;
+        seen += keys;
+        most = keys > most ? keys : most;
+    }
+    c->float_ops = 2 * seen * (double)(a->in[Q].dim[1] * a->in[Q].dim[2]);
+    c->bytes = setun_cost_view(&a->in[Q]) + setun_cost_view(&a->in[POS]) + setun_cost_view(&a->out[0]) +
+               2 * most * (double)(a->in[K].dim[0] * setun_row_bytes(a->in[K].dtype, a->in[K].dim[2]));
+}
+
 /* One row sees everything, in every other case; the others see a few blocks of a long cache, which take
  * the same ways through the kernel and a fraction of the scalar definition's time. */
 static void fill(const setun_args *a, uint64_t seed)
@@ -712,5 +727,5 @@ SETUN_OP(attention) = {
     .doc = "y = softmax(q k^T * scale) v over keys 0 .. pos; groups of query heads share a kv head",
     .in = in, .out = out, .attr = attr, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .n_attr = SETUN_LEN(attr),
-    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .counted = counted, .fill = fill, .cases = cases,
 };

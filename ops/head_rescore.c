@@ -94,6 +94,17 @@ static void cost(const setun_args *a, setun_cost *c)
     c->bytes -= setun_cost_view(&a->in[W]);
 }
 
+/* count[t] rows for each token, of the many that there is room for; below 1 or above the room: as in eval. */
+static void counted(const setun_args *a, setun_counted *c)
+{
+    const int32_t *count = a->in[COUNT].data;
+    for (int64_t t = 0; t < a->in[X].dim[0]; t++)
+        c->rows += count[t] > 0 ? (double)count[t] : 0;
+    c->row_bytes = (double)setun_row_bytes(a->in[W].dtype, a->in[W].dim[1]);
+    c->float_ops = c->rows * (double)a->in[X].dim[1];
+    c->bytes = setun_cost_view(&a->in[X]) + c->rows * (c->row_bytes + 8);
+}
+
 static void fill(const setun_args *a, uint64_t seed)
 {
     int32_t *count = a->in[COUNT].data;
@@ -123,5 +134,5 @@ SETUN_OP(head_rescore) = {
     .size = sizeof(setun_op), .version = 1, .name = "head_rescore",
     .doc = "the logits of listed rows of the head, with matmul's bits",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
-    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .counted = counted, .fill = fill, .cases = cases,
 };

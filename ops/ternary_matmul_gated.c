@@ -155,6 +155,27 @@ static void cost(const setun_args *a, setun_cost *c)
     c->bytes = rows * kp / 4 + n * kp + 8 * n * rows;
 }
 
+/* One token reads the rows of the open gates, if they are few.  (Every worker decides for its own rows;
+ * here all of them decide together.) */
+static void counted(const setun_args *a, setun_counted *c)
+{
+    setun_cost whole;
+    const float *gate = a->in[GATE].data;
+    int64_t rows = a->in[W].dim[0], open = 0;
+    cost(a, &whole);
+    c->int_ops = whole.int_ops;
+    c->float_ops = whole.float_ops;
+    c->bytes = whole.bytes;
+    for (int64_t i = 0; i < rows; i++)
+        open += gate[i] > 0.0f;
+    if (a->in[Q].dim[0] != 1 || open * 100 > rows * setun_knob_value(a, SPARSE))
+        return;
+    c->rows = (double)open;
+    c->row_bytes = (double)a->in[Q].dim[1] / 4;
+    c->int_ops = (double)open * (double)a->in[W].dim[1];
+    c->bytes -= (double)(rows - open) * c->row_bytes;
+}
+
 /* Odd seeds open a smaller share of the gates than 40 or 60 % and even ones a larger share, evenly
  * spread, so that both ways through one token are checked; which share depends on the rows.  1 % of
  * 131 rows is one row. */
@@ -215,6 +236,6 @@ SETUN_OP(ternary_matmul_gated) = {
     .name = "ternary_matmul_gated",
     .doc = "y = relu2(gate) * ternary_matmul(q, scale, sum, w, ws) + 0: closed rows cost nothing.",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
-    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .counted = counted, .fill = fill, .cases = cases,
     .knob = knobs, .n_knob = SETUN_LEN(knobs),
 };

@@ -513,6 +513,31 @@ static void cost(const setun_args *a, setun_cost *c)
     c->bytes = k * (double)padded(a->in[W].dim[1]) / 4 + n * (double)a->in[Q].dim[1] + 4 * n * r;
 }
 
+/* Few tokens read the rows of the channels that any of them uses, and each adds its own.  Of many tokens all
+ * rows are counted, for all of them: so it is with matrix tiles, and nearly so without. */
+static void counted(const setun_args *a, setun_counted *c)
+{
+    const int8_t *q = a->in[Q].data;
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], used = 0, read = 0;
+    setun_cost whole;
+    cost(a, &whole);
+    c->int_ops = whole.int_ops;
+    c->float_ops = whole.float_ops;
+    c->bytes = whole.bytes;
+    if (n >= MATRIX_LEAST)
+        return;
+    for (int64_t i = 0; i < k; i++) {
+        int64_t before = used;
+        for (int64_t t = 0; t < n; t++)
+            used += q[t * kp + i] != 0;
+        read += used > before;
+    }
+    c->rows = (double)read;
+    c->row_bytes = (double)padded(a->in[W].dim[1]) / 4;
+    c->int_ops = (double)used * (double)a->in[W].dim[1];
+    c->bytes -= (double)(k - read) * c->row_bytes;
+}
+
 /* Rows of q by turns: all +-127, the worst case; one channel in seven; none; one; three in four.  Output 0 has
  * nothing but +1.  sum must be that of q, and scales must be positive. */
 static void fill(const setun_args *a, uint64_t seed)
@@ -575,5 +600,5 @@ SETUN_OP(ternary_matmul_t) = {
     .name = "ternary_matmul_t",
     .doc = "ternary_matmul of transposed weights: a row for each column of q, not read where q is 0.",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
-    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+    .infer = infer, .eval = eval, .lower = lower, .cost = cost, .counted = counted, .fill = fill, .cases = cases,
 };

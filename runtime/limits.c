@@ -3,7 +3,10 @@
  *
  * read     every thread streams its part of a large array and folds it into registers
  * int8     independent chains of the best multiply-add idiom, all in registers
- * barrier  the thread pool's own barrier */
+ * float    independent chains of a multiplication and an addition, each rounded, as operators round
+ * barrier  the thread pool's own barrier
+ *
+ * All of it with 1, 2, 4, ... threads and with as many as were asked for. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +21,7 @@
 #define DOT_STEPS (1 << 20)
 #define TILE_STEPS (1 << 15)
 #define TILE_MACS (16 * 16 * 64)
+#define FLOAT_STEPS (1 << 19)
 #define REPEATS 9
 
 /* Fold bytes [begin, end) * READ_STEP of argument 0 into one word of argument 1. */
@@ -90,6 +94,27 @@ static setun_status lower_tiles(setun_kernel *k, const setun_args *a, setun_erro
     return SETUN_OK;
 }
 
+/* v = v / 2 + 1: no number becomes large, small or special. */
+static setun_status lower_float(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    uint32_t lanes = (uint32_t)k_info(k, K_VECTOR_BYTES) / 4;
+    k_val zero = k_i64(k, 0), p = k_arg(k, 1, K_F32), half = k_f32v(k, 0.5f, lanes), one = k_f32v(k, 1.0f, lanes), acc[CHAINS];
+    (void)a; (void)err;
+    k_grid(k, 0, 0, 4096);
+    for (int i = 0; i < CHAINS; i++)
+        acc[i] = k_var(k, k_f32v(k, (float)i, lanes));
+    k_val n = k_for(k, zero, k_i64(k, FLOAT_STEPS), 1);
+    (void)n;
+    for (int i = 0; i < CHAINS; i++)
+        k_set(k, acc[i], k_add(k, k_mul(k, k_get(k, acc[i]), half), one));
+    k_stop(k);
+    k_val sum = k_get(k, acc[0]);
+    for (int i = 1; i < CHAINS; i++)
+        sum = k_add(k, sum, k_get(k, acc[i]));
+    k_store(k, p, k_muli(k, k_begin(k), 16), sum);
+    return SETUN_OK;
+}
+
 static setun_status make(st_kernels *k, setun_status (*lower)(setun_kernel *, const setun_args *, setun_error *),
                          const char *name, const setun_view view[2], setun_code *code, setun_error *err)
 {
@@ -143,55 +168,98 @@ static double best(job *j, void (*fn)(void *, int32_t))
     return (double)(least > 0 ? least : 1);
 }
 
-static setun_status measure(st_kernels *k, st_pool *pool, char *big, setun_limits *l, setun_error *err)
+/* What is run: kernels for the largest number of threads serve smaller ones too. */
+typedef struct loops {
+    setun_code read, int8, floats; /* fn NULL: there is none */
+    double     int8_macs;          /* of one thread */
+} loops;
+
+static setun_status make_loops(st_kernels *k, int32_t n_threads, loops *c, setun_error *err)
 {
     const setun_view words[2] = {{NULL, SETUN_I32, 1, {READ_BYTES / 4, 1, 1, 1}}, {NULL, SETUN_I32, 1, {READ_BYTES / READ_STEP, 1, 1, 1}}};
-    const setun_view bytes[2] = {{NULL, SETUN_I8, 1, {(int64_t)l->n_threads * 4096, 1, 1, 1}}, {NULL, SETUN_I8, 1, {READ_BYTES, 1, 1, 1}}};
-    const st_target *t = &k->engine->target;
-    /* dot products leave their sums where the read loop leaves its own, past the array. */
-    job j = {.pool = pool, .arg = {big, big + READ_BYTES}, .rounds = 10000};
-    l->barrier_ns = best(&j, run_barriers) / (double)j.rounds;
+    const setun_view bytes[2] = {{NULL, SETUN_I8, 1, {(int64_t)n_threads * 4096, 1, 1, 1}}, {NULL, SETUN_I8, 1, {READ_BYTES, 1, 1, 1}}};
+    const setun_view floats[2] = {bytes[0], {NULL, SETUN_F32, 1, {READ_BYTES / 4, 1, 1, 1}}};
     if (!k->engine->codegen)
         return SETUN_OK;
-    ST_TRY(make(k, lower_read, "limit_read", words, &j.code, err));
-    j.units = READ_BYTES / READ_STEP;
-    l->read_gb_s = (double)READ_BYTES / best(&j, run_kernel);
-    j.units = l->n_threads;
+    ST_TRY(make(k, lower_read, "limit_read", words, &c->read, err));
+    ST_TRY(make(k, lower_float, "limit_float", floats, &c->floats, err));
+    const st_target *t = &k->engine->target;
     if (t->tiles) {
-        ST_TRY(make(k, lower_tiles, "limit_tiles", bytes, &j.code, err));
-        l->int8_gmac_s = (double)TILE_STEPS * 4 * TILE_MACS * (double)l->n_threads / best(&j, run_kernel);
-        (void)snprintf(l->int8_with, sizeof l->int8_with, "tiles");
-        return SETUN_OK;
+        ST_TRY(make(k, lower_tiles, "limit_tiles", bytes, &c->int8, err));
+        c->int8_macs = (double)TILE_STEPS * 4 * TILE_MACS;
+    } else if (t->dot4 || t->dot2) {
+        ST_TRY(make(k, lower_dot, "limit_dot", bytes, &c->int8, err));
+        c->int8_macs = (double)DOT_STEPS * CHAINS * (double)t->vector_bytes;
     }
-    if (!t->dot4 && !t->dot2)
-        return SETUN_OK;
-    ST_TRY(make(k, lower_dot, "limit_dot", bytes, &j.code, err));
-    double macs = (double)DOT_STEPS * CHAINS * (double)t->vector_bytes * (double)l->n_threads;
-    l->int8_gmac_s = macs / best(&j, run_kernel);
-    (void)snprintf(l->int8_with, sizeof l->int8_with, "%s %d", t->dot4 ? "dot4" : "dot2", (int)t->vector_bytes);
     return SETUN_OK;
 }
 
-setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err)
+static setun_status measure_at(const st_target *t, const loops *c, char *big, setun_limit *l, setun_error *err)
+{
+    /* sums are left where the read loop leaves its own, past the array. */
+    job j = {.arg = {big, big + READ_BYTES}, .rounds = 10000};
+    ST_TRY(st_pool_new(&j.pool, l->n_threads, 1, err));
+    l->barrier_ns = best(&j, run_barriers) / (double)j.rounds;
+    if (c->read.fn) {
+        j.code = c->read;
+        j.units = READ_BYTES / READ_STEP;
+        l->read_gb_s = (double)READ_BYTES / best(&j, run_kernel);
+    }
+    j.units = l->n_threads;
+    if (c->int8.fn) {
+        j.code = c->int8;
+        l->int8_gmac_s = c->int8_macs * (double)l->n_threads / best(&j, run_kernel);
+    }
+    if (c->floats.fn) {
+        j.code = c->floats;
+        l->float_gmac_s = (double)FLOAT_STEPS * CHAINS * (double)(t->vector_bytes / 4) * (double)l->n_threads / best(&j, run_kernel);
+    }
+    st_pool_free(j.pool);
+    return SETUN_OK;
+}
+
+static setun_status measure(st_kernels *k, char *big, setun_limits *l, setun_error *err)
+{
+    loops c;
+    const st_target *t = &k->engine->target;
+    memset(&c, 0, sizeof c);
+    ST_TRY(make_loops(k, l->n_threads, &c, err));
+    for (int32_t n = 1; l->n_at < SETUN_MAX_LIMITS; n = 2 * n < l->n_threads ? 2 * n : l->n_threads) {
+        setun_limit *at = &l->at[l->n_at++];
+        at->n_threads = n;
+        ST_TRY(measure_at(t, &c, big, at, err));
+        l->read_gb_s = at->read_gb_s;
+        l->int8_gmac_s = at->int8_gmac_s;
+        l->float_gmac_s = at->float_gmac_s;
+        l->barrier_ns = at->barrier_ns;
+        if (n == l->n_threads)
+            break;
+    }
+    if (t->tiles && c.int8.fn)
+        (void)snprintf(l->int8_with, sizeof l->int8_with, "tiles");
+    else if (c.int8.fn)
+        (void)snprintf(l->int8_with, sizeof l->int8_with, "%s %d", t->dot4 ? "dot4" : "dot2", (int)t->vector_bytes);
+    const st_cpu *cpu = &k->engine->cpu;
+    l->cache_bytes = cpu->l2_bytes * (l->n_threads < cpu->n_cores ? l->n_threads : cpu->n_cores);
+    l->all_cache_bytes = l->cache_bytes + cpu->l3_bytes;
+    return SETUN_OK;
+}
+
+setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *out, setun_error *err)
 {
     st_engine *e;
     st_kernels *k;
-    st_pool *pool = NULL;
-    memset(l, 0, sizeof *l);
-    l->size = (uint32_t)sizeof *l;
-    l->n_threads = n_threads;
+    setun_limits l = {.size = out->size, .n_threads = n_threads};
     ST_TRY(st_engine_open(&e, o, err));
     int64_t extra = READ_BYTES / READ_STEP * 4 + 4096;
     char *big = aligned_alloc(4096, (size_t)(READ_BYTES + extra));
-    setun_status s = big ? st_pool_new(&pool, n_threads, 1, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to measure limits");
-    if (s == SETUN_OK)
-        s = st_kernels_new(&k, e, e->arena, err);
+    setun_status s = big ? st_kernels_new(&k, e, e->arena, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to measure limits");
     if (s == SETUN_OK) {
         memset(big, 1, (size_t)(READ_BYTES + extra)); /* real pages, not the shared zero page */
-        s = measure(k, pool, big, l, err);
+        s = measure(k, big, &l, err);
     }
-    st_pool_free(pool);
     free(big);
     st_engine_close(e);
+    memcpy(out, &l, l.size < sizeof l ? l.size : sizeof l);
     return s;
 }

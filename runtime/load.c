@@ -74,7 +74,11 @@ static setun_status choose_down(setun_model *m, setun_error *err)
 static int has(void *user, const char *name) { return st_weights_has(((setun_model *)user)->weights, name); }
 static setun_status tensor(void *user, const char *name, uint32_t want, setun_view *v, setun_error *err)
 {
-    return st_weights_tensor(((setun_model *)user)->weights, name, want, v, err);
+    setun_model *m = user;
+    int64_t t = st_now_ns();
+    setun_status s = st_weights_tensor(m->weights, name, want, v, err);
+    m->stats.pack_ns += st_now_ns() - t;
+    return s;
 }
 /* A script names the matrix; weights.h names the linear that owns the matrix and its scale. */
 static setun_status ternary(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
@@ -89,12 +93,16 @@ static setun_status ternary(void *user, const char *name, int32_t zeros, setun_v
     memcpy(linear, name, n - tail);
     linear[n - tail] = 0;
     *across = zeros >= m->least_zeros;
-    return st_weights_ternary(m->weights, linear, *across, codes, scale, err);
+    int64_t t = st_now_ns();
+    setun_status s = st_weights_ternary(m->weights, linear, *across, codes, scale, err);
+    m->stats.pack_ns += st_now_ns() - t;
+    return s;
 }
 
 static setun_status run_script(setun_model *m, st_script *script, setun_error *err)
 {
     const setun_options *o = &m->engine->o;
+    int64_t start = st_now_ns();
     st_script_model sm = {.user = m, .n_ctx = m->n_ctx, .has = has, .tensor = tensor, .ternary = ternary};
     sm.hp = st_weights_config(m->weights, &sm.n_hp);
     sm.kv_dtype = (uint32_t)find_dtype(o->kv);
@@ -102,9 +110,12 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
         return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16, bf16 and q8 are", o->kv);
     ST_TRY(choose_down(m, err));
     ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), o->down, err));
+    int64_t built = st_now_ns();
     ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));
+    m->stats.graph_ns = st_now_ns() - built - m->stats.pack_ns;
     ST_TRY(st_head_prepare(m, err));
     ST_TRY(st_weights_pack_end(m->weights, err));
+    m->stats.pack_ns = st_now_ns() - start - m->stats.graph_ns;
     ST_TRY(st_weights_all_used(m->weights, err));
     return st_graph_verify(m->graph, err);
 }
@@ -231,8 +242,10 @@ static setun_status make_programs(setun_model *m, setun_error *err)
     }
     ST_TRY(st_pool_new(&pool, m->engine->o.n_threads, 1, err));
     setun_status s = st_kernels_build(m->kernels, pool, err);
+    int64_t built = st_now_ns();
     if (s == SETUN_OK)
         s = st_tune_measure(m->tune, m, pool, err);
+    m->stats.tune_ns = st_now_ns() - built;
     st_pool_free(pool);
     for (int i = 0; i < m->n_program && s == SETUN_OK; i++)
         s = make_plan(m, &m->program[i], err);
@@ -348,9 +361,10 @@ static setun_status account(setun_model *m, setun_error *err)
 /* The pipeline.  Every stage can be printed with `setun dump`. */
 static setun_status load(setun_model *m, st_script **script, setun_error *err)
 {
-    int64_t t = st_now_ns();
+    int64_t t = st_now_ns(), before;
     st_engine *e = m->engine;
     ST_TRY(st_weights_open(&m->weights, m->path, &e->log, err));                               /* files */
+    m->stats.files_ns = st_now_ns() - t;
     ST_TRY(choose_sizes(m, err));
     ST_TRY(st_script_open(script, e->scripts, e->registry, m->arena, NULL, err));
     ST_TRY(run_script(m, *script, err));                                                       /* graph */
@@ -359,11 +373,12 @@ static setun_status load(setun_model *m, st_script **script, setun_error *err)
     ST_TRY(st_graph_simplify(m->graph, e->registry, m->arena, &m->simple, err));               /* rules */
     ST_TRY(st_graph_verify(m->simple, err));
     ST_TRY(make_programs(m, err));                                                             /* kernels, plans */
+    before = st_now_ns();
     ST_TRY(open_vocab(m, err));
+    m->stats.tokenizer_ns = st_now_ns() - before;
     ST_TRY(account(m, err));
     st_module_rest("libLLVM"); /* it has made its kernels */
     st_memory_trim();
-    m->stats.load_ns = st_now_ns() - t;
     return SETUN_OK;
 }
 
@@ -378,9 +393,12 @@ setun_status setun_model_load(setun_model **out, const char *path, const setun_o
         return st_fail(err, SETUN_NO_MEMORY, "no memory to load a model");
     }
     m->arena = arena;
+    int64_t start = st_now_ns();
     setun_status s = st_engine_open(&m->engine, o, err);
+    m->stats.engine_ns = st_now_ns() - start;
     if (s == SETUN_OK)
         s = load(m, &script, err);
+    m->stats.load_ns = st_now_ns() - start;
     st_script_close(script);
     if (s != SETUN_OK) {
         setun_model_free(m);

@@ -1,4 +1,4 @@
-/* runtime/session.c -- one conversation with a model: buffers, position, programs, profile.
+/* runtime/session.c -- one conversation with a model: buffers, position, programs.
  *
  * Everything is allocated in setun_session_new.  A feed writes three small inputs (tokens, positions,
  * which rows of logits are wanted), runs one program per chunk and points at the logits.
@@ -22,7 +22,7 @@
 #define MOST_MAPPED (16 << 20)
 #define MOST_FETCHED (8 << 20)
 
-static const setun_backend_v1 *api(const setun_session *s, uint32_t b) { return s->m->backend[b]->backend; }
+static const setun_backend_v1 *api(const setun_session *s, uint32_t b) { return st_session_api(s, b); }
 
 /* Values that need a buffer of their own have names; both programs share them by name. */
 int64_t st_session_buffer(const setun_session *s, const char *name)
@@ -221,7 +221,7 @@ static setun_status add_step(setun_session *s, int which, uint32_t planned, int6
     if (r->n_seg == ST_MAX_SEGMENTS)
         return st_fail(err, SETUN_UNKNOWN, "backend '%s' leaves too many operators to others; more than %d changes",
                        s->m->backend[0]->backend_info.name, ST_MAX_SEGMENTS);
-    r->seg[r->n_seg++] = (st_segment){b, i, 1, NULL, fetch ? step : NULL};
+    r->seg[r->n_seg++] = (st_segment){b, i, 1, NULL, fetch ? step : NULL, {s, which, i}};
     return SETUN_OK;
 }
 
@@ -234,9 +234,8 @@ static setun_status make_runner(setun_session *s, int which, setun_error *err)
     for (st_node_id n = 0; n < p->graph->n_node; n++)
         most += s->n_peer && st_uses_state(p->graph, n) ? s->n_peer : 1;
     r->step = st_arena_array(s->arena, most, sizeof *r->step);
-    r->ns = st_arena_array(s->arena, most, sizeof *r->ns);
     r->of = st_arena_array(s->arena, most, sizeof *r->of);
-    if (!r->step || !r->ns || !r->of)
+    if (!r->step || !r->of)
         return no_memory(err);
     for (uint32_t i = 0; i < plan->n_step; i++) {
         const st_kernel *kernel = p->kernel[plan->step[i].node];
@@ -467,6 +466,8 @@ setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_ou
     if (which >= ST_TOP)
         ST_TRY(write_screens(s, n_out, err));
     const int64_t size[SETUN_N_SYMBOLS] = {n, n_out};
+    if (s->note)
+        st_note_begin(s, which);
     for (uint32_t i = 0; i < r->n_seg; i++) {
         const setun_backend_v1 *b = api(s, r->seg[i].backend);
         if (r->seg[i].fetch)
@@ -475,9 +476,9 @@ setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_ou
         if (SETUN_HAS(setun_backend_v1, b, wait))
             ST_TRY(b->wait(s->context[r->seg[i].backend], err));
     }
-    r->n_run++;
-    r->n_row += n;
     s->mapped += n * MAPPED_PER_ROW;
+    if (s->note)
+        st_note_end(s, which, n);
     return SETUN_OK;
 }
 
@@ -535,8 +536,11 @@ static setun_status run_top(setun_session *s, const int32_t *tokens, int64_t n, 
         if (st_session_screened(s, s, which, 0))
             return SETUN_OK;
         s->position -= n;
+        s->again = 1;
     }
-    return run_chunk(s, tokens, n, 1, n == 1 ? ST_ONE : ST_MANY, logits, err);
+    setun_status status = run_chunk(s, tokens, n, 1, n == 1 ? ST_ONE : ST_MANY, logits, err);
+    s->again = 0;
+    return status;
 }
 
 setun_status setun_session_set_screen(setun_session *s, const setun_screen *screen, setun_error *err)
@@ -609,116 +613,4 @@ setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t
     if (logits)
         *logits = row;
     return SETUN_OK;
-}
-
-/* ---------------------------------------------------------------- profile */
-
-void setun_session_profile(setun_session *s, int32_t on)
-{
-    for (int i = 0; i < ST_N_PROGRAM; i++) {
-        st_runner *r = &s->run[i];
-        if (r->n_run_step)
-            memset(r->ns, 0, r->n_run_step * sizeof *r->ns);
-        r->n_run = r->n_row = 0;
-        for (uint32_t j = 0; j < r->n_seg; j++) {
-            const setun_backend_v1 *b = api(s, r->seg[j].backend);
-            if (SETUN_HAS(setun_backend_v1, b, program_times))
-                b->program_times(r->seg[j].program, on ? r->ns + r->seg[j].first : NULL);
-        }
-    }
-    s->profiling = on;
-}
-
-typedef struct line {
-    const char *op, *how;
-    setun_view  shape;
-    int64_t     ns, n;
-    setun_cost  cost;
-} line;
-
-static int by_time(const void *a, const void *b)
-{
-    int64_t x = ((const line *)a)->ns, y = ((const line *)b)->ns;
-    return x < y ? 1 : x > y ? -1 : 0;
-}
-
-/* Sum the steps that have the same operator and output shape, with their work at n tokens. */
-static uint32_t collect(const setun_session *s, int which, st_arena *tmp, line *l)
-{
-    const st_program *p = s->program[which];
-    const st_runner *r = &s->run[which];
-    int64_t all = r->n_run ? r->n_row / r->n_run : 1;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < r->n_run_step; i++) {
-        uint32_t planned = r->of[i];
-        st_node_id id = p->plan->step[planned].node;
-        setun_args a;
-        if (st_node_args(p->graph, id, tmp, &a, NULL) != SETUN_OK)
-            return n;
-        setun_view shape = a.out[0];
-        int64_t rows = s->n_peer && st_uses_state(p->graph, id) ? 1 : all; /* a step for each peer */
-        uint32_t j = 0;
-        while (j < n && (strcmp(l[j].op, a.op->name) || memcmp(l[j].shape.dim, shape.dim, sizeof shape.dim)))
-            j++;
-        if (j == n) {
-            memset(&l[n], 0, sizeof l[n]);
-            l[n].op = a.op->name;
-            l[n].shape = shape;
-            l[n].how = p->kernel[id] && s->m->backend[p->plan->step[planned].backend]->backend_info.wants_code
-                     ? st_engine_isa(s->m->engine) : "eval (slow)";
-            n++;
-        }
-        for (uint32_t v = 0; v < a.n_in + a.n_out; v++) {
-            setun_view *view = v < a.n_in ? &a.in[v] : &a.out[v - a.n_in];
-            if (view->rank && view->dim[0] < 0)
-                view->dim[0] = view->dim[0] == SETUN_DIM_TOKENS ? rows : 1;
-        }
-        setun_cost c = {0, 0, 0};
-        if (a.op->cost)
-            a.op->cost(&a, &c);
-        l[j].cost.int_ops += c.int_ops;
-        l[j].cost.float_ops += c.float_ops;
-        l[j].cost.bytes += c.bytes;
-        l[j].ns += r->ns[i];
-        l[j].n++;
-    }
-    return n;
-}
-
-setun_status setun_session_profile_print(const setun_session *s, int32_t decode, double read_gb_s, double int_gops,
-                                         setun_write_fn *out, void *user, setun_error *err)
-{
-    int which = decode ? ST_ONE : ST_MANY, top = decode ? ST_TOP : ST_MANY_TOP;
-    if (s->run[top].n_run > s->run[which].n_run)
-        which = top;
-    const st_runner *r = &s->run[which];
-    st_arena *tmp = st_arena_new();
-    line *l = tmp ? st_arena_array(tmp, (int64_t)r->n_run_step + 1, sizeof *l) : NULL;
-    st_str t = {0};
-    if (!l) {
-        st_arena_free(tmp);
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a profile");
-    }
-    uint32_t n = collect(s, which, tmp, l);
-    qsort(l, n, sizeof *l, by_time);
-    int64_t total = 0, runs = r->n_run ? r->n_run : 1;
-    for (uint32_t i = 0; i < n; i++)
-        total += l[i].ns;
-    st_str_addf(&t, "%-16s %5s %9s %6s %8s %6s %8s %6s  %s\n", "operator", "steps", "us", "time", "GB/s", "of mem",
-                "GMAC/s", "of int", "runs as, output");
-    for (uint32_t i = 0; i < n; i++) {
-        double ns = (double)l[i].ns / (double)runs, gb = ns > 0 ? l[i].cost.bytes / ns : 0;
-        double gm = ns > 0 ? l[i].cost.int_ops / ns : 0;
-        st_str_addf(&t, "%-16s %5" PRId64 " %9.1f %5.1f%% %8.2f %5.0f%% %8.1f %5.0f%%  %s ", l[i].op, l[i].n, ns / 1000,
-                    total ? 100.0 * (double)l[i].ns / (double)total : 0, gb, read_gb_s > 0 ? 100 * gb / read_gb_s : 0, gm,
-                    int_gops > 0 ? 100 * gm / int_gops : 0, l[i].how);
-        st_view_print(&l[i].shape, &t);
-        st_str_add(&t, "\n");
-    }
-    setun_status status = t.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a profile")
-                        : out(user, t.text ? t.text : "", t.len)
-                        ? st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text") : SETUN_OK;
-    st_str_free(&t);
-    st_arena_free(tmp);
-    return status;
 }

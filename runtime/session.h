@@ -1,4 +1,4 @@
-/* runtime/session.h -- the inside of a session, for the two files that fill one in.
+/* runtime/session.h -- the inside of a session, for the files that fill one in and those that watch it.
  *
  * session.c: one conversation.  batch.c: the machinery of several that decode together is a session,
  * too, without a state or a position of its own; it has peers, whose states it uses:
@@ -13,22 +13,44 @@
 
 #define ST_MAX_SEGMENTS 64
 
+/* Whom a backend calls back when steps are watched. */
+typedef struct st_watch {
+    setun_session *s;
+    int            which; /* program */
+    uint32_t       first; /* the segment's first step */
+} st_watch;
+
 typedef struct st_segment {
     uint32_t       backend, first, n; /* steps */
     setun_program *program;
     const setun_step *fetch; /* before it runs, the rows of the head that it lists must be there; NULL: no */
+    st_watch       watch;
 } st_segment;
+
+/* What one step did, summed over the runs that were counted. */
+typedef struct st_tally {
+    double  stored;    /* bytes of constants and of the cache: from memory */
+    double  temp;      /* bytes of temporaries */
+    double  int_ops, float_ops;
+    double  rows, row_bytes; /* picked by a list */
+    double  units;     /* of the kernel's grid */
+    int32_t class_of;  /* whom the stored bytes belong to */
+} st_tally;
 
 typedef struct st_runner {
     st_segment  seg[ST_MAX_SEGMENTS];
     uint32_t    n_seg;
     setun_step *step;
-    int64_t    *ns;    /* per step, while profiling */
     uint32_t   *of;    /* per step that runs: which step of the plan */
     uint32_t    n_run_step;
-    int64_t     n_run, n_row;
     int64_t     at[3]; /* places of the results in the temporary buffer: logits, or ids, count, values */
+    /* Notes, per step that runs; NULL until the first setun_session_note. */
+    int64_t    *ns, *waits;
+    st_tally   *tally;
+    int64_t     n_run, n_timed, n_counted, timed_rows, counted_rows;
 } st_runner;
+
+struct st_density; /* runtime/density.c */
 
 struct setun_session {
     st_arena          *arena;
@@ -58,7 +80,9 @@ struct setun_session {
     int64_t            position;
     int              (*progress)(void *, int64_t, int64_t);
     void              *progress_user;
-    int                profiling;
+    uint32_t           note;      /* SETUN_NOTE_... */
+    int                again;     /* the run repeats tokens that were already counted */
+    struct st_density *density;
 };
 
 /* Operands begin at multiples of this: what backends are promised. */
@@ -81,5 +105,20 @@ void         st_session_sorted(setun_session *s, const float *row);
 int64_t      st_session_buffer(const setun_session *s, const char *name);
 /* Does the node read or write a state? */
 int          st_uses_state(const st_graph *g, st_node_id n);
+
+static inline const setun_backend_v1 *st_session_api(const setun_session *s, uint32_t b)
+{
+    return s->m->backend[b]->backend;
+}
+
+/* runtime/note.c: whom the bytes of a value belong to (SETUN_CLASS_...), temporaries and inputs alike. */
+int32_t st_class_of(const st_value *v);
+/* Before and after each run of a program, while there is something to note. */
+void st_note_begin(setun_session *s, int which);
+void st_note_end(setun_session *s, int which, int64_t n_token);
+
+/* runtime/density.c: gates and activations of a step that has just run. */
+setun_status st_density_start(setun_session *s, setun_error *err);
+void         st_density_see(setun_session *s, int which, st_node_id n, const setun_args *a);
 
 #endif

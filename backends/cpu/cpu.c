@@ -110,6 +110,7 @@ static void program_free(setun_program *p)
         return;
     st_steps_fini(&p->steps);
     free(p->scratch);
+    free(p->arrived);
     free(p);
 }
 
@@ -139,6 +140,8 @@ static setun_status program_new(setun_context *c, const setun_step *step, uint32
     setun_status s = st_steps_init(&p->steps, step, n, 1, err);
     if (s == SETUN_OK)
         s = new_scratch(p, err);
+    if (s == SETUN_OK && !(p->arrived = calloc(2 * (size_t)c->n_threads, sizeof *p->arrived)))
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory for a program");
     if (s != SETUN_OK) {
         program_free(p);
         return s;
@@ -151,6 +154,17 @@ static setun_status program_new(setun_context *c, const setun_step *step, uint32
 static void program_times(setun_program *p, int64_t *ns)
 {
     p->ns = ns;
+}
+
+static void program_waits(setun_program *p, int64_t *ns)
+{
+    p->waits = ns;
+}
+
+static void program_observe(setun_program *p, setun_observe_fn *fn, void *user)
+{
+    p->observe = fn;
+    p->observer = user;
 }
 
 static setun_status init(const setun_host *host, void **self, setun_error *err)
@@ -179,7 +193,8 @@ static const void *extension(void *self, const char *id)
         st_hostmem_read, st_hostmem_map,
         program_new,     program_free,
         st_cpu_run,      NULL,
-        program_times,
+        program_times,   program_waits,
+        program_observe,
     };
     (void)self;
     return strcmp(id, SETUN_EXT_BACKEND) ? NULL : &table;

@@ -19,7 +19,10 @@ struct setun_context {
 struct setun_program {
     setun_context *context;
     st_steps       steps;
-    int64_t       *ns;           /* NULL: not asked for */
+    int64_t       *ns, *waits;   /* NULL: not asked for */
+    int64_t       *arrived;      /* when each worker came to a barrier; two sets, used in turn */
+    setun_observe_fn *observe;   /* NULL: nobody looks */
+    void          *observer;
     char          *scratch;      /* one piece per worker */
     int64_t        scratch_step; /* from one worker's to the next's */
 };

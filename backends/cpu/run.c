@@ -44,26 +44,57 @@ static int failed_before(job *j, uint32_t i)
     return atomic_load_explicit(&j->failed_at, memory_order_relaxed) < i;
 }
 
+/* The barrier behind a step.  Worker 0 is still reading one set of arrivals while the others may
+ * already write the next; a third one cannot begin before it has come along.  began: worker 0's time. */
+static void meet(const setun_program *p, uint32_t step, int32_t worker, int64_t began)
+{
+    int32_t n = p->context->n_threads;
+    int64_t *arrived = p->arrived + (step & 1) * (uint32_t)n, last = 0, sum = 0;
+    if (p->waits && p->ns)
+        arrived[worker] = st_now_ns();
+    st_pool_barrier(p->context->pool, worker);
+    if (!p->waits || !p->ns || worker != 0)
+        return;
+    for (int32_t i = 0; i < n; i++) {
+        int64_t t = arrived[i] > began ? arrived[i] : began; /* what was early waited for the step before */
+        last = t > last ? t : last;
+        sum += t;
+    }
+    p->waits[step] += n * last - sum;
+}
+
+/* Step i is done by all.  Those who look at it do so while nothing runs. */
+static void show(const setun_program *p, uint32_t step, int32_t worker)
+{
+    if (!p->observe)
+        return;
+    if (worker == 0)
+        p->observe(p->observer, step, &p->steps.step[step].args);
+    st_pool_barrier(p->context->pool, worker);
+}
+
 static void walk(void *arg, int32_t worker)
 {
     job *j = (job *)arg;
     const setun_program *p = j->p;
+    int apart = p->ns || p->observe; /* a barrier everywhere: each step's time and data are its own */
     int64_t then = p->ns && worker == 0 ? st_now_ns() : 0;
 
     for (uint32_t i = 0; i < p->steps.n; i++) {
         const st_bound *b = &p->steps.step[i];
         /* What follows an eval waits for it, dependent or not: it may have failed. */
-        if (i > 0 && (b->ordered || !b[-1].code || p->ns)) {
-            st_pool_barrier(p->context->pool, worker);
+        if (i > 0 && (b->ordered || !b[-1].code || apart)) {
+            meet(p, i - 1, worker, then);
             if (failed_before(j, i))
                 return;
         }
-        if (p->ns && worker == 0 &&
-            i > 0) { /* timed: a barrier everywhere, each step's time is its own */
+        if (p->ns && worker == 0 && i > 0) {
             int64_t now = st_now_ns();
             p->ns[i - 1] += now - then;
             then = now;
         }
+        if (i > 0)
+            show(p, i - 1, worker);
         if (b->code) {
             run_units(p, b, worker);
         } else if (worker == 0) {
@@ -72,10 +103,13 @@ static void walk(void *arg, int32_t worker)
                 atomic_store_explicit(&j->failed_at, i, memory_order_relaxed);
         }
     }
-    if (p->ns && p->steps.n) {
-        st_pool_barrier(p->context->pool, worker);
-        if (worker == 0)
+    if (apart && p->steps.n) {
+        meet(p, p->steps.n - 1, worker, then);
+        if (failed_before(j, p->steps.n))
+            return;
+        if (p->ns && worker == 0)
             p->ns[p->steps.n - 1] += st_now_ns() - then;
+        show(p, p->steps.n - 1, worker);
     }
 }
 

@@ -16,8 +16,10 @@ struct setun_context {
 };
 
 struct setun_program {
-    st_steps steps;
-    int64_t *ns;
+    st_steps          steps;
+    int64_t          *ns;
+    setun_observe_fn *observe;
+    void             *observer;
 };
 
 static setun_status describe(void *self, setun_backend_info *info)
@@ -85,6 +87,8 @@ static setun_status program_run(setun_program *p, const int64_t *size, uint32_t 
         ST_TRY(st_steps_eval(&p->steps.step[i], err));
         if (p->ns)
             p->ns[i] += st_now_ns() - start;
+        if (p->observe)
+            p->observe(p->observer, i, &p->steps.step[i].args);
     }
     return SETUN_OK;
 }
@@ -92,6 +96,12 @@ static setun_status program_run(setun_program *p, const int64_t *size, uint32_t 
 static void program_times(setun_program *p, int64_t *ns)
 {
     p->ns = ns;
+}
+
+static void program_observe(setun_program *p, setun_observe_fn *fn, void *user)
+{
+    p->observe = fn;
+    p->observer = user;
 }
 
 static setun_status init(const setun_host *host, void **self, setun_error *err)
@@ -118,7 +128,8 @@ static const void *extension(void *self, const char *id)
         st_hostmem_read, st_hostmem_map,
         program_new,     program_free,
         program_run,     NULL,
-        program_times,
+        program_times,   NULL,
+        program_observe,
     };
     (void)self;
     return strcmp(id, SETUN_EXT_BACKEND) ? NULL : &table;

@@ -55,6 +55,9 @@ typedef struct setun_step {
     const char          *label; /* "blk.0.attn_q ternary_matmul", for profiles */
 } setun_step;
 
+/* Sees a step that has just run: concrete views with host addresses, valid until it returns. */
+typedef void setun_observe_fn(void *user, uint32_t step, const setun_args *args);
+
 /* Functions that can fail fill err.  Everything passed in stays the caller's and is copied if kept,
  * except op, code, attr strings and label, which outlive the program. */
 typedef struct setun_backend_v1 {
@@ -85,6 +88,12 @@ typedef struct setun_backend_v1 {
     setun_status (*wait)(setun_context *c, setun_error *err); /* [owner] */
     /* Optional: from now on add nanoseconds spent per step to ns[0..n); NULL switches off.  [owner] */
     void         (*program_times)(setun_program *p, int64_t *ns);
+    /* Optional, and only while times are taken: from now on add to ns[0..n) the nanoseconds that the
+     * threads together waited behind each step for the last of them; NULL switches off.  [owner] */
+    void         (*program_waits)(setun_program *p, int64_t *ns);
+    /* Optional: call fn after each step of the runs from now on, while no step runs, on the thread that
+     * runs the program; NULL switches off.  [owner] */
+    void         (*program_observe)(setun_program *p, setun_observe_fn *fn, void *user);
 } setun_backend_v1;
 
 #ifdef __cplusplus

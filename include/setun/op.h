@@ -66,6 +66,13 @@ typedef struct setun_cost {
     double bytes;     /* read and written once each, weights included */
 } setun_cost;
 
+/* What one step really did, where its data decide: closed gates, a cache that is not full, a list. */
+typedef struct setun_counted {
+    uint32_t size, reserved;
+    double   int_ops, float_ops, bytes; /* as in setun_cost, less what was skipped */
+    double   rows, row_bytes;           /* rows that were picked from a matrix by a list, and bytes of each */
+} setun_counted;
+
 typedef struct setun_kernel setun_kernel;
 
 typedef struct setun_op {
@@ -91,6 +98,9 @@ typedef struct setun_op {
     double            tolerance; /* 0: bit-exact against eval; otherwise largest relative difference */
     const setun_knob *knob;      /* optional */
     uint32_t          n_knob, reserved2;
+    /* The account of a step that has just run, from its concrete views and their data; cost() is right
+     * where this is missing.  Fields come zeroed but for size.  For measurements only.  Optional. */
+    void            (*counted)(const setun_args *, setun_counted *);
 } setun_op;
 
 #define SETUN_MAX_KNOBS 8u

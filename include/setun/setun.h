@@ -94,6 +94,13 @@ typedef struct setun_model_stats {
     int64_t  head_row_bytes; /* that survives; both 0 without a screened head */
     int64_t  ternary_bytes, head_bytes; /* in memory: packed matrices; short rows of the screened head */
     int64_t  resident_file_bytes; /* the part of resident_bytes that is pages of files */
+    /* Parts of load_ns, which is all of setun_model_load; weights_ns is files_ns + pack_ns + graph_ns: */
+    int64_t  engine_ns;      /* plugins, operators, the code generator's library */
+    int64_t  files_ns;       /* opening and checking the files */
+    int64_t  pack_ns;        /* making packed weights, or finding and mapping them */
+    int64_t  graph_ns;       /* running the script */
+    int64_t  tokenizer_ns;
+    int64_t  tune_ns;        /* of kernels_ns: trying kernels against each other; 0: none were */
 } setun_model_stats;
 SETUN_EXPORT void setun_model_get_stats(const setun_model *m, setun_model_stats *s);
 
@@ -143,10 +150,87 @@ SETUN_EXPORT setun_status setun_session_rewind(setun_session *s, int64_t p, setu
 /* Asked between chunks of a long feed; nonzero cancels it. */
 SETUN_EXPORT void setun_session_on_progress(setun_session *s, int (*fn)(void *user, int64_t done, int64_t total), void *user);
 
-/* Time per operator, added up from now on (on != 0); rows are printed sorted by time. */
-SETUN_EXPORT void setun_session_profile(setun_session *s, int32_t on);
-SETUN_EXPORT setun_status setun_session_profile_print(const setun_session *s, int32_t decode, double read_gb_s,
-                                                      double int_gops, setun_write_fn *out, void *user, setun_error *err);
+/* ---------------------------------------------------------------- measuring */
+
+/* What memory is for.  The first five are also what a token reads from memory. */
+#define SETUN_CLASS_TERNARY 0 /* packed ternary matrices */
+#define SETUN_CLASS_HEAD    1 /* the screened head's 8-bit rows and their bounds */
+#define SETUN_CLASS_ROWS16  2 /* stored 16-bit matrices: embedding, head */
+#define SETUN_CLASS_OTHER   3 /* all other constants: norms, scales, tables, 32-bit matrices */
+#define SETUN_CLASS_KV      4 /* keys and values */
+#define SETUN_CLASS_TEMP    5 /* what steps hand to steps */
+#define SETUN_CLASS_CODE    6 /* files of machine code: the program, its libraries, LLVM */
+#define SETUN_CLASS_REST    7 /* everything else: heap, stacks, compiled kernels */
+#define SETUN_N_CLASS       8
+SETUN_EXPORT const char *setun_class_name(int32_t c); /* "ternary", ...; NULL outside */
+
+/* The process's memory now.  Resident bytes are counted page by page where Setun knows the addresses and
+ * taken from the system's list of mappings otherwise; REST is what is left of resident_bytes. */
+typedef struct setun_memory {
+    uint32_t size, reserved;
+    int64_t  resident_bytes;           /* the sum of resident[] */
+    int64_t  held[SETUN_N_CLASS];      /* bytes that exist, touched or not; CODE and REST: 0 */
+    int64_t  resident[SETUN_N_CLASS];
+} setun_memory;
+SETUN_EXPORT setun_status setun_session_memory(const setun_session *s, setun_memory *m, setun_error *err);
+
+/* What the next feeds note down, from zero; 0 ends it.  Times come from three runs of four, so that
+ * counting does not disturb them, if both are wanted.  SETUN_UNKNOWN: the backend cannot show its steps. */
+#define SETUN_NOTE_TIME    1u /* of each step, with a barrier behind it */
+#define SETUN_NOTE_WORK    2u /* bytes and operations */
+#define SETUN_NOTE_DENSITY 4u /* zeros among gates and int8 activations */
+SETUN_EXPORT setun_status setun_session_note(setun_session *s, uint32_t what, setun_error *err);
+
+/* Work per token, with SETUN_NOTE_WORK: decode is one token with logits, all else is prefill. */
+typedef struct setun_work {
+    uint32_t size, reserved;
+    int64_t  n_token;                  /* the tokens counted; 0: none */
+    double   bytes[SETUN_N_CLASS];     /* from memory, by what they belong to; CODE and REST: 0 */
+    double   int_ops, float_ops;       /* integer multiply-adds that were done; float operations */
+    double   ops[SETUN_N_CLASS];       /* both together, by what the step's bytes belong to */
+} setun_work;
+SETUN_EXPORT void setun_session_work(const setun_session *s, int32_t decode, setun_work *w);
+
+/* What this machine can do, measured now with generated loops for the given cpu_features. */
+typedef struct setun_limit {
+    int32_t n_threads, reserved;
+    double  read_gb_s;    /* streaming reads from memory */
+    double  int8_gmac_s;  /* int8 multiply-adds in registers with the best instruction; 0 unknown */
+    double  float_gmac_s; /* 32-bit float multiplications, each followed by an addition; 0 unknown */
+    double  barrier_ns;   /* one barrier of the thread pool */
+} setun_limit;
+#define SETUN_MAX_LIMITS 16
+typedef struct setun_limits {
+    uint32_t size;
+    int32_t  n_threads;
+    double   read_gb_s, int8_gmac_s, barrier_ns; /* of n_threads: as in the last row of at[] */
+    char     int8_with[32]; /* which instruction: "tiles", "dot4 64", "dot2 32" */
+    double   float_gmac_s;
+    int64_t  cache_bytes;   /* of the second level, all cores that n_threads use */
+    int64_t  all_cache_bytes; /* with the third level, which others may use too */
+    int32_t  n_at, reserved;
+    setun_limit at[SETUN_MAX_LIMITS]; /* 1, 2, 4, ... and n_threads threads */
+} setun_limits;
+SETUN_EXPORT setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err);
+
+/* Every operator's time beside the limits, and why it is not faster.  Needs TIME and WORK. */
+SETUN_EXPORT setun_status setun_session_roofline(const setun_session *s, int32_t decode, const setun_limits *l, int32_t json,
+                                                 setun_write_fn *out, void *user, setun_error *err);
+
+/* Means over the layers, with SETUN_NOTE_DENSITY.  Index 0: one token; 1, 2, 3: what 2, 4 and 8
+ * neighbouring tokens need together, which is unknown (-1) until so many were fed at once. */
+typedef struct setun_density {
+    uint32_t size;
+    int32_t  n_layer;      /* with a gate of relu2; 0: the model is not gated by relu2 */
+    int64_t  n_token;
+    double   gates[4];     /* share of gates > 0 */
+    double   down[4];      /* share of int8 inputs that are not 0, of the matrix behind the gate; -1: none */
+    double   other;        /* the same of all other ternary matrices; -1: there are none */
+    double   zero_gate, zero_up, dead; /* neurons whose row of weights is 0: gate, up, either; -1 unknown */
+} setun_density;
+SETUN_EXPORT void setun_session_density(const setun_session *s, int32_t layer, setun_density *d); /* -1: the mean */
+SETUN_EXPORT setun_status setun_session_density_print(const setun_session *s, int32_t json, setun_write_fn *out, void *user,
+                                                      setun_error *err);
 
 /* Go on from where another session of the same model is: its position, what it remembers up to there
  * and its setun_session_top, but not its row of logits.  Many answers to one prompt cost one reading
@@ -250,17 +334,6 @@ typedef struct setun_synth_options {
 } setun_synth_options;
 SETUN_EXPORT setun_status setun_synth(const setun_synth_options *o, setun_error *err);
 SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */
-
-/* What this machine can do, measured now with generated loops for the given cpu_features. */
-typedef struct setun_limits {
-    uint32_t size;
-    int32_t  n_threads;
-    double   read_gb_s;    /* streaming reads from memory */
-    double   int8_gmac_s;  /* int8 multiply-adds in registers with the best instruction; 0 unknown */
-    double   barrier_ns;   /* one barrier of the thread pool */
-    char     int8_with[32]; /* which instruction: "tiles", "dot4 64", "dot2 32" */
-} setun_limits;
-SETUN_EXPORT setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err);
 
 #ifdef __cplusplus
 }

@@ -127,7 +127,7 @@ void choose_defect(int32_t defect)
         sizeof backend, 0,          describe,    supports,     context_new,
         context_free,   buffer_new, buffer_wrap, buffer_free,  buffer_write,
         buffer_read,    buffer_map, program_new, program_free, program_run,
-        NULL,           NULL,
+        NULL,           NULL,       NULL,        NULL,
     };
     int32_t started = it.started;
     memset(&it, 0, sizeof it);
