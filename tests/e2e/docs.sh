@@ -47,6 +47,13 @@ if body:find("%S") then io.stderr:write("not in the document:\n", body, "\n") os
 os.exit(n >= 6)
 L
 
+# And those of its last chapter are lines of ops/head_bounds.c.
+sed -n '/^## Knobs/,$p' docs/writing-an-operator.md | sed -n '/^```$/,/^```$/{/^```$/d;p}' >"$TMP/knobs"
+[ -s "$TMP/knobs" ] || bad "docs/writing-an-operator.md shows no knobs"
+while IFS= read -r line; do
+  grep -qxF -- "$line" ops/head_bounds.c || bad "not in ops/head_bounds.c: $line"
+done <"$TMP/knobs"
+
 # plugins/README.md: its compiler line, its commands.
 cc=$(grep -o '`cc [^`]*`' plugins/README.md | tr -d '`')
 [ -n "$cc" ] || bad "plugins/README.md shows no compiler line"
