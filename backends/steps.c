@@ -19,7 +19,7 @@ static int view_bytes(const setun_view *v, int64_t *bytes)
         if (st_mul_i64(n, v->dim[i], &n))
             return -1;
     if (last < 0 || st_mul_i64(last, 8, &room) || st_add_i64(room, SETUN_T2_BLOCK, &room))
-        return -1; /* 8 bytes is the widest element, so the row fits too */
+        return -1; /* 8 bytes is the widest element and a block fits the rest: so does the row */
     return st_mul_i64(n, setun_row_bytes(v->dtype, last), bytes);
 }
 
@@ -30,7 +30,7 @@ static setun_status copy_operand(st_steps *s, st_bound *b, uint32_t at, const se
     uint32_t n_in = b->args.n_in;
     const char *io = at < n_in ? "input" : "output";
     unsigned number = at < n_in ? at : at - n_in;
-    int64_t element = o->shape.dtype == SETUN_T2 ? 1 : setun_row_bytes(o->shape.dtype, 1);
+    int64_t element = setun_align(o->shape.dtype);
 
     *v = o->shape;
     if (!o->buffer || o->offset < 0 || o->offset > o->buffer->bytes)
@@ -318,7 +318,7 @@ setun_status st_steps_cost(const setun_step *step, double *seconds)
     cost.float_ops = cost.bytes;
     if (SETUN_HAS(setun_op, op, cost)) {
         setun_args a = { sizeof a, step->n_in, step->n_out,       step->n_attr,
-                         op,       view,       view + step->n_in, step->attr };
+                         op,       view,       view + step->n_in, step->attr, NULL };
         memset(&cost, 0, sizeof cost);
         op->cost(&a, &cost);
     }

@@ -54,8 +54,9 @@ struct st_pool {
     int32_t         n;
     uint32_t        patience; /* spins before a wait yields */
     int64_t         spin_ns;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* for parking */
     pthread_cond_t  wake;
+    pthread_mutex_t users; /* of st_pool_lock */
     worker         *worker;
 };
 
@@ -159,6 +160,9 @@ void st_pool_barrier(st_pool *p, int32_t index)
         wait_a_little(p, &spins);
 }
 
+void st_pool_lock(st_pool *p) { (void)pthread_mutex_lock(&p->users); }
+void st_pool_unlock(st_pool *p) { (void)pthread_mutex_unlock(&p->users); }
+
 /* Stop and join workers 1..n-1. */
 static void stop_workers(st_pool *p, int32_t n)
 {
@@ -172,6 +176,7 @@ static void release(st_pool *p)
 {
     (void)pthread_cond_destroy(&p->wake);
     (void)pthread_mutex_destroy(&p->lock);
+    (void)pthread_mutex_destroy(&p->users);
     free(p->worker);
     free(p);
 }
@@ -225,7 +230,8 @@ setun_status st_pool_new(st_pool **out, int32_t n, int pin, setun_error *err)
         p->patience = 64;
         p->spin_ns = 0;
     }
-    if (pthread_mutex_init(&p->lock, NULL) || pthread_cond_init(&p->wake, NULL)) {
+    if (pthread_mutex_init(&p->lock, NULL) || pthread_mutex_init(&p->users, NULL) ||
+        pthread_cond_init(&p->wake, NULL)) {
         free(w);
         free(p);
         return st_fail(err, SETUN_IO, "the system refused a lock for the thread pool");

@@ -20,4 +20,8 @@ void st_pool_run(st_pool *p, void (*fn)(void *arg, int32_t worker), void *arg);
 /* Inside fn: wait until every worker has come here.  All workers must call it equally often. */
 void st_pool_barrier(st_pool *p, int32_t worker);
 
+/* Inside fn: one worker at a time comes past the first before the last. */
+void st_pool_lock(st_pool *p);
+void st_pool_unlock(st_pool *p);
+
 #endif

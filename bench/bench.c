@@ -251,6 +251,8 @@ static int run_one(bench *b, const char *path, long long threads, run *r)
         measure(b, r->m, r->s, &r->r, &err) != SETUN_OK)
         return cli_fail(&err);
     setun_model_get_stats(r->m, &r->r.stats);
+    if (!b->c.json && !b->c.quiet && setun_model_tuned(r->m, cli_write, stdout, &err) != SETUN_OK)
+        return cli_fail(&err);
     if (!b->profile) { /* memory figures are of one model at a time */
         setun_session_free(r->s);
         setun_model_free(r->m);

@@ -23,7 +23,7 @@ typedef struct cli {
 
 /* Values of long options without a letter start here; a command's own start at CLI_OWN. */
 enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_CACHE, CLI_CACHE_DIR, CLI_INTERPRET, CLI_CTX,
-       CLI_BATCH, CLI_FULL_HEAD, CLI_DOWN, CLI_JSON, CLI_HELP, CLI_OWN };
+       CLI_BATCH, CLI_FULL_HEAD, CLI_DOWN, CLI_JSON, CLI_HELP, CLI_NO_TUNE, CLI_RETUNE, CLI_CANDIDATE, CLI_OWN };
 
 #define CLI_COMMON_LETTERS "t:qvh"
 #define CLI_COMMON_OPTIONS \
@@ -34,6 +34,8 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     {"interpret", no_argument, NULL, CLI_INTERPRET}, {"ctx", required_argument, NULL, CLI_CTX}, \
     {"batch", required_argument, NULL, CLI_BATCH}, {"full-head", no_argument, NULL, CLI_FULL_HEAD}, \
     {"down", required_argument, NULL, CLI_DOWN}, {"json", no_argument, NULL, CLI_JSON}, \
+    {"no-tune", no_argument, NULL, CLI_NO_TUNE}, {"retune", no_argument, NULL, CLI_RETUNE}, \
+    {"candidate", required_argument, NULL, CLI_CANDIDATE}, \
     {"quiet", no_argument, NULL, 'q'}, {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}
 
 #define CLI_COMMON_HELP \
@@ -43,13 +45,15 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     "      --plugin FILE      load a plugin (again for more; also SETUN_PLUGIN_PATH)\n" \
     "      --script FILE.lua  another architecture script\n" \
     "      --cpu-features L   what generated code may use, e.g. -avx512f or -avx2,+sse4.1\n" \
-    "      --kv TYPE          KV cache: f32, f16 (default), bf16\n" \
+    "      --kv TYPE          KV cache: f32, f16 (default), bf16, q8\n" \
     "      --ctx N            positions to make room for (default: the model's, at most 4096)\n" \
     "      --batch N          most tokens in one step of prefill (default 512)\n" \
     "      --full-head        always compute all logits; do without the screened head\n" \
     "      --down HOW         matrices kept by input channel, so that zero inputs cost nothing: auto (default;\n" \
     "                         behind rectified gates), channel (behind any gate), row (none)\n" \
     "      --interpret        interpret kernels instead of compiling them (very slow)\n" \
+    "      --no-tune          use the default kernels;  --retune: measure their candidates again, now\n" \
+    "      --candidate I      use candidate I of every kernel: for tests, any gives the same results\n" \
     "      --no-cache         keep nothing on disk;  --cache-dir DIR: keep it there\n" \
     "  -q, -v                 less, more on stderr\n" \
     "  -h, --help             this text\n"

@@ -210,6 +210,12 @@ int cli_common(cli *c, int opt)
     case CLI_INTERPRET: c->o.interpret = 1; return 1;
     case CLI_FULL_HEAD: c->o.full_head = 1; return 1;
     case CLI_DOWN: c->o.down = optarg; return 1;
+    case CLI_NO_TUNE: c->o.tune = SETUN_TUNE_NEVER; return 1;
+    case CLI_RETUNE: c->o.tune = SETUN_TUNE_AGAIN; return 1;
+    case CLI_CANDIDATE:
+        if (cli_int(c, "--candidate", optarg, 0, 100, &n)) return -1;
+        c->o.tune = SETUN_TUNE_FORCE + (int32_t)n;
+        return 1;
     case CLI_JSON: c->json = 1; return 1;
     case CLI_PLUGIN:
         used = strlen(c->plugins);

@@ -5,7 +5,7 @@
 
 #include "cli.h"
 
-enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY };
+enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY, DOWN_DENSITY };
 
 /* Common parsing for commands whose own options all take no part in the loop: 1 go on, else exit code in *code. */
 static int common(cli *c, int opt, int *code)
@@ -166,6 +166,7 @@ static const char synth_help[] =
     "      --seed S          equal seeds give equal files (default 1)\n"
     "      --zeros SHARE     share of zero weights (default 0.42)\n"
     "      --relu-density D  about this share of the gates open, 0.01 to 0.5 (default 0.5)\n"
+    "      --down-density D  about this share of the int8 inputs of down not 0 (default 0.68 of the above)\n"
     "      --master          bf16 master weights instead of packed ternary ones\n"
     "      --shard-mb N      several files of about N MB\n"
     "  -q, --quiet           no progress\n"
@@ -185,7 +186,7 @@ int cli_synth(int argc, char **argv)
         {"like", required_argument, NULL, LIKE}, {"config", required_argument, NULL, CONFIG}, {"seed", required_argument, NULL, SEED},
         {"as", required_argument, NULL, AS}, {"output", required_argument, NULL, 'o'}, {"zeros", required_argument, NULL, ZEROS},
         {"master", no_argument, NULL, MASTER}, {"shard-mb", required_argument, NULL, SHARD}, {"quiet", no_argument, NULL, 'q'},
-        {"relu-density", required_argument, NULL, DENSITY},
+        {"relu-density", required_argument, NULL, DENSITY}, {"down-density", required_argument, NULL, DOWN_DENSITY},
         {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
@@ -204,6 +205,7 @@ int cli_synth(int argc, char **argv)
         case SEED: if (cli_int(&c, "--seed", optarg, 0, INT64_MAX, &n)) return CLI_USAGE; o.seed = (uint64_t)n; break;
         case SHARD: if (cli_int(&c, "--shard-mb", optarg, 1, 1 << 20, &n)) return CLI_USAGE; o.shard_bytes = n * 1000000; break;
         case DENSITY: if (cli_float(&c, "--relu-density", optarg, 0.01, 0.5, &o.relu_density)) return CLI_USAGE; break;
+        case DOWN_DENSITY: if (cli_float(&c, "--down-density", optarg, 0.001, 0.5, &o.down_density)) return CLI_USAGE; break;
         case ZEROS: if (cli_float(&c, "--zeros", optarg, 0, 1, &o.zero_share)) return CLI_USAGE; break;
         default: return cli_common(&c, opt) == 1 ? 0 : opt == 'h' ? 0 : CLI_USAGE;
         case 'q': c.quiet = 1; break;

@@ -363,10 +363,7 @@ val st_gen_h2f(st_gen *g, val a)
     LLVMTypeRef type = st_gen_type(g, K_F32, n), half = LLVMHalfTypeInContext(g->ctx);
     if (g->t->f16) {
         half = n == 1 ? half : LLVMVectorType(half, n);
-        val r = LLVMBuildFPExt(g->b, LLVMBuildBitCast(g->b, a, half, ""), type, "");
-        val bits = bits_as(g, r, K_I32, n);
-        val nan = or_(g, and_(g, bits, i32(g, n, 0x80000000u)), i32(g, n, 0x7fc00000u));
-        return pick(g, is_nan(g, r), LLVMBuildBitCast(g->b, nan, type, ""), r);
+        return LLVMBuildFPExt(g->b, LLVMBuildBitCast(g->b, a, half, ""), type, "");
     }
     val u = LLVMBuildZExt(g->b, a, st_gen_type(g, K_I32, n), "");
     val sign = shl(g, and_(g, u, i32(g, n, 0x8000u)), K_I32, 16);

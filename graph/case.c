@@ -63,6 +63,20 @@ static void fill_floats(const setun_view *v, uint64_t seed, int64_t n)
     }
 }
 
+/* Floats, a row at a time, as kv_append would store them. */
+static void fill_q8(const setun_view *v, uint64_t seed, int64_t n)
+{
+    float block[SETUN_Q8_BLOCK];
+    uint8_t *out = v->data;
+    int64_t cols = v->dim[v->rank - 1];
+    for (int64_t i = 0, size; i < n; i += size, out += SETUN_Q8_BLOCK_BYTES) {
+        size = cols - i % cols < SETUN_Q8_BLOCK ? cols - i % cols : SETUN_Q8_BLOCK;
+        setun_view x = { block, SETUN_F32, 1, { size, 1, 1, 1 } };
+        fill_floats(&x, seed + (uint64_t)i, size);
+        setun_put_q8(out, block, size);
+    }
+}
+
 static void fill_ints(const setun_view *v, uint64_t seed, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -103,6 +117,8 @@ void st_case_fill(const setun_view *v, uint64_t seed)
         fill_t2(v, seed, v->dim[v->rank - 1] ? n / v->dim[v->rank - 1] : 0, v->dim[v->rank - 1]);
     else if (v->dtype == SETUN_F32 || v->dtype == SETUN_F16 || v->dtype == SETUN_BF16)
         fill_floats(v, seed, n);
+    else if (v->dtype == SETUN_Q8)
+        fill_q8(v, seed, n);
     else
         fill_ints(v, seed, n);
 }
@@ -128,6 +144,7 @@ static setun_status new_args(const setun_op *op, st_arena *arena, setun_args *a,
     a->in = views;
     a->out = views + op->n_in;
     a->attr = *attr;
+    a->knob = NULL;
     return SETUN_OK;
 }
 

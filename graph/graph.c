@@ -252,7 +252,7 @@ static setun_status add_node(st_graph *g, const setun_op *op, const st_value_id 
 {
     setun_view vin[ST_MAX_PORTS], vout[ST_MAX_PORTS];
     setun_value attr[ST_MAX_ATTRS];
-    setun_args a = {sizeof a, op->n_in, op->n_out, op->n_attr, op, vin, vout, attr};
+    setun_args a = {sizeof a, op->n_in, op->n_out, op->n_attr, op, vin, vout, attr, NULL};
     st_node node;
     ST_TRY(take_attrs(op, given, attr, err));
     for (uint32_t i = 0; i < op->n_in; i++) {

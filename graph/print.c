@@ -15,7 +15,7 @@
 #include "graph/graph.h"
 
 /* Indexed by SETUN_F32 and so on; 0 is no type. */
-static const char *const dtype_names[] = {NULL, "f32", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "t2"};
+static const char *const dtype_names[] = {NULL, "f32", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "t2", "q8"};
 
 const char *st_dtype_name(uint32_t dtype)
 {

@@ -116,6 +116,26 @@ static setun_status check_attrs(const setun_op *op, setun_error *err)
     return SETUN_OK;
 }
 
+/* Knobs are newer than the first descriptors: without the field there are none. */
+static setun_status check_knobs(const setun_op *op, setun_error *err)
+{
+    if (!SETUN_HAS(setun_op, op, knob))
+        return SETUN_OK;
+    if (op->n_knob > SETUN_MAX_KNOBS || op->reserved2)
+        return st_fail(err, SETUN_BAD_ARG, "it has %u knobs (at most %u are possible), or a reserved field is not zero",
+                       op->n_knob, SETUN_MAX_KNOBS);
+    for (uint32_t i = 0; i < op->n_knob; i++) {
+        if (!good_part(op->knob[i].name))
+            return st_fail(err, SETUN_BAD_ARG, "knob %u has no usable name", i);
+        if (!op->knob[i].value || op->knob[i].n_value < 1 || op->knob[i].n_value > 16 || op->knob[i].reserved)
+            return bad(err, "1 to 16 values are possible, or reserved is not zero, for knob", op->knob[i].name);
+        for (uint32_t k = 0; k < i; k++)
+            if (strcmp(op->knob[k].name, op->knob[i].name) == 0)
+                return bad(err, "two knobs are called", op->knob[i].name);
+    }
+    return SETUN_OK;
+}
+
 static setun_status check_cases(const setun_op *op, setun_error *err)
 {
     st_arena *tmp = st_arena_new();
@@ -156,6 +176,7 @@ static setun_status check(const setun_op *op, setun_error *err)
     ST_TRY(check_ports(op->in, op->n_in, op->n_in, 0, err));
     ST_TRY(check_ports(op->out, op->n_out, op->n_in, 1, err));
     ST_TRY(check_attrs(op, err));
+    ST_TRY(check_knobs(op, err));
     return check_cases(op, err);
 }
 

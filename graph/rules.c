@@ -149,7 +149,7 @@ static setun_status fuse(struct st_rewrite *r, st_node_id p, st_node_id n, const
         vin[i] = g->value[in[i]].view;
         vin[i].data = NULL;
     }
-    setun_args a = {sizeof a, n_in, op->n_out, op->n_attr, op, vin, vout, f->attr};
+    setun_args a = {sizeof a, n_in, op->n_out, op->n_attr, op, vin, vout, f->attr, NULL};
     s = st_infer(&a, &inner);
     if (s == SETUN_NO_MEMORY)
         return no_memory(r->err);
@@ -417,7 +417,7 @@ static setun_status add_const(copy *c, const st_node *n, uint32_t port, const se
 static setun_status fold(copy *c, const st_node *n, const st_value_id *in, int *done)
 {
     setun_view vin[ST_MAX_PORTS], vout[ST_MAX_PORTS];
-    setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, vin, vout, n->attr};
+    setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, vin, vout, n->attr, NULL};
     setun_status s;
     *done = can_fold(c, n, in, &a);
     if (!*done)

@@ -94,7 +94,7 @@ static setun_status node_body(const check *c, st_node_id id, st_value_id first_o
 {
     const st_node *n = &c->g->node[id];
     setun_view in[ST_MAX_PORTS], out[ST_MAX_PORTS];
-    setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, in, out, n->attr};
+    setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, in, out, n->attr, NULL};
     for (uint32_t i = 0; i < n->op->n_in; i++) {
         ST_TRY(read_value(c, n, first_out, i));
         in[i] = c->g->value[n->in[i]].view;

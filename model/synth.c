@@ -79,7 +79,7 @@ typedef struct tensor {
     int         part; /* in closing gates, see below */
 } tensor;
 
-enum { NO_PART, EMBEDDING, GATE, RESIDUAL };
+enum { NO_PART, EMBEDDING, GATE, RESIDUAL, QUIET };
 
 /* Counter-based: the word at a position needs no other word (the finaliser of splitmix64). */
 static uint64_t word_at(uint64_t key, uint64_t i)
@@ -219,16 +219,26 @@ static void close_master(const tensor *t, uint32_t closed, int64_t row, int64_t 
         put_bf16(p, 0.0f);
 }
 
+/* Of the inputs of a down matrix, relu2(gate) * up of random rows, about 0.68 of those with an open gate do not
+ * round to 0 (a simulation of gaussian gates and ups; 0.66 to 0.70 whatever the share of open gates).  A lower
+ * share comes from channels whose gain in the norm before is so small that they are 0 always. */
+#define DOWN_AS_IT_COMES 0.68
+#define QUIET_GAIN 0x1p-10f /* 127 / 1024 rounds to 0 */
+
 /* After fill(), the same elements.  closed: the share of closed rows in 1 / 65536. */
 static void close_gates(const tensor *t, uint32_t closed, int64_t first, int64_t n, uint8_t *out)
 {
     int64_t row = first / t->cols, col = first % t->cols;
     for (int64_t k = 0; k < n; k++) {
-        if (t->part == EMBEDDING && col == 0)
+        if (t->part == QUIET && is_closed(t, closed, col))
+            put_bf16(out + 2 * k, (float)t->size * QUIET_GAIN);
+        else if (t->part == EMBEDDING && col == 0)
             put_bf16(out + 2 * k, CHANNEL);
-        else if (t->part != EMBEDDING && t->kind == PACKED)
+        else if (t->part == EMBEDDING || t->part == QUIET)
+            ;
+        else if (t->kind == PACKED)
             close_packed(t, closed, row, col, out + k);
-        else if (t->part != EMBEDDING)
+        else
             close_master(t, closed, row, col, out + 2 * k);
         if (++col == t->cols) {
             col = 0;
@@ -248,6 +258,7 @@ typedef struct shape {
     int sub_norms, tied, form, divide; /* form: PACKED, MASTER, or NORMAL for a float model */
     uint32_t        zero;        /* share of zeros in 1 / 32768 */
     uint32_t        closed;      /* share of closed gates in 1 / 65536 */
+    uint32_t        quiet;       /* share of quiet channels before down, likewise */
     double          gain_share; /* 1 - share of zeros, or 1 for float */
     tensor         *t;
     int64_t         n, cap, total, n_shards;
@@ -294,6 +305,13 @@ static setun_status read_quantization(shape *p, setun_error *err)
     if (d < 0.5 && (!p->sub_norms || p->form == NORMAL))
         return st_fail(err, SETUN_BAD_ARG, "open gates are counted in ternary models of BitNetForCausalLM alone");
     p->closed = (uint32_t)((1.0 - 2.0 * d) * 65536.0);
+    double most = DOWN_AS_IT_COMES * d, e = p->s->down_density > 0.0 ? p->s->down_density : most;
+    if (!(e >= 0.001 && e <= most))
+        return st_fail(err, SETUN_BAD_ARG, "a share of %g inputs of down that are not 0 is not from 0.001 to %g, which is what "
+                       "comes with %g open gates", e, most, d);
+    if (e < most && (!p->sub_norms || p->form == NORMAL))
+        return st_fail(err, SETUN_BAD_ARG, "inputs of down are counted in ternary models of BitNetForCausalLM alone");
+    p->quiet = (uint32_t)((1.0 - e / most) * 65536.0);
     p->gain_share = p->form == NORMAL ? 1.0 : 1.0 - z;
     return SETUN_OK;
 }
@@ -384,6 +402,8 @@ static setun_status add(shape *p, int kind, int rank, int64_t rows, int64_t cols
                 : strstr(name, "o_proj") || strstr(name, "down_proj") ? RESIDUAL : NO_PART;
     else if (p->closed && name && strstr(name, "embed_tokens"))
         t->part = EMBEDDING;
+    else if (p->quiet && name && strstr(name, "ffn_sub_norm"))
+        t->part = QUIET;
     int64_t count;
     if (!name || st_mul_i64(rows, cols, &count) ||
         st_mul_i64(count, kind == PACKED ? 1 : 2, &t->bytes) ||
@@ -550,7 +570,7 @@ static setun_status write_tensor(const shape *p, const tensor *t, uint8_t *buffe
         int64_t n = count - i < step ? count - i : step;
         fill(t, p->zero, i, n, buffer);
         if (t->part)
-            close_gates(t, p->closed, i, n, buffer);
+            close_gates(t, t->part == QUIET ? p->quiet : p->closed, i, n, buffer);
         ST_TRY(st_out_write(o, buffer, n * size, err));
         *done += n * size;
         if (p->s->progress && p->s->progress(p->s->user, *done, p->total))

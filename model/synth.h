@@ -14,6 +14,7 @@ typedef struct st_synth {
     uint64_t    seed;
     double      zero_share;   /* of ternary weights; default 0.42 when < 0 */
     double      relu_density; /* share of open gates, 0.01 to 0.5, about; 0: as it comes, half of them */
+    double      down_density; /* share of int8 inputs of down that are not 0, about; 0: as it comes, 0.68 of the above */
     int         float_master; /* 1: bf16 master weights instead of packed ternary (online mode) */
     int64_t     shard_bytes;  /* 0: one file */
     int       (*progress)(void *user, int64_t done, int64_t total);

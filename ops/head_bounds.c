@@ -8,7 +8,11 @@
 
 enum { PART, SUM, NORM, NOISE, CODE, META, UP, DOT, PEAK }; /* arguments, as kernels count them */
 
-#define PREFETCH_BYTES 4096
+/* Bytes between what is read and what is brought in; when, not what. */
+static const int64_t prefetch_values[] = {4096, 2048, 8192};
+static const setun_knob knobs[] = {
+    {"prefetch", "bytes of the rows brought in ahead", prefetch_values, SETUN_LEN(prefetch_values), 0},
+};
 #define MOST_TOKENS 4
 
 static setun_status infer(setun_args *a, setun_error *err)
@@ -76,6 +80,7 @@ typedef struct bounds {
     setun_kernel *k;
     k_val    code, part, sum, norm, meta, up, dot; /* pointers */
     int64_t  width, bytes;                         /* of part and of code */
+    int64_t  prefetch;
 } bounds;
 
 /* The four codes of the byte columns at `at`. */
@@ -102,7 +107,7 @@ static void meet(const bounds *c, k_val r, int n_row, k_val t, int n_tok)
         for (int u = 0; u < n_row; u++) {
             k_val at = k_add(k, k_muli(k, k_addi(k, r, u), c->bytes), k_muli(k, b, HEAD_CODE_BYTES));
             for (int f = 0; j == 0 && f < 3; f++)
-                k_prefetch(k, c->code, k_addi(k, at, 64 * f + PREFETCH_BYTES), 3);
+                k_prefetch(k, c->code, k_addi(k, at, 64 * f + c->prefetch), 3);
             decode(k, c->code, k_addi(k, at, j), n, code[u]);
         }
         for (int i = 0; i < 2 * n_tok; i++) {
@@ -151,7 +156,7 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
 {
     bounds c = {k, k_arg(k, CODE, K_I8), k_arg(k, PART, K_I8), k_arg(k, SUM, K_I32), k_arg(k, NORM, K_F32),
                 k_arg(k, META, K_F32), k_arg(k, UP, K_F32), k_arg(k, DOT, K_I32), a->in[PART].dim[1] / 2,
-                a->in[CODE].dim[1]};
+                a->in[CODE].dim[1], setun_knob_value(a, 0)};
     int pairs = k_info(k, K_HAS_DOT4) != 0, block = k_info(k, K_N_REGISTERS) >= 32 ? MOST_TOKENS : 2;
     (void)err;
     k_grid(k, CODE, 0, HEAD_PEAK);
@@ -242,4 +247,5 @@ SETUN_OP(head_bounds) = {
     .doc = "numbers that the logits do not exceed, from 6-bit rows",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+    .knob = knobs, .n_knob = SETUN_LEN(knobs),
 };

@@ -115,9 +115,20 @@ typedef struct row_kernel {
     k_val    m, bias;     /* ws / scale and sum of the token */
     k_val    r0, r1;      /* rows of the tile */
     k_val    ahead[2];    /* where rows to be read later begin; 0: the rows that follow in memory */
+    int64_t  prefetch;    /* bytes between what is read and what is brought in */
+    int      pairs;       /* two rows share the activations */
 } row_kernel;
 
-#define PREFETCH_BYTES 4096
+/* What the host may choose by measurement.  Each only says when bytes are brought in, in which order
+ * exact integers are added, or which of two equal ways is taken.  On a Sapphire Rapids 1 KB ahead is 17 %
+ * and 2 KB 5 % slower than 4 KB, 8 and 16 KB are alike; two rows at a time gain 2 to 4 %; how far the loop
+ * is unrolled does not show, and is no knob. */
+enum { PREFETCH, ROWS, MANY, SPARSE };
+static const int64_t prefetch_values[] = {4096, 2048, 8192}, rows_values[] = {2, 1}, many_values[] = {0, 1, 2};
+#define TERNARY_KNOBS                                                                                     \
+    {"prefetch", "bytes of weights brought in ahead", prefetch_values, SETUN_LEN(prefetch_values), 0},    \
+    {"rows", "rows that share the activations, with dot4", rows_values, SETUN_LEN(rows_values), 0},       \
+    {"many", "many tokens: 0 matrix tiles, else 1 wide dot4, else 2 lookup", many_values, SETUN_LEN(many_values), 0}
 
 /* The four fields of w: masks 0x03 and 0x0c on w and on w >> 4.  A field under mask 0x0c holds four
  * times its code, so one exact shift of its sums replaces three shifts of the weights. */
@@ -137,7 +148,7 @@ static void fields(setun_kernel *k, k_val w, k_val f[4])
 static void prefetch_ahead(const row_kernel *c, int u, k_val roff, k_val off)
 {
     setun_kernel *k = c->k;
-    k_prefetch(k, c->w, c->ahead[u] ? k_add(k, c->ahead[u], off) : k_addi(k, k_add(k, roff, off), PREFETCH_BYTES), 3);
+    k_prefetch(k, c->w, c->ahead[u] ? k_add(k, c->ahead[u], off) : k_addi(k, k_add(k, roff, off), c->prefetch), 3);
 }
 
 /* Blocks between two widenings: at most 8, and better a number that leaves no rest. */
@@ -244,6 +255,8 @@ static row_kernel open_rows(setun_kernel *k, const setun_args *a)
     c.row_bytes = a->in[Q].dim[1] / 4;
     c.n_block = a->in[Q].dim[1] / 128;
     c.lanes = 32;
+    c.prefetch = prefetch_values[0];
+    c.pairs = k_info(k, K_HAS_DOT4) != 0; /* where the registers allow it */
     return c;
 }
 
@@ -253,6 +266,8 @@ static void row_start(setun_kernel *k, const setun_args *a, row_kernel *c)
     int64_t kp = a->in[Q].dim[1];
     k_val zero = k_i64(k, 0), rows = k_dim_run(k, W, 0);
     *c = open_rows(k, a);
+    c->prefetch = setun_knob_value(a, PREFETCH);
+    c->pairs &= setun_knob_value(a, ROWS) == 2;
     k_grid(k, W, 0, ROW_GRANULE);
     c->m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), zero, 1));
     c->bias = k_load(k, k_arg(k, SUM, K_I32), zero, 1);
@@ -266,12 +281,6 @@ static void row_start(setun_kernel *k, const setun_args *a, row_kernel *c)
     }
 }
 
-/* Two rows share the activations where the registers allow it. */
-static int row_pairs(const row_kernel *c)
-{
-    return k_info(c->k, K_HAS_DOT4) != 0;
-}
-
 static k_val row_value(const row_kernel *c, k_val sum)
 {
     return k_mul(c->k, k_i2f(c->k, k_sub(c->k, sum, c->bias)), c->m);
@@ -282,7 +291,7 @@ static void row_all(const row_kernel *c, const sink *to)
 {
     setun_kernel *k = c->k;
     k_val s[2], roff[2], from = c->r0;
-    for (int n_row = row_pairs(c) ? 2 : 1; n_row > 0; n_row--) {
+    for (int n_row = c->pairs ? 2 : 1; n_row > 0; n_row--) {
         k_val end = n_row == 1 ? c->r1 : k_add(k, c->r0, k_and(k, k_sub(k, c->r1, c->r0), k_i64(k, -2)));
         k_val r = k_for(k, from, end, n_row);
         for (int u = 0; u < n_row; u++)
@@ -335,7 +344,7 @@ static void few_sums(const row_kernel *c, k_val r, int n_row, const k_val tok[FE
         for (int64_t i = 0; i < count; i++) {
             for (int u = 0; u < n_row; u++) {
                 k_val at = k_add(k, roff[u], k_muli(k, k_addi(k, p, i), n));
-                k_prefetch(k, c->w, k_addi(k, at, PREFETCH_BYTES), 3);
+                k_prefetch(k, c->w, k_addi(k, at, c->prefetch), 3);
                 fields(k, k_load(k, c->w, at, n), f[u]);
             }
             for (int t = 0; t < FEW_TOKENS; t++)
@@ -421,7 +430,7 @@ static void few_tokens(setun_kernel *k, const setun_args *a, k_val begin, k_val 
 {
     int64_t kp = a->in[Q].dim[1];
     few_kernel c = {.c = open_rows(k, a), .to = open_sink(k, a), .rows = rows, .last = k_addi(k, n, -1)};
-    int pairs = row_pairs(&c.c);
+    int pairs = c.c.pairs;
     k_val zero = k_i64(k, 0), whole = pairs ? k_add(k, begin, k_and(k, k_sub(k, end, begin), k_i64(k, -2))) : begin;
     if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && c.c.n_block % 2 == 0) {
         k_val xs = k_scratch(k, K_I8, FEW * kp), t = k_for(k, zero, n, 1), base = k_muli(k, t, kp);

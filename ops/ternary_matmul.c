@@ -72,10 +72,13 @@ static const char *const cases[] = {
     NULL,
 };
 
+static const setun_knob knobs[] = {TERNARY_KNOBS};
+
 SETUN_OP(ternary_matmul) = {
     .size = sizeof(setun_op), .version = 1,
     .name = "ternary_matmul",
     .doc = "y = q . w^T * (ws / scale): exact integer sums of ternary weights and int8 activations.",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .infer = infer_product, .eval = eval, .lower = lower, .cost = cost, .fill = fill_product, .cases = cases,
+    .knob = knobs, .n_knob = SETUN_LEN(knobs),
 };

@@ -16,11 +16,16 @@
  * wants it. */
 #include "ops/ternary_matrix_few.h"
 
-/* Largest share of open gates for which the list is walked.  Rows of 640 bytes, read from memory: the
- * list and all rows in order take the same time at a share of about 0.42 on a Zen 3, whose hardware
- * prefetchers run past every listed row, and of about 0.8 on a Sapphire Rapids (docs/performance.md).
- * The lower one is taken, so that the list is never the slower way. */
-#define SPARSE_PERCENT 40
+/* Largest share of open gates for which the list is walked, in per cent.  Rows of 640 bytes, read from
+ * memory: the list and all rows in order take the same time at a share of about 0.42 on a Zen 3, whose
+ * hardware prefetchers run past every listed row, and of about 0.8 on a Sapphire Rapids
+ * (docs/performance.md).  The lower one is the default; measured with half of the gates open, as hosts
+ * do, the higher one wins only where lists are still faster there. */
+static const int64_t sparse_values[] = {40, 60};
+static const setun_knob knobs[] = {
+    TERNARY_KNOBS,
+    {"sparse", "per cent of open gates up to which only their rows are read", sparse_values, SETUN_LEN(sparse_values), 0},
+};
 
 #define AHEAD_BYTES 4096 /* of listed rows, from what is read to what is prefetched; 2 to 16 KB measure alike */
 
@@ -93,7 +98,7 @@ static void row_listed(row_kernel *c, const sink *to, k_val list, k_val count, i
 {
     setun_kernel *k = c->k;
     k_val s[2], row[2], roff[2], from = k_i64(k, 0);
-    for (int n_row = row_pairs(c) ? 2 : 1; n_row > 0; n_row--) {
+    for (int n_row = c->pairs ? 2 : 1; n_row > 0; n_row--) {
         k_val end = n_row == 1 ? count : k_and(k, count, k_i64(k, -2));
         k_val i = k_for(k, from, end, n_row);
         for (int u = 0; u < n_row; u++) {
@@ -121,7 +126,7 @@ static void lower_row(setun_kernel *k, const setun_args *a)
     k_val list = k_scratch(k, K_I32, (a->in[W].dim[0] + ahead + 1) * 4), rows = k_sub(k, c.r1, c.r0);
     k_val whole = k_add(k, c.r0, k_and(k, rows, k_i64(k, -ROW_GRANULE)));
     k_val count = count_open(&c, &to, whole);
-    k_val few = k_le(k, k_muli(k, count, 100), k_muli(k, rows, SPARSE_PERCENT));
+    k_val few = k_le(k, k_muli(k, count, 100), k_muli(k, rows, setun_knob_value(a, SPARSE)));
     k_val modest = k_le(k, k_abs(k, c.m), k_f32(k, 0x1p103f));
     k_if(k, k_and(k, few, modest));
     list_open(&c, &to, whole, list, ahead);
@@ -150,7 +155,7 @@ static void cost(const setun_args *a, setun_cost *c)
     c->bytes = rows * kp / 4 + n * kp + 8 * n * rows;
 }
 
-/* Odd seeds open a smaller share of the gates than SPARSE_PERCENT and even ones a larger share, evenly
+/* Odd seeds open a smaller share of the gates than 40 or 60 % and even ones a larger share, evenly
  * spread, so that both ways through one token are checked; which share depends on the rows.  1 % of
  * 131 rows is one row. */
 static void fill(const setun_args *a, uint64_t seed)
@@ -211,4 +216,5 @@ SETUN_OP(ternary_matmul_gated) = {
     .doc = "y = relu2(gate) * ternary_matmul(q, scale, sum, w, ws) + 0: closed rows cost nothing.",
     .in = in, .out = out, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .infer = infer, .eval = eval, .lower = lower, .cost = cost, .fill = fill, .cases = cases,
+    .knob = knobs, .n_knob = SETUN_LEN(knobs),
 };

@@ -130,7 +130,8 @@ static void matrix_few(setun_kernel *k, const setun_args *a)
 /* Any number of tokens, or as many as come. */
 static void lower_many(setun_kernel *k, const setun_args *a)
 {
-    if (k_info(k, K_HAS_TILES)) {
+    int64_t least = setun_knob_value(a, MANY);
+    if (least < 1 && k_info(k, K_HAS_TILES)) {
         k_val n = k_dim(k, Q, 0), rows = k_le(k, k_i64(k, MATRIX_ROWS), k_dim_run(k, W, 0));
         k_val few = k_and(k, k_lt(k, k_i64(k, FEW_TOKENS), n), k_le(k, n, k_i64(k, MATRIX_TOKENS)));
         k_if(k, k_and(k, rows, few));
@@ -138,7 +139,7 @@ static void lower_many(setun_kernel *k, const setun_args *a)
         k_else(k);
         lower_matrix(k, a);
         k_stop(k);
-    } else if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && k_info(k, K_N_REGISTERS) >= 32) {
+    } else if (least < 2 && k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && k_info(k, K_N_REGISTERS) >= 32) {
         lower_tile(k, a);
     } else {
         lower_lut(k, a);

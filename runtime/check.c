@@ -117,15 +117,38 @@ static void count(tally *t, setun_status s, const setun_error *err, const char *
 
 #define MAX_WITNESSES 20
 
-static setun_status check_case(checker *c, const setun_op *op, const char *text, uint64_t seed, tally *t, setun_error *err)
+/* Are the kernels with these knobs and with the defaults the same? */
+static int same_kernel(const checker *c, setun_args shape, const int64_t *knob)
+{
+    st_kir *a, *b;
+    setun_status s = SETUN_DECLINED;
+    shape.knob = NULL;
+    if (shape.op->lower)
+        s = st_kir_lower(&a, &shape, &c->e->target, c->arena, NULL);
+    shape.knob = knob;
+    if (s == SETUN_OK)
+        s = st_kir_lower(&b, &shape, &c->e->target, c->arena, NULL);
+    return s == SETUN_OK ? st_kir_hash(a) == st_kir_hash(b) : s == SETUN_DECLINED;
+}
+
+/* knob NULL: the defaults, and every witness.  Otherwise a kernel that differs from it is what is new. */
+static setun_status check_case(checker *c, const setun_op *op, const char *text, uint64_t seed, const int64_t *knob, tally *t,
+                               setun_error *err)
 {
     st_case want, got;
     setun_error why = {0};
     st_mark mark = st_arena_mark(c->arena);
-    int64_t n_backend = st_plugins_count(c->e->plugins);
+    const st_asked *asked = c->kernels->asked;
+    int32_t n_kernel = c->kernels->n;
+    int64_t n_backend = knob ? 0 : st_plugins_count(c->e->plugins);
     st_kir *kir = NULL;
     const st_kernel *jit = NULL;
     ST_TRY(st_case_make(op, text, seed, c->arena, &want, err));
+    if (knob && same_kernel(c, want.shape, knob)) {
+        st_arena_rewind(c->arena, mark);
+        return SETUN_OK;
+    }
+    want.shape.knob = knob;
     setun_status s = op->eval(&want.run, &why);
     count(&t[0], s, &why, text, seed);
     if (s != SETUN_OK)
@@ -150,7 +173,7 @@ static setun_status check_case(checker *c, const setun_op *op, const char *text,
             s = st_outputs_equal(&want.run, &got.run, &why);
         count(&t[w], s, &why, text, seed);
     }
-    if (!jit) /* compiled kernels live in the same arena */
+    if (c->kernels->asked == asked && c->kernels->n == n_kernel) /* kernels live in the same arena */
         st_arena_rewind(c->arena, mark);
     return SETUN_OK;
 }
@@ -161,9 +184,21 @@ static setun_status check_op(checker *c, const setun_op *op, setun_error *err)
     st_str row = {0};
     int64_t n_witness = 4 + st_plugins_count(c->e->plugins), n_cases = 0;
     memset(t, 0, sizeof t);
-    for (const char *const *text = op->cases; *text; text++, n_cases++)
-        for (uint64_t seed = 1; seed <= SEEDS; seed++)
-            ST_TRY(check_case(c, op, *text, seed, t, err));
+    /* Then again with the other candidates of its knobs: in turn v, candidate v of all of them. */
+    uint32_t n_knob = SETUN_HAS(setun_op, op, knob) ? op->n_knob : 0, turns = 1;
+    for (uint32_t i = 0; i < n_knob; i++)
+        turns = op->knob[i].n_value > turns ? op->knob[i].n_value : turns;
+    for (uint32_t v = 0; v < turns; v++) {
+        int64_t *knob = v ? st_arena_array(c->arena, n_knob, sizeof *knob) : NULL;
+        if (v && !knob)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory to check operators");
+        for (uint32_t i = 0; i < n_knob && knob; i++)
+            knob[i] = op->knob[i].value[v % op->knob[i].n_value];
+        n_cases = 0;
+        for (const char *const *text = op->cases; *text; text++, n_cases++)
+            for (uint64_t seed = 1; seed <= SEEDS; seed++)
+                ST_TRY(check_case(c, op, *text, seed, knob, t, err));
+    }
     st_str_addf(&row, "%-20s %5" PRId64, op->name, n_cases);
     for (int64_t w = 0; w < n_witness && w < MAX_WITNESSES; w++) {
         const char *word = t[w].bad ? "FAIL" : t[w].ok == 0 ? "-" : t[w].absent ? "part" : "ok";

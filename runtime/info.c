@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "runtime/model.h"
+#include "runtime/tune.h"
 
 static setun_status finish(st_str *t, setun_status s, setun_write_fn *out, void *user, setun_error *err)
 {
@@ -134,14 +135,29 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     text(&f, "kernels", s->isa);
     number(&f, "kernels_compiled", s->n_compiled, "");
     number(&f, "kernels_cached", s->n_cached, "");
+    st_str tuned = {0};
+    st_tune_print(m->tune, "", "; ", &tuned);
+    text(&f, "tuned", tuned.text ? tuned.text : "nothing: kernels are the default ones");
+    f.t.failed |= tuned.failed;
+    st_str_free(&tuned);
     text(&f, "exact", w.ternary_weights ?
          "ternary sums, int8 activations, 16-bit head: as trained, the same bits on every machine" :
          "no ternary weights; 32-bit sums in a fixed order, the same bits on every machine");
     text(&f, "approximate", strcmp(m->engine->o.kv, "f32") == 0 ? "nothing" :
+         strcmp(m->engine->o.kv, "q8") == 0 ? "the KV cache is rounded to 8 bits and a scale per 32 numbers (--kv f32 keeps it exact)" :
          "the KV cache is rounded to 16 bits (--kv f32 keeps it exact)");
     if (json)
         st_str_add(&f.t, "\n}\n");
     return finish(&f.t, SETUN_OK, out, user, err);
+}
+
+setun_status setun_model_tuned(const setun_model *m, setun_write_fn *out, void *user, setun_error *err)
+{
+    st_str t = {0};
+    st_tune_print(m->tune, "  tuned     ", "\n            ", &t);
+    if (t.len)
+        st_str_add(&t, "\n");
+    return finish(&t, SETUN_OK, out, user, err);
 }
 
 setun_status setun_plugins_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err)

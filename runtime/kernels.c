@@ -2,6 +2,7 @@
 #include "runtime/kernels.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,6 +74,7 @@ static double element(const setun_view *v, int64_t i)
     case SETUN_F32: return (double)((const float *)v->data)[i];
     case SETUN_F16: return (double)setun_f16_f32(((const uint16_t *)v->data)[i]);
     case SETUN_BF16: return (double)setun_bf16_f32(((const uint16_t *)v->data)[i]);
+    case SETUN_Q8: return (double)setun_get_f32(v, i);
     case SETUN_I8: return ((const int8_t *)v->data)[i];
     case SETUN_I32: return ((const int32_t *)v->data)[i];
     case SETUN_I64: return (double)((const int64_t *)v->data)[i];
@@ -151,6 +153,33 @@ static void shrink(st_kernels *k, setun_args *a, const st_kernel *kernel, st_are
     }
 }
 
+/* The same inputs once more, and outputs of its own: made-up contents are dear, copies are not. */
+static setun_status copy_case(const st_case *from, st_arena *arena, setun_args *to, setun_error *err)
+{
+    uint32_t n_in = from->run.n_in, n = n_in + from->run.n_out;
+    setun_view *view = st_arena_array(arena, n, sizeof *view);
+    if (!view)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to check a kernel");
+    *to = from->run;
+    to->in = view;
+    to->out = view + n_in;
+    for (uint32_t i = 0; i < n; i++) {
+        view[i] = *argument(&from->run, (int32_t)i);
+        uint32_t shares = i < n_in ? 0 : from->run.op->out[i - n_in].shares;
+        int64_t bytes = setun_view_bytes(&view[i]) + ST_CASE_SLACK;
+        if (shares) {
+            view[i].data = view[shares - 1].data;
+            continue;
+        }
+        void *data = st_arena_alloc(arena, bytes);
+        if (!data)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory to check a kernel");
+        memcpy(data, view[i].data, (size_t)bytes);
+        view[i].data = data;
+    }
+    return SETUN_OK;
+}
+
 static setun_status check_against_eval(st_kernels *k, const setun_args *shape, const st_kernel *kernel, setun_error *err)
 {
     st_arena *tmp = st_arena_new();
@@ -166,15 +195,16 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
     shrink(k, &small, kernel, tmp);
     int64_t size[SETUN_N_SYMBOLS] = {SMALL_TOKENS, SMALL_TOKENS - 2};
     for (uint64_t seed = 1; seed <= 2 && s == SETUN_OK; seed++) {
-        st_case want, got;
+        st_case want;
+        setun_args got;
         s = st_case_from_shape(&small, size, seed, tmp, &want, err);
         if (s == SETUN_OK)
-            s = st_case_from_shape(&small, size, seed, tmp, &got, err);
+            s = copy_case(&want, tmp, &got, err);
         if (s == SETUN_OK)
             s = shape->op->eval(&want.run, err);
         if (s == SETUN_OK)
-            s = st_kernel_launch(&kernel->code, &got.run, 2, err);
-        if (s == SETUN_OK && st_outputs_equal(&want.run, &got.run, err) != SETUN_OK) {
+            s = st_kernel_launch(&kernel->code, &got, 2, err);
+        if (s == SETUN_OK && st_outputs_equal(&want.run, &got, err) != SETUN_OK) {
             s = SETUN_FAILED;
             st_wrap(err, "the compiled kernel %s disagrees with its definition; this is a bug of Setun or LLVM "
                          "(use --interpret to go on)", kernel->name);
@@ -195,7 +225,7 @@ static setun_status make_key(const st_kernels *k, const st_kir *kir, const char 
     return key->failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel's text") : SETUN_OK;
 }
 
-static setun_status compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
+static setun_status compile(st_kernels *k, const st_kir *kir, const char *symbol, st_pool *pool, setun_kernel_fn **fn,
                             int *from_cache, char **object, int64_t *n, st_str *key, setun_error *err)
 {
     st_engine *e = k->engine;
@@ -204,8 +234,13 @@ static setun_status compile(st_kernels *k, const st_kir *kir, const char *symbol
     *from_cache = s == SETUN_OK;
     if (s == SETUN_DECLINED)
         s = e->codegen->emit(kir, &e->target, symbol, ST_EMIT_OBJECT, object, n, err);
-    if (s == SETUN_OK)
-        s = e->codegen->jit_load(e->jit, *object, *n, symbol, fn, err);
+    if (s != SETUN_OK)
+        return s;
+    if (pool)
+        st_pool_lock(pool); /* jit_load takes one thread at a time */
+    s = e->codegen->jit_load(e->jit, *object, *n, symbol, fn, err);
+    if (pool)
+        st_pool_unlock(pool);
     return s;
 }
 
@@ -215,7 +250,7 @@ setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *sy
     char *object = NULL;
     int64_t n = 0;
     st_str key = {0};
-    setun_status s = compile(k, kir, symbol, fn, from_cache, &object, &n, &key, err);
+    setun_status s = compile(k, kir, symbol, NULL, fn, from_cache, &object, &n, &key, err);
     if (s == SETUN_OK && !*from_cache)
         s = st_cache_put(k->engine->cache, key.text, (int64_t)key.len, object, n, err);
     free(object);
@@ -223,45 +258,138 @@ setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *sy
     return s;
 }
 
-static setun_status make_code(st_kernels *k, const setun_args *shape, st_kernel *out, setun_error *err)
+/* Built-in operators are pure functions.  Of others infer, lower and fill expect one thread at a time. */
+static int is_pure(const setun_op *op)
+{
+    for (const setun_op *const *own = st_builtin_ops; *own; own++)
+        if (*own == op)
+            return 1;
+    return 0;
+}
+
+/* Runs on any worker; touches nothing but its kernel. */
+static setun_status make_code(st_kernels *k, st_kernel *one, st_pool *pool, setun_error *err)
 {
     st_engine *e = k->engine;
-    if (e->o.interpret) {
-        st_kernel_code(out->kir, st_kir_run, &out->code);
-        return SETUN_OK;
-    }
-    char *object = NULL, *symbol = st_arena_strdup(k->arena, out->name);
-    int64_t n = 0;
+    char *object = NULL;
+    int64_t n = 0, start = st_now_ns();
     int from_cache = 0;
     st_str key = {0};
     setun_kernel_fn *fn = NULL;
-    int64_t start = st_now_ns();
-    if (!symbol)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel");
-    for (char *c = symbol; *c; c++)
-        if (*c == '-' || *c == '.')
-            *c = '_';
-    setun_status s = compile(k, out->kir, symbol, &fn, &from_cache, &object, &n, &key, err);
+    setun_status s = compile(k, one->kir, one->symbol, pool, &fn, &from_cache, &object, &n, &key, err);
     if (s == SETUN_OK) {
-        st_kernel_code(out->kir, fn, &out->code);
-        out->compiled = !from_cache;
-        k->n_compiled += !from_cache;
-        k->n_cached += from_cache;
+        st_kernel_code(one->kir, fn, &one->code);
+        one->compiled = !from_cache;
     }
-    int64_t built = st_now_ns();
+    one->made_ns = st_now_ns() - start;
     /* Only a kernel that has proved itself here is kept. */
-    if (s == SETUN_OK && !from_cache)
-        s = check_against_eval(k, shape, out, err);
-    st_logf(&e->log, ST_LOG_DEBUG, "%s: %s in %.1f ms, checked in %.1f ms", out->name, from_cache ? "loaded" : "compiled",
-            1e-6 * (double)(built - start), 1e-6 * (double)(st_now_ns() - built));
-    if (s == SETUN_OK && !from_cache)
-        s = st_cache_put(e->cache, key.text, (int64_t)key.len, object, n, err);
+    if (s == SETUN_OK && !from_cache) {
+        int alone = pool && !is_pure(one->shape.op);
+        if (alone)
+            st_pool_lock(pool);
+        s = check_against_eval(k, &one->shape, one, err);
+        if (alone)
+            st_pool_unlock(pool);
+        if (s == SETUN_OK)
+            s = st_cache_put(e->cache, key.text, (int64_t)key.len, object, n, err);
+    }
+    one->checked_ns = st_now_ns() - start - one->made_ns;
     free(object);
     st_str_free(&key);
     return s;
 }
 
-static setun_status find_kernel(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err)
+typedef struct builders {
+    st_kernels *k;
+    st_pool    *pool;
+    atomic_int  next;  /* kernel to be taken */
+    atomic_int  limit; /* the first that failed, or the number of kernels */
+} builders;
+
+/* Kernels are taken in order, so all before a failed one have been tried: whatever the threads do, the
+ * first failure in the graph's order is found. */
+static void build_some(void *arg, int32_t worker)
+{
+    builders *b = arg;
+    (void)worker;
+    for (int i; (i = atomic_fetch_add(&b->next, 1)) < atomic_load(&b->limit);) {
+        st_kernel *one = b->k->kernel[i];
+        one->status = make_code(b->k, one, b->pool, &one->why);
+        int limit = atomic_load(&b->limit);
+        while (one->status != SETUN_OK && i < limit && !atomic_compare_exchange_weak(&b->limit, &limit, i))
+            ;
+    }
+}
+
+setun_status st_kernels_build(st_kernels *k, st_pool *pool, setun_error *err)
+{
+    builders b = {.k = k, .pool = pool};
+    int32_t first = k->n_built;
+    atomic_init(&b.next, first);
+    atomic_init(&b.limit, k->n);
+    k->n_built = k->n;
+    if (k->engine->o.interpret) {
+        for (int32_t i = first; i < k->n; i++)
+            st_kernel_code(k->kernel[i]->kir, st_kir_run, &k->kernel[i]->code);
+        return SETUN_OK;
+    }
+    if (pool && k->n - first > 1)
+        st_pool_run(pool, build_some, &b);
+    else if (k->n > first)
+        build_some(&b, 0);
+    int32_t failed = atomic_load(&b.limit);
+    for (int32_t i = first; i < k->n && i < failed; i++) { /* the log's order is the graph's, too */
+        const st_kernel *one = k->kernel[i];
+        st_logf(&k->engine->log, ST_LOG_DEBUG, "%s: %s in %.1f ms, checked in %.1f ms", one->name,
+                one->compiled ? "compiled" : "loaded", 1e-6 * (double)one->made_ns, 1e-6 * (double)one->checked_ns);
+    }
+    if (failed == k->n)
+        return SETUN_OK;
+    for (int32_t i = failed + 1; i < k->n; i++)
+        if (!k->kernel[i]->code.fn && k->kernel[i]->status == SETUN_OK) { /* nobody tried: ask again, get this again */
+            k->kernel[i]->status = k->kernel[failed]->status;
+            k->kernel[i]->why = k->kernel[failed]->why;
+        }
+    const st_kernel *bad = k->kernel[failed];
+    if (err)
+        *err = bad->why;
+    if (bad->where && *bad->where)
+        st_wrap(err, "%s", bad->where);
+    return bad->status;
+}
+
+static setun_status add_kernel(st_kernels *k, const setun_args *shape, const char *where, st_kir *kir, uint64_t hash,
+                               st_kernel **out, setun_error *err)
+{
+    if (k->n == k->cap) {
+        int32_t cap = k->cap ? 2 * k->cap : 64;
+        st_kernel **more = st_arena_array(k->arena, cap, sizeof *more);
+        if (!more)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for kernels");
+        if (k->n)
+            memcpy(more, k->kernel, (size_t)k->n * sizeof *more);
+        k->kernel = more;
+        k->cap = cap;
+    }
+    st_kernel *one = st_arena_alloc(k->arena, sizeof *one);
+    if (!one || !(one->name = st_arena_printf(k->arena, "%s-%016" PRIx64, shape->op->name, hash)) ||
+        !(one->symbol = st_arena_strdup(k->arena, one->name)))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel");
+    for (char *c = one->symbol; *c; c++)
+        if (*c == '-' || *c == '.')
+            *c = '_';
+    one->kir = kir;
+    one->hash = hash;
+    one->shape = *shape;
+    one->where = where;
+    for (uint32_t i = 1; i < kir->n_inst; i++)
+        one->writes |= kir->inst[i].op == K_store;
+    k->kernel[k->n++] = one;
+    *out = one;
+    return SETUN_OK;
+}
+
+static setun_status find_kernel(st_kernels *k, const setun_args *shape, const char *where, st_kernel **out, setun_error *err)
 {
     st_engine *e = k->engine;
     st_kir *kir = NULL;
@@ -282,27 +410,7 @@ static setun_status find_kernel(st_kernels *k, const setun_args *shape, const st
             *out = k->kernel[i];
             return SETUN_OK;
         }
-    if (k->n == k->cap) {
-        int32_t cap = k->cap ? 2 * k->cap : 32;
-        st_kernel **more = st_arena_array(k->arena, cap, sizeof *more);
-        if (!more)
-            return st_fail(err, SETUN_NO_MEMORY, "no memory for kernels");
-        if (k->n)
-            memcpy(more, k->kernel, (size_t)k->n * sizeof *more);
-        k->kernel = more;
-        k->cap = cap;
-    }
-    st_kernel *one = st_arena_alloc(k->arena, sizeof *one);
-    if (!one || !(one->name = st_arena_printf(k->arena, "%s-%016" PRIx64, shape->op->name, hash)))
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel");
-    one->kir = kir;
-    one->hash = hash;
-    for (uint32_t i = 1; i < kir->n_inst; i++)
-        one->writes |= kir->inst[i].op == K_store;
-    ST_TRY(make_code(k, shape, one, err));
-    k->kernel[k->n++] = one;
-    *out = one;
-    return SETUN_OK;
+    return add_kernel(k, shape, where, kir, hash, out, err);
 }
 
 /* Everything that lower() can see. */
@@ -320,9 +428,11 @@ static void question(const setun_args *a, st_str *key)
             st_str_addn(key, a->attr[i].s, strlen(a->attr[i].s) + 1);
         else
             st_str_addn(key, &a->attr[i], sizeof a->attr[i]);
+    if (a->knob)
+        st_str_addn(key, a->knob, a->op->n_knob * sizeof a->knob[0]);
 }
 
-setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err)
+setun_status st_kernels_ask(st_kernels *k, const setun_args *shape, const char *where, st_kernel **out, setun_error *err)
 {
     st_str key = {0};
     *out = NULL;
@@ -333,7 +443,8 @@ setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_ker
             st_str_free(&key);
             return SETUN_OK;
         }
-    setun_status s = key.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel") : find_kernel(k, shape, out, err);
+    setun_status s = key.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel")
+                                : find_kernel(k, shape, where, out, err);
     if (s == SETUN_OK) {
         st_asked *q = st_arena_alloc(k->arena, sizeof *q);
         char *copy = st_arena_alloc(k->arena, (int64_t)key.len);
@@ -345,4 +456,19 @@ setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_ker
     }
     st_str_free(&key);
     return s;
+}
+
+setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err)
+{
+    st_kernel *one;
+    *out = NULL;
+    ST_TRY(st_kernels_ask(k, shape, NULL, &one, err));
+    ST_TRY(st_kernels_build(k, NULL, err));
+    if (one->status != SETUN_OK) { /* it failed when it was built, and would again */
+        if (err)
+            *err = one->why;
+        return one->status;
+    }
+    *out = one;
+    return SETUN_OK;
 }

@@ -1,19 +1,28 @@
 /* runtime/kernels.h -- from an operator and shapes to something callable.
  *
  *   lower -> verify -> (cache hit: load | compile, check against eval, store) -> setun_code
+ *   |---- ask -----|   |------------------------ build -------------------------------|
  *
- * Two steps with the same kernel text share one entry.  Always a callable answer: when lower
- * declines or no code generator exists, there is no code and the backend runs eval. */
+ * Asking is cheap and done in the graph's order; building is done for many kernels at once, on the
+ * threads of a pool.  Two steps with the same kernel text share one entry.  Always a callable answer:
+ * when lower declines or no code generator exists, there is no code and the backend runs eval. */
 #ifndef ST_RUNTIME_KERNELS_H
 #define ST_RUNTIME_KERNELS_H
 
+#include "base/pool.h"
 #include "runtime/engine.h"
 
 typedef struct st_kernel {
     const st_kir *kir;
     uint64_t      hash;
-    const char   *name;     /* "ternary_matmul-0123456789abcdef": also the symbol, with '_' */
-    setun_code    code;
+    const char   *name;     /* "ternary_matmul-0123456789abcdef" */
+    char         *symbol;   /* the same with '_' */
+    setun_args    shape;    /* of who asked first */
+    const char   *where;    /* in a script, for messages; may be NULL */
+    setun_code    code;     /* once it is built */
+    setun_status  status;   /* of building it, and why it failed */
+    setun_error   why;
+    int64_t       made_ns, checked_ns;
     int           compiled; /* 1: now, 0: from the cache, or interpreted */
     int           writes;   /* 0: it stores nothing (a view of other memory); such steps need not run */
 } st_kernel;
@@ -21,7 +30,7 @@ typedef struct st_kernel {
 /* What was asked before: layers repeat the same question, and lowering is the dear part of the answer. */
 typedef struct st_asked {
     struct st_asked *next;
-    const st_kernel *kernel;
+    st_kernel       *kernel;
     size_t           n;
     const char      *key; /* operator, shapes and attributes as bytes */
 } st_asked;
@@ -31,11 +40,17 @@ typedef struct st_kernels {
     st_arena   *arena;
     st_kernel **kernel;
     st_asked   *asked;
-    int32_t     n, cap, n_compiled, n_cached;
+    int32_t     n, cap, n_built;
 } st_kernels;
 
 setun_status st_kernels_new(st_kernels **k, st_engine *e, st_arena *arena, setun_error *err);
-/* The kernel for these shapes (dim[0] may be symbolic).  SETUN_DECLINED: run eval. */
+/* The kernel for these shapes (dim[0] may be symbolic), to be built.  SETUN_DECLINED: run eval.  shape's
+ * arrays and where must outlive the kernels. */
+setun_status st_kernels_ask(st_kernels *k, const setun_args *shape, const char *where, st_kernel **out, setun_error *err);
+/* Build all that were asked for since the last time; pool may be NULL.  Of several failures the first in the
+ * order of asking is reported. */
+setun_status st_kernels_build(st_kernels *k, st_pool *pool, setun_error *err);
+/* Both at once. */
 setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err);
 /* Compile any verified kernel, through the cache.  Needs a code generator. */
 setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,

@@ -11,6 +11,7 @@
 #include "graph/rules.h"
 #include "runtime/head.h"
 #include "runtime/model.h"
+#include "runtime/tune.h"
 #include "scripts/host.h"
 
 #define MAX_CTX (1 << 20)
@@ -47,7 +48,7 @@ static setun_status choose_sizes(setun_model *m, setun_error *err)
 static int32_t find_dtype(const char *kv)
 {
     static const struct { const char *name; uint32_t dtype; } known[] = {
-        {"f32", SETUN_F32}, {"f16", SETUN_F16}, {"bf16", SETUN_BF16}};
+        {"f32", SETUN_F32}, {"f16", SETUN_F16}, {"bf16", SETUN_BF16}, {"q8", SETUN_Q8}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(kv, known[i].name) == 0)
             return (int32_t)known[i].dtype;
@@ -98,7 +99,7 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
     sm.hp = st_weights_config(m->weights, &sm.n_hp);
     sm.kv_dtype = (uint32_t)find_dtype(o->kv);
     if (!sm.kv_dtype)
-        return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16 and bf16 are", o->kv);
+        return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16, bf16 and q8 are", o->kv);
     ST_TRY(choose_down(m, err));
     ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), o->down, err));
     ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));
@@ -166,31 +167,42 @@ static setun_status plan_cost(void *user, uint32_t backend, const st_graph *g, s
     return b->backend->supports(b->self, &step, cost);
 }
 
-/* Kernels for every node, then a plan with room for n_outputs rows of logits.  Sizes that are -1 stay symbolic. */
-static setun_status make_program(setun_model *m, st_program *p, const st_graph *from, const int64_t size[SETUN_N_SYMBOLS],
-                                 int64_t n_outputs, setun_error *err)
+/* Which kernels the nodes of a program need, with room for n_outputs rows of logits.  Sizes that are -1 stay
+ * symbolic. */
+static setun_status ask_kernels(setun_model *m, st_program *p, const st_graph *from, const int64_t size[SETUN_N_SYMBOLS],
+                                int64_t n_outputs, setun_error *err)
 {
-    const int64_t bound[SETUN_N_SYMBOLS] = {size[0] < 0 ? m->n_batch : size[0], n_outputs};
+    p->bound[0] = size[0] < 0 ? m->n_batch : size[0];
+    p->bound[1] = n_outputs;
     ST_TRY(st_graph_bind(from, size, m->arena, &p->graph, err));
     p->kernel = st_arena_array(m->arena, p->graph->n_node + 1, sizeof *p->kernel);
     if (!p->kernel)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a program");
     for (st_node_id n = 0; n < p->graph->n_node; n++) {
         setun_args shape;
+        st_kernel *kernel = NULL;
         ST_TRY(st_node_args(p->graph, n, m->arena, &shape, err));
+        setun_status s = st_tune_knobs(m->tune, &shape, err);
         /* Kernels that the backend would not run are not worth compiling. */
-        setun_status s = m->backend[0]->backend_info.wants_code ? st_kernels_get(m->kernels, &shape, &p->kernel[n], err)
-                                                                : SETUN_DECLINED;
+        if (s == SETUN_OK)
+            s = m->backend[0]->backend_info.wants_code
+                    ? st_kernels_ask(m->kernels, &shape, p->graph->node[n].where, &kernel, err) : SETUN_DECLINED;
         if (s != SETUN_OK && s != SETUN_DECLINED) {
             if (*p->graph->node[n].where)
                 st_wrap(err, "%s", p->graph->node[n].where);
             return s;
         }
+        p->kernel[n] = kernel;
     }
+    return SETUN_OK;
+}
+
+static setun_status make_plan(setun_model *m, st_program *p, setun_error *err)
+{
     plan_context c = {m, p, st_arena_new(), 0};
     if (!c.tmp)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a plan");
-    setun_status s = st_plan_build(p->graph, bound, m->n_backend, plan_cost, &c, m->arena, &p->plan, err);
+    setun_status s = st_plan_build(p->graph, p->bound, m->n_backend, plan_cost, &c, m->arena, &p->plan, err);
     st_arena_free(c.tmp);
     if (s != SETUN_OK && c.no_memory)
         s = st_fail(err, SETUN_NO_MEMORY, "no memory for a plan");
@@ -201,22 +213,31 @@ static setun_status make_programs(setun_model *m, setun_error *err)
 {
     static const int64_t one[SETUN_N_SYMBOLS] = {1, 1}, many[SETUN_N_SYMBOLS] = {-1, -1};
     int64_t t = st_now_ns();
+    st_graph *top;
+    st_pool *pool;
     m->backend[0] = m->engine->backend;
     m->backend[1] = m->engine->reference;
     m->n_backend = m->engine->backend == m->engine->reference ? 1 : 2;
     ST_TRY(st_kernels_new(&m->kernels, m->engine, m->arena, err));
-    ST_TRY(make_program(m, &m->program[ST_ONE], m->simple, one, 1, err));
-    ST_TRY(make_program(m, &m->program[ST_MANY], m->simple, many, m->n_outputs, err));
+    ST_TRY(st_tune_open(&m->tune, m->engine, m->arena, err));
+    ST_TRY(ask_kernels(m, &m->program[ST_ONE], m->simple, one, 1, err));
+    ST_TRY(ask_kernels(m, &m->program[ST_MANY], m->simple, many, m->n_outputs, err));
     m->n_program = ST_TOP;
-    st_graph *top;
     ST_TRY(st_head_graph(m, &top, err));
     if (top) {
-        ST_TRY(make_program(m, &m->program[ST_TOP], top, one, 1, err));
-        ST_TRY(make_program(m, &m->program[ST_MANY_TOP], top, many, 1, err));
+        ST_TRY(ask_kernels(m, &m->program[ST_TOP], top, one, 1, err));
+        ST_TRY(ask_kernels(m, &m->program[ST_MANY_TOP], top, many, 1, err));
         m->n_program = ST_N_PROGRAM;
     }
+    ST_TRY(st_pool_new(&pool, m->engine->o.n_threads, 1, err));
+    setun_status s = st_kernels_build(m->kernels, pool, err);
+    if (s == SETUN_OK)
+        s = st_tune_measure(m->tune, m, pool, err);
+    st_pool_free(pool);
+    for (int i = 0; i < m->n_program && s == SETUN_OK; i++)
+        s = make_plan(m, &m->program[i], err);
     m->stats.kernels_ns = st_now_ns() - t;
-    return SETUN_OK;
+    return s;
 }
 
 /* The graph's interface is fixed: what sessions feed and read. */
@@ -315,8 +336,9 @@ static setun_status account(setun_model *m, setun_error *err)
     s->ternary_bytes = ws.ternary_bytes;
     s->head_bytes = ws.head_bytes;
     s->n_kernels = m->kernels->n;
-    s->n_compiled = m->kernels->n_compiled;
-    s->n_cached = m->kernels->n_cached;
+    for (int32_t i = 0; i < m->kernels->n; i++)
+        s->n_compiled += m->kernels->kernel[i]->compiled;
+    s->n_cached = m->engine->o.interpret ? 0 : s->n_kernels - s->n_compiled;
     s->n_threads = m->engine->o.n_threads;
     (void)snprintf(s->isa, sizeof s->isa, "%s", m->engine->backend->backend_info.wants_code ? st_engine_isa(m->engine) : "eval");
     (void)snprintf(s->backend, sizeof s->backend, "%s", m->engine->backend->backend_info.name);

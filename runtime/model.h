@@ -16,6 +16,7 @@ typedef struct st_program {
     st_graph         *graph;  /* sizes bound for this class */
     st_plan          *plan;
     const st_kernel **kernel; /* per node; NULL: eval */
+    int64_t           bound[SETUN_N_SYMBOLS]; /* most rows: tokens, outputs */
 } st_program;
 
 #define ST_ONE  0 /* one token, one row of logits: sizes are constants */
@@ -31,6 +32,7 @@ struct setun_model {
     st_graph          *graph;    /* as the script built it; kept for messages */
     st_graph          *simple;   /* after the rules */
     st_kernels        *kernels;
+    struct st_tune    *tune;
     st_head            head;      /* short rows of the screened head; data NULL: there is none */
     int32_t            least_zeros; /* ST_ZEROS_... from which on ternary matrices are transposed */
     const void        *head_rows; /* the full head; NULL without a screened one */

@@ -342,19 +342,42 @@ setun_status setun_session_rewind(setun_session *s, int64_t p, setun_error *err)
 
 #define COPY_BYTES 16384
 
-/* Rows of a state that no position has reached yet need not come along. */
-static setun_status copy_state(setun_session *to, const setun_session *from, const st_value *state, setun_error *err)
+static setun_status copy_part(setun_session *to, const setun_session *from, int64_t buffer, int64_t at, int64_t bytes,
+                              setun_error *err)
 {
     char part[COPY_BYTES];
-    setun_view view = state->view;
-    if (view.rank && view.dim[0] == to->m->n_ctx)
-        view.dim[0] = from->position;
-    int64_t at = st_session_buffer(to, state->name), bytes = setun_view_bytes(&view);
-    for (int64_t i = 0; i < bytes; i += COPY_BYTES) {
-        int64_t n = bytes - i < COPY_BYTES ? bytes - i : COPY_BYTES;
-        ST_TRY(api(from, 0)->buffer_read(from->buffer[0][at], i, part, n, err));
-        ST_TRY(api(to, 0)->buffer_write(to->buffer[0][at], i, part, n, err));
+    for (int64_t end = at + bytes; at < end; at += COPY_BYTES) {
+        int64_t n = end - at < COPY_BYTES ? end - at : COPY_BYTES;
+        ST_TRY(api(from, 0)->buffer_read(from->buffer[0][buffer], at, part, n, err));
+        ST_TRY(api(to, 0)->buffer_write(to->buffer[0][buffer], at, part, n, err));
     }
+    return SETUN_OK;
+}
+
+/* Is the state a cache [heads, positions, dim]: written by kv_append and by nothing else? */
+static int is_cache(const st_graph *g, st_value_id state)
+{
+    int writers = 0, others = 0;
+    for (st_node_id n = 0; n < g->n_node; n++)
+        for (uint32_t o = 0; o < g->node[n].op->n_out; o++)
+            if (g->value[g->node[n].out[o]].root == state) {
+                writers++;
+                others += strcmp(g->node[n].op->name, "kv_append") != 0;
+            }
+    return writers && !others && g->value[state].view.rank == 3;
+}
+
+/* Rows of a cache that no position has reached yet need not come along; any other state does whole. */
+static setun_status copy_state(setun_session *to, const setun_session *from, const st_graph *g, st_value_id state,
+                               setun_error *err)
+{
+    const setun_view *view = &g->value[state].view;
+    int64_t at = st_session_buffer(to, g->value[state].name), all = setun_view_bytes(view);
+    if (!is_cache(g, state))
+        return copy_part(to, from, at, 0, all, err);
+    int64_t head = all / view->dim[0], used = from->position * setun_row_bytes(view->dtype, view->dim[2]);
+    for (int64_t h = 0; h < view->dim[0]; h++)
+        ST_TRY(copy_part(to, from, at, h * head, used, err));
     return SETUN_OK;
 }
 
@@ -368,7 +391,7 @@ setun_status setun_session_copy(setun_session *to, const setun_session *from, se
     to->position = 0;
     for (uint32_t v = 0; v < g->n_value; v++)
         if (g->value[v].kind == ST_STATE)
-            ST_TRY(copy_state(to, from, &g->value[v], err));
+            ST_TRY(copy_state(to, from, g, v, err));
     to->position = from->position;
     to->screen = from->screen;
     memcpy(to->top_id, from->top_id, sizeof to->top_id);

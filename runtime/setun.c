@@ -118,7 +118,8 @@ setun_status setun_synth(const setun_synth_options *o, setun_error *err)
 {
     st_synth s = {.like = o->like, .config = o->config, .out = o->out, .seed = o->seed, .zero_share = o->zero_share,
                   .float_master = o->float_master, .shard_bytes = o->shard_bytes, .progress = o->progress, .user = o->user,
-                  .relu_density = o->relu_density};
+                  .relu_density = o->relu_density,
+                  .down_density = SETUN_HAS(setun_synth_options, o, down_density) ? o->down_density : 0};
     return st_synth_write(&s, err);
 }
 

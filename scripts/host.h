@@ -19,7 +19,7 @@ typedef struct st_script_model {
     const st_hparam *hp;
     int64_t          n_hp;
     int64_t          n_ctx;    /* positions the session wants */
-    uint32_t         kv_dtype; /* SETUN_F32, F16, BF16 */
+    uint32_t         kv_dtype; /* SETUN_F32, F16, BF16, Q8 */
     /* Is there a tensor of this name?  1 or 0. */
     int          (*has)(void *user, const char *name);
     /* A tensor as a view, consumed; want SETUN_F32 converts it (norms), 0 leaves 16-bit as it is. */

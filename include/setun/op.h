@@ -39,6 +39,15 @@ typedef struct setun_attr {
     setun_value fallback;
 } setun_attr;
 
+/* A choice inside a kernel that changes its speed and never a bit of its results.  The host measures
+ * the candidates on the machine at hand and tells lower() the fastest: see setun_knob_value.  Inputs may
+ * hold anything while it measures, so only operators for which no content is wrong may have knobs. */
+typedef struct setun_knob {
+    const char    *name, *doc;
+    const int64_t *value;   /* the candidates; the first is the default */
+    uint32_t       n_value, reserved;
+} setun_knob;
+
 struct setun_op;
 
 typedef struct setun_args {
@@ -48,6 +57,7 @@ typedef struct setun_args {
     setun_view            *in;   /* infer, cost, lower: data is NULL and dim[0] may be symbolic */
     setun_view            *out;  /* infer fills dtype, rank, dim; eval fills what data points to */
     const setun_value     *attr; /* one per schema row, in its order, defaults filled in */
+    const int64_t         *knob; /* lower: a value per row of op->knob; NULL: the default of each */
 } setun_args;
 
 typedef struct setun_cost {
@@ -79,7 +89,17 @@ typedef struct setun_op {
      * compiled as symbolic tokens (outputs) and run with 3.  Required. */
     const char *const *cases;
     double            tolerance; /* 0: bit-exact against eval; otherwise largest relative difference */
+    const setun_knob *knob;      /* optional */
+    uint32_t          n_knob, reserved2;
 } setun_op;
+
+#define SETUN_MAX_KNOBS 8u
+
+/* What lower() is to use for knob i. */
+static inline int64_t setun_knob_value(const setun_args *a, uint32_t i)
+{
+    return SETUN_HAS(setun_args, a, knob) ? a->knob[i] : a->op->knob[i].value[0];
+}
 
 /* Every operator file defines one of these; the file name is the operator name. */
 #define SETUN_OP(id) extern const setun_op setun_op_##id; const setun_op setun_op_##id

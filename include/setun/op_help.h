@@ -31,7 +31,7 @@ typedef struct setun_text {
 static inline const char *setun_dtype_text(uint32_t dtype)
 {
     static const char *const name[] = {"none", "f32", "f16", "bf16", "i8",
-                                       "i16",  "i32", "i64", "u8",   "t2"};
+                                       "i16",  "i32", "i64", "u8",   "t2",  "q8"};
     return dtype < SETUN_LEN(name) ? name[dtype] : "unknown";
 }
 
@@ -60,7 +60,7 @@ static inline setun_status setun_want(const setun_args *a, uint32_t i, uint32_t 
     setun_text t, w;
     w.s[0] = 0;
     if (v->dtype > 31 || !(dtypes & SETUN_OF(v->dtype)) || v->rank != rank) {
-        for (uint32_t d = 0; d < 10; d++)
+        for (uint32_t d = 0; d <= SETUN_Q8; d++)
             if (dtypes & SETUN_OF(d))
                 (void)snprintf(w.s + strlen(w.s), sizeof w.s - strlen(w.s), "%s%s",
                                w.s[0] ? " or " : "", setun_dtype_text(d));
@@ -160,9 +160,52 @@ static inline void setun_cost_map(const setun_args *a, double ops, setun_cost *c
 
 /* ---------------------------------------------------------------- elements */
 
-/* Element i of a view of f32, f16 or bf16. */
+/* f2i of kir.def: toward zero, saturating, NaN gives 0. */
+static inline int32_t setun_f2i(float f)
+{
+    if (!(f > -2147483648.0f))
+        return f <= -2147483648.0f ? INT32_MIN : 0;
+    return f < 2147483648.0f ? (int32_t)f : INT32_MAX;
+}
+
+/* Element i of one block of q8. */
+static inline float setun_get_q8(const uint8_t *block, int64_t i)
+{
+    uint16_t scale;
+    memcpy(&scale, block, sizeof scale);
+    return (float)(int8_t)block[2 + i] * setun_bf16_f32(scale);
+}
+
+/* One block of q8 from n <= 32 floats:
+ *
+ *     scale = m / 127 rounded up to bf16, m the largest magnitude     q = rint(x / scale)
+ *
+ * The scale is rounded up, so |x / scale| <= 127 (1 + 2^-23) rounds to at most 127.  All zeros: scale
+ * and, as 0 / 0 is no number, q are 0.  With an infinity or a NaN the scale is NaN, and so is every
+ * element: it is not hidden. */
+static inline void setun_put_q8(uint8_t *block, const float *x, int64_t n)
+{
+    uint32_t most = 0; /* bits without the sign are ordered as the magnitudes, infinity, NaN */
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u = setun_f32_bits(x[i]) & 0x7fffffffu;
+        most = u > most ? u : most;
+    }
+    uint32_t up = (setun_f32_bits(setun_bits_f32(most) / 127.0f) + 0xffffu) >> 16;
+    uint16_t scale = (uint16_t)(most < 0x7f800000u ? up : 0x7fc0u);
+    memcpy(block, &scale, sizeof scale);
+    for (int64_t i = 0; i < SETUN_Q8_BLOCK; i++)
+        block[2 + i] =
+            i < n ? (uint8_t)setun_f2i(rintf(x[i] / setun_bf16_f32(scale))) : (uint8_t)0;
+}
+
+/* Element i of a view of f32, f16, bf16 or q8. */
 static inline float setun_get_f32(const setun_view *v, int64_t i)
 {
+    if (v->dtype == SETUN_Q8) {
+        int64_t n = v->dim[v->rank - 1], at = i % n;
+        const uint8_t *row = (const uint8_t *)v->data + i / n * setun_row_bytes(SETUN_Q8, n);
+        return setun_get_q8(row + at / SETUN_Q8_BLOCK * SETUN_Q8_BLOCK_BYTES, at % SETUN_Q8_BLOCK);
+    }
     if (v->dtype == SETUN_F16)
         return setun_f16_f32(((const uint16_t *)v->data)[i]);
     if (v->dtype == SETUN_BF16)
@@ -179,12 +222,17 @@ static inline void setun_put_f32(const setun_view *v, int64_t i, float f)
         ((float *)v->data)[i] = f;
 }
 
-/* f2i of kir.def: toward zero, saturating, NaN gives 0. */
-static inline int32_t setun_f2i(float f)
+/* Row `row` of a view of f32, f16, bf16 or q8; rows have as many elements as the last dimension. */
+static inline void setun_put_row(const setun_view *v, int64_t row, const float *x)
 {
-    if (!(f > -2147483648.0f))
-        return f <= -2147483648.0f ? INT32_MIN : 0;
-    return f < 2147483648.0f ? (int32_t)f : INT32_MAX;
+    int64_t n = v->dim[v->rank - 1];
+    uint8_t *block = (uint8_t *)v->data + row * setun_row_bytes(v->dtype, n);
+    for (int64_t i = 0; i < n && v->dtype != SETUN_Q8; i++)
+        setun_put_f32(v, row * n + i, x[i]);
+    for (int64_t i = 0; i < n && v->dtype == SETUN_Q8; i += SETUN_Q8_BLOCK) {
+        setun_put_q8(block, x + i, n - i < SETUN_Q8_BLOCK ? n - i : SETUN_Q8_BLOCK);
+        block += SETUN_Q8_BLOCK_BYTES;
+    }
 }
 
 /* x rounded to the nearest integer, ties to even; NaN gives 0.  Only for |x| <= 2^22 or NaN. */
@@ -276,6 +324,27 @@ static inline k_val k_rint_i32(setun_kernel *k, k_val x)
     k_val y = k_select(k, k_eq(k, x, x), x, k_f32v(k, 0.0f, lanes));
     y = k_add(k, y, k_f32v(k, 12582912.0f, lanes));
     return k_sub(k, k_cast(k, y, t), k_int(k, t, 0x4b400000));
+}
+
+/* Numbers of q8 of one block (i8), with its scale (i16), as f32; the twin of setun_get_q8. */
+static inline k_val k_q8(setun_kernel *k, k_val q, k_val scale)
+{
+    k_val s = k_splat(k, k_widen(k, scale, SETUN_BF16), K_LANES(k_type_of(k, q)));
+    return k_mul(k, k_i2f(k, k_sext(k, q, K_I32)), s);
+}
+
+/* The twin of setun_put_q8 for x of 32 lanes, zeros past the row's end: *scale is i16, the result
+ * 32 lanes of i8.  Bits without the sign are never negative, so the signed maximum is the right one. */
+static inline k_val k_to_q8(setun_kernel *k, k_val x, k_val *scale)
+{
+    k_type one = K_TYPE(K_I32, 1);
+    k_val most = k_rmax(k, k_cast(k, k_abs(k, x), K_TYPE(K_I32, SETUN_Q8_BLOCK)));
+    k_val s = k_div(k, k_cast(k, most, K_TYPE(K_F32, 1)), k_f32(k, 127.0f));
+    k_val up = k_shru(k, k_addi(k, k_cast(k, s, one), 0xffff), 16);
+    up = k_select(k, k_lt(k, most, k_int(k, one, 0x7f800000)), up, k_int(k, one, 0x7fc0));
+    *scale = k_trunc(k, up, K_I16);
+    s = k_splat(k, k_cast(k, k_shl(k, up, 16), K_TYPE(K_F32, 1)), SETUN_Q8_BLOCK);
+    return k_trunc(k, k_rint_i32(k, k_div(k, x, s)), K_I8);
 }
 
 /* n <= lanes elements from p[index], then copies of pad (raw bits) up to lanes (a power of two).

@@ -44,10 +44,14 @@ typedef struct setun_options {
                                                                     * thread that uses the model */
     void       *log_user;
     int32_t     log_level;    /* highest level wanted */
-    int32_t     reserved2;
+    int32_t     tune;         /* SETUN_TUNE_...: candidates of a kernel give the same bits at different speed */
     const char *down;         /* which ternary matrices are kept transposed, so that the weights of a zero input need
                                * not be read: "auto" (default; behind a rectified gate), "channel" (any gate), "row" (none) */
 } setun_options;
+#define SETUN_TUNE_ONCE  0   /* measure at the first load of a large model, and keep the choice in cache_dir */
+#define SETUN_TUNE_NEVER 1   /* defaults */
+#define SETUN_TUNE_AGAIN 2   /* measure now */
+#define SETUN_TUNE_FORCE 100 /* plus i: candidate i of everything, for tests */
 SETUN_EXPORT void setun_options_init(setun_options *o);
 
 /* ---------------------------------------------------------------- model */
@@ -65,6 +69,9 @@ SETUN_EXPORT int32_t setun_model_is_end(const setun_model *m, int32_t token); /*
 
 /* What was decided and from what evidence; what is exact and what is approximate. */
 SETUN_EXPORT setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn *out, void *user, setun_error *err);
+
+/* Which candidates of kernels were chosen by measurement and what that gains, a line each. */
+SETUN_EXPORT setun_status setun_model_tuned(const setun_model *m, setun_write_fn *out, void *user, setun_error *err);
 
 /* Every stage in its own input syntax: "graph", "graph=script", "graph=dot", "plan", "kir", "llvm", "asm".  kernel: part of a
  * kernel's name, or NULL for all. */
@@ -239,6 +246,7 @@ typedef struct setun_synth_options {
     int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
     void       *user;
     double      relu_density; /* share of open gates, 0.01 to 0.5, about; 0: as it comes, half of them */
+    double      down_density; /* share of int8 inputs of down that are not 0, about; 0: as it comes, 0.68 of the above */
 } setun_synth_options;
 SETUN_EXPORT setun_status setun_synth(const setun_synth_options *o, setun_error *err);
 SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */

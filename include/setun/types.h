@@ -61,6 +61,7 @@ SETUN_STATIC_ASSERT(sizeof(setun_error) == 512, "setun_error is part of the ABI"
 #define SETUN_I64  7u
 #define SETUN_U8   8u
 #define SETUN_T2   9u /* ternary, 2 bits a weight, as drawn below */
+#define SETUN_Q8   10u /* blocks of 32 8-bit integers with a scale, as drawn below */
 
 /* SETUN_T2: a row of K weights is ceil(K / 128) blocks of 32 bytes; a block holds 128 weights.
  *
@@ -73,6 +74,18 @@ SETUN_STATIC_ASSERT(sizeof(setun_error) == 512, "setun_error is part of the ABI"
  * indexes a table of the sums of its four columns.  Source: docs/numerics.md. */
 #define SETUN_T2_BLOCK 128
 #define SETUN_T2_BLOCK_BYTES 32
+
+/* SETUN_Q8: a row of n elements is ceil(n / 32) blocks of 34 bytes; element i of a block is
+ * q(i) * scale, which is exact in binary32 (8 bits times 7 bits).
+ *
+ *     byte   0        1        2      3          33
+ *          +--------+--------+------+------+---+-------+
+ *          | scale, bf16     | q(0) | q(1) |...| q(31) |    q: -127..127; 0 past the row's end
+ *          +--------+--------+------+------+---+-------+
+ *
+ * The scale stands beside its numbers, so that a row of a cache is one piece of memory. */
+#define SETUN_Q8_BLOCK 32
+#define SETUN_Q8_BLOCK_BYTES 34
 
 #define SETUN_MAX_RANK 4
 
@@ -111,7 +124,7 @@ static inline int64_t setun_count(const setun_view *v)
     return n;
 }
 
-/* Bytes of one row of n elements (T2: whole blocks); 0 for an unknown type. */
+/* Bytes of one row of n elements (T2, Q8: whole blocks); 0 for an unknown type. */
 static inline int64_t setun_row_bytes(uint32_t dtype, int64_t n)
 {
     switch (dtype) {
@@ -120,8 +133,15 @@ static inline int64_t setun_row_bytes(uint32_t dtype, int64_t n)
     case SETUN_I8: case SETUN_U8: return n;
     case SETUN_I64: return 8 * n;
     case SETUN_T2: return (n + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK_BYTES;
+    case SETUN_Q8: return (n + SETUN_Q8_BLOCK - 1) / SETUN_Q8_BLOCK * SETUN_Q8_BLOCK_BYTES;
     default: return 0;
     }
+}
+
+/* The alignment of an array of this type; 0 for an unknown type. */
+static inline int64_t setun_align(uint32_t dtype)
+{
+    return dtype == SETUN_T2 ? 1 : dtype == SETUN_Q8 ? 2 : setun_row_bytes(dtype, 1);
 }
 
 /* Bytes of a view with no symbolic dimension. */

@@ -287,7 +287,7 @@ static setun_status program_run(setun_program *p, const int64_t *size, uint32_t 
         if (status != SETUN_OK)
             return status;
         setun_args args = { sizeof args, s->n_in, s->n_out,          s->n_attr,
-                            s->op,       s->view, s->view + s->n_in, s->attr };
+                            s->op,       s->view, s->view + s->n_in, s->attr, NULL };
         setun_error why = { 0, "no reason given" };
         int64_t start = now_ns();
         status = s->op->eval(&args, &why);

@@ -193,7 +193,7 @@ function nn.attention(g, x, t)
     return nn.heads(g, nn.linear(g, x, name, heads * c.head_dim), heads)
   end
   local function cache(name, v)
-    local rows = g:state(name, t.kv, { t.n_ctx, c.num_key_value_heads, c.head_dim })
+    local rows = g:state(name, t.kv, { c.num_key_value_heads, t.n_ctx, c.head_dim })
     return g:kv_append(v, rows, t.pos)
   end
   local q = g:rope(project("attn_q", c.num_attention_heads), t.rope, t.pos, { pairing = "neox" })

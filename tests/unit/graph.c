@@ -176,7 +176,8 @@ static void test_types_in_text(void **state)
     assert_int_equal(st_dtype_find("bf16", 4), SETUN_BF16);
     assert_int_equal(st_dtype_find("bf16", 3), 0);
     assert_null(st_dtype_name(0));
-    assert_null(st_dtype_name(10));
+    assert_int_equal(st_dtype_find("q8", 2), SETUN_Q8);
+    assert_null(st_dtype_name(11));
 }
 
 static void test_floats_in_text(void **state)

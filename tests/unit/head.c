@@ -30,7 +30,7 @@ static void run(const char *name, setun_view *in, setun_view *out, int64_t attr)
 {
     const setun_op *op = find(name);
     setun_value v = {.i = attr};
-    setun_args a = {sizeof a, op->n_in, op->n_out, op->n_attr, op, in, out, &v};
+    setun_args a = {sizeof a, op->n_in, op->n_out, op->n_attr, op, in, out, &v, NULL};
     setun_error err;
     memset(out, 0, op->n_out * sizeof *out);
     if (op->infer(&a, &err) != SETUN_OK)

@@ -25,7 +25,7 @@ static void bench_open(bench *b)
     setun_view in[2] = { { NULL, SETUN_F32, 2, { SETUN_DIM_TOKENS, 8, 1, 1 } },
                          { NULL, SETUN_I8, 2, { 4, 16, 1, 1 } } };
     setun_view out[1] = { { NULL, SETUN_F32, 2, { 4, 8, 1, 1 } } };
-    setun_args shape = { sizeof shape, 2, 1, 0, NULL, in, out, NULL };
+    setun_args shape = { sizeof shape, 2, 1, 0, NULL, in, out, NULL, NULL };
     memset(b, 0, sizeof *b);
     b->arena = st_arena_new();
     assert_int_equal(st_kir_new(&b->kir, "t", &shape, NULL, b->arena, &b->err), SETUN_OK);
@@ -318,7 +318,7 @@ static void test_lower(void **state)
         setun_op op = {
             .size = sizeof op, .name = "neg", .n_in = 1, .n_out = 1, .lower = row[i].lower
         };
-        setun_args shape = { sizeof shape, 1, 1, 0, &op, &in, &out, NULL };
+        setun_args shape = { sizeof shape, 1, 1, 0, &op, &in, &out, NULL, NULL };
         st_arena *arena = st_arena_new();
         setun_error err = { 0, "" };
         st_kir *k;
@@ -339,7 +339,7 @@ static void test_lower(void **state)
     }
     /* An allocation that fails anywhere is SETUN_NO_MEMORY. */
     setun_op op = { .size = sizeof op, .name = "neg", .n_in = 1, .n_out = 1, .lower = lower_good };
-    setun_args shape = { sizeof shape, 1, 1, 0, &op, &in, &out, NULL };
+    setun_args shape = { sizeof shape, 1, 1, 0, &op, &in, &out, NULL, NULL };
     for (int n = 0, done = 0; !done; n++) {
         st_arena *arena = st_arena_new();
         setun_error err = { 0, "" };
@@ -363,7 +363,7 @@ static void test_new_errors(void **state)
     setun_view v[17];
     for (int i = 0; i < 17; i++)
         v[i] = (setun_view){ NULL, SETUN_F32, 1, { 4, 1, 1, 1 } };
-    setun_args shape = { sizeof shape, 1, 1, 0, NULL, v, v + 1, NULL };
+    setun_args shape = { sizeof shape, 1, 1, 0, NULL, v, v + 1, NULL, NULL };
     assert_int_equal(st_kir_new(&k, "two words", &shape, NULL, arena, &err), SETUN_BAD_ARG);
     assert_int_equal(st_kir_new(&k, "", &shape, NULL, arena, &err), SETUN_BAD_ARG);
     v[0].dtype = 77;

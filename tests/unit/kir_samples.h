@@ -346,7 +346,7 @@ static inline int sample_same(const sample *s, int64_t rows, const void *a, cons
     int64_t n = sample_elements(s, s->n_in, rows);
     if (memcmp(a, b, (size_t)sample_bytes(s, s->n_in, rows)) == 0)
         return 1;
-    int open = s->op == K_add || s->op == K_sub || s->op == K_mul || s->op == K_div ||
+    int open = s->op == K_h2f || s->op == K_add || s->op == K_sub || s->op == K_mul || s->op == K_div ||
                s->op == K_sqrt || s->op == K_rint || s->op == K_rsum;
     if (!open || K_ELEM(s->out) != K_F32)
         return 0;

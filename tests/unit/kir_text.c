@@ -175,7 +175,7 @@ static void put_number(void *data, uint32_t dtype, int64_t i, const char *text)
     if (dtype == SETUN_F32)
         memcpy((char *)data + 4 * i, &f, 4);
     else {
-        int64_t n = dtype == SETUN_T2 ? 1 : setun_row_bytes(dtype, 1);
+        int64_t n = setun_align(dtype);
         memcpy((char *)data + n * i, &whole, (size_t)n);
     }
 }
@@ -226,7 +226,7 @@ static void call_close(call *c)
 
 static void fill_from(const char *line, void *data, uint32_t dtype, int64_t bytes)
 {
-    int64_t size = dtype == SETUN_T2 ? 1 : setun_row_bytes(dtype, 1), i = 0;
+    int64_t size = setun_align(dtype), i = 0;
     while (*line && *line != '\n') {
         char word[64];
         int used = 0;

@@ -260,7 +260,7 @@ static void test_sample_op(void **state)
     const float want[7] = { -0.5f, -0.5f, -0.25f, 0, 0.5f, 1, 2 };
     setun_view in = { x, SETUN_F32, 1, { 7, 1, 1, 1 } }, out = { NULL, 0, 0, { 0 } };
     setun_value attr[2] = { { .f = -0.5 }, { .f = 2 } };
-    setun_args a = { sizeof a, 1, 1, 2, op, &in, &out, attr };
+    setun_args a = { sizeof a, 1, 1, 2, op, &in, &out, attr, NULL };
     assert_int_equal(op->infer(&a, &e), SETUN_OK);
     assert_int_equal(out.dtype, SETUN_F32);
     assert_int_equal(out.rank, 1);

@@ -271,7 +271,7 @@ static void norm(const setun_view *x, const setun_view *w, double eps, double *y
 static void attend(const walk *k, const st_node *n, double *y)
 {
     const setun_view *q = &k->v[n->in[0]], *kc = &k->v[n->in[1]], *vc = &k->v[n->in[2]], *pos = &k->v[n->in[3]];
-    int64_t heads = q->dim[1], d = q->dim[2], kv = kc->dim[1];
+    int64_t heads = q->dim[1], d = q->dim[2], kv = kc->dim[0], places = kc->dim[1];
     double e[512];
     for (int64_t i = 0; i < q->dim[0]; i++)
         for (int64_t h = 0; h < heads; h++) {
@@ -281,7 +281,7 @@ static void attend(const walk *k, const st_node *n, double *y)
             for (int64_t j = 0; j <= last; j++) {
                 e[j] = 0;
                 for (int64_t c = 0; c < d; c++)
-                    e[j] += at(q, (i * heads + h) * d + c) * at(kc, (j * kv + kh) * d + c);
+                    e[j] += at(q, (i * heads + h) * d + c) * at(kc, (kh * places + j) * d + c);
                 e[j] /= sqrt((double)d);
                 top = e[j] > top ? e[j] : top;
             }
@@ -290,7 +290,7 @@ static void attend(const walk *k, const st_node *n, double *y)
             for (int64_t c = 0; c < d; c++) {
                 double o = 0;
                 for (int64_t j = 0; j <= last; j++)
-                    o += e[j] / z * at(vc, (j * kv + kh) * d + c);
+                    o += e[j] / z * at(vc, (kh * places + j) * d + c);
                 y[(i * heads + h) * d + c] = o;
             }
         }
@@ -377,7 +377,7 @@ static void test_layer(void **state)
             in[j] = k.v[n->in[j]];
         for (uint32_t j = 0; j < n->op->n_out; j++)
             out[j] = k.v[n->out[j]];
-        setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, in, out, n->attr};
+        setun_args a = {sizeof a, n->op->n_in, n->op->n_out, n->op->n_attr, n->op, in, out, n->attr, NULL};
         if (n->op->eval(&a, &err) != SETUN_OK)
             fail_msg("%s", err.text);
         if (strncmp(n->scope, "blk.0", 5) == 0)

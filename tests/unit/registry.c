@@ -73,6 +73,9 @@ static void test_add_and_find(void **state)
 static void test_refusals(void **state)
 {
     static const setun_attr good[2] = {{"a", "", SETUN_ATTR_INT, 1, {0}}, {"s", "", SETUN_ATTR_STRING, 0, {.s = "t"}}};
+    static const int64_t value[1] = {1};
+    static const setun_knob knob[4] = {
+        {"fast", "", value, 1, 0}, {"fast", "", value, 1, 0}, {"empty", "", value, 0, 0}, {"a b", "", value, 1, 0}};
     fixture *f = *state;
     setun_error err = {0};
     setun_op op;
@@ -81,7 +84,7 @@ static void test_refusals(void **state)
     const char *cases[2];
     ASSERT_FAILS(st_registry_add(f->r, NULL, "bad.so", &err), "bad.so: an operator is missing");
     REFUSED(op.size = 0, "bad.so: an operator's descriptor says it has 0 bytes");
-    REFUSED(op.size = sizeof op - 8, "or more");
+    REFUSED(op.size = offsetof(setun_op, tolerance), "or more");
     REFUSED(op.size = UINT32_MAX, "4294967295 bytes");
     REFUSED(op.name = NULL, "no usable name");
     REFUSED(op.name = "", "no usable name");
@@ -101,6 +104,11 @@ static void test_refusals(void **state)
     REFUSED(op.out = NULL, "a table of ports or attributes is missing");
     REFUSED(op.attr = NULL, "a table of ports or attributes is missing");
     REFUSED(op.reserved = 1, "a reserved field is not zero");
+    REFUSED((op.knob = knob, op.n_knob = 9), "it has 9 knobs");
+    REFUSED((op.knob = knob, op.n_knob = 2), "two knobs are called fast");
+    REFUSED((op.knob = knob + 2, op.n_knob = 1), "1 to 16 values are possible, or reserved is not zero, for knob empty");
+    REFUSED((op.knob = knob + 3, op.n_knob = 1), "knob 0 has no usable name");
+    REFUSED((op.knob = knob, op.n_knob = 1, op.reserved2 = 1), "a reserved field is not zero");
     REFUSED(op.tolerance = -1, "the tolerance");
     REFUSED(op.tolerance = __builtin_nan(""), "the tolerance");
     REFUSED(in[1].name = "x", "two ports are called x");

@@ -924,7 +924,7 @@ static void llama(void **state)
     st_str text = { 0 };
     st_graph_print(t.g, &text);
     assert_non_null(strstr(text.text, "scaling=\"llama3\" factor=8"));
-    assert_non_null(strstr(text.text, "state blk.1.v f16[64,2,32]"));
+    assert_non_null(strstr(text.text, "state blk.1.v f16[2,64,32]"));
     st_str_free(&text);
     /* the newer spelling */
     to_llama(&t);

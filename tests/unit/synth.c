@@ -163,7 +163,21 @@ static void test_density(void **state)
         st_weights_close(w);
     }
     assert_true(closed[0] > 0.76 * 2 * 768 && closed[0] < 0.84 * 2 * 768 && closed[0] == closed[1]);
-    st_synth s = { .like = "tiny", .zero_share = -1.0, .relu_density = 0.6 };
+    /* --down-density: the gains of some channels before down become so small that they are 0. */
+    st_synth s = { .like = "tiny", .zero_share = -1.0, .down_density = 0.1 };
+    setun_view v;
+    int64_t quiet = 0;
+    assert_int_equal(make(dir, "quiet", &s, NULL), SETUN_OK);
+    st_weights *w = open_weights(dir, "quiet");
+    assert_int_equal(st_weights_tensor(w, "model.layers.1.mlp.ffn_sub_norm.weight", SETUN_F32, &v, NULL), SETUN_OK);
+    for (int64_t i = 0; i < 768; i++)
+        quiet += ((float *)v.data)[i] < ((float *)v.data)[0] / 100 || ((float *)v.data)[0] < ((float *)v.data)[i] / 100;
+    quiet = quiet < 384 ? 768 - quiet : quiet; /* whichever kind channel 0 is of */
+    assert_true(quiet > 0.63 * 768 && quiet < 0.78 * 768);
+    st_weights_close(w);
+    s.down_density = 0.4;
+    assert_int_equal(make(dir, "x", &s, NULL), SETUN_BAD_ARG);
+    s = (st_synth){ .like = "tiny", .zero_share = -1.0, .relu_density = 0.6 };
     assert_int_equal(make(dir, "x", &s, NULL), SETUN_BAD_ARG);
     s = (st_synth){ .like = "llama-tiny", .zero_share = -1.0, .relu_density = 0.2 };
     assert_int_equal(make(dir, "x", &s, NULL), SETUN_BAD_ARG);
