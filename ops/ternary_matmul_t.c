@@ -55,26 +55,24 @@ static setun_status infer(setun_args *a, setun_error *err)
     return s == SETUN_OK ? setun_infer_out(a, 0, SETUN_F32, 2, q->dim[0], w->dim[1], 1) : s;
 }
 
-static int32_t code_at(const uint8_t *row, int64_t o)
-{
-    return row[o / 128 * 32 + o % 32] >> (o % 128 / 32 * 2) & 3;
-}
-
 static setun_status eval(const setun_args *a, setun_error *err)
 {
     const int8_t *q = a->in[Q].data;
     const float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
     const uint8_t *w = a->in[W].data;
     float *y = a->out[0].data;
-    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], r = a->in[W].dim[1];
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], r = a->in[W].dim[1], bytes = padded(r) / 4;
     (void)err;
     for (int64_t t = 0; t < n; t++) {
         float m = ws[0] / scale[t];
-        for (int64_t o = 0; o < r; o++) {
-            int32_t s = 0;
+        for (int64_t o = 0; o < r; o += SETUN_T2_BLOCK) {
+            int32_t s[SETUN_T2_BLOCK] = {0};
             for (int64_t i = 0; i < k; i++)
-                s += (code_at(w + i * (padded(r) / 4), o) - 1) * q[t * kp + i];
-            y[t * r + o] = (float)s * m;
+                for (int f = 0; f < 4; f++)
+                    for (int j = 0; j < 32; j++)
+                        s[32 * f + j] += ((w[i * bytes + o / 4 + j] >> (2 * f) & 3) - 1) * q[t * kp + i];
+            for (int64_t i = 0; i < SETUN_T2_BLOCK && o + i < r; i++)
+                y[t * r + o + i] = (float)s[i] * m;
         }
     }
     return SETUN_OK;
