@@ -6,7 +6,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "bench.h"
 
 #define MAX_COUNTS 16
 #define MAX_RUNS 101
@@ -21,19 +22,6 @@ typedef struct sequences {
     int32_t        *token;
 } sequences;
 
-static double seconds(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 /* n steps of all sequences behind the prompt. */
 static setun_status steps(sequences *q, long long count, long long n, double *took, setun_error *err)
 {
@@ -41,7 +29,7 @@ static setun_status steps(sequences *q, long long count, long long n, double *to
     setun_status status = SETUN_OK;
     for (long long i = 0; i < count && status == SETUN_OK; i++)
         status = setun_session_rewind(q->s[i], q->depth, err);
-    double start = seconds();
+    double start = bench_seconds();
     for (long long j = 0; j < n && status == SETUN_OK; j++) {
         for (long long i = 0; i < count; i++)
             q->token[i] = (int32_t)((j * 7919 + i * 104729 + 17) % n_vocab);
@@ -51,7 +39,7 @@ static setun_status steps(sequences *q, long long count, long long n, double *to
             status = SETUN_CANCELLED;
         }
     }
-    *took = seconds() - start;
+    *took = bench_seconds() - start;
     return status;
 }
 
@@ -69,19 +57,19 @@ static setun_status measure(sequences *q, long long count, int first, setun_erro
     q->b = NULL;
     if (status != SETUN_OK)
         return status;
-    qsort(run, (size_t)q->n_run, sizeof run[0], by_value);
-    double median = run[q->n_run / 2], step = (double)count / median;
+    bench_spread rate = bench_sort(run, q->n_run);
+    double step = (double)count / rate.median;
     setun_model_stats st = {.size = sizeof st};
     setun_model_get_stats(q->m, &st);
     double bytes = (double)(q->top && st.top_bytes ? st.top_bytes : st.weight_bytes);
     if (q->c->json)
         printf("%s\n  {\"sequences\": %lld, \"threads\": %d, \"kernels\": \"%s\", \"tokens\": %lld, \"depth\": %lld, \"top\": %lld,\n"
                "   \"tokens_s\": {\"median\": %.5g, \"min\": %.5g, \"max\": %.5g}, \"each_s\": %.5g, \"step_ms\": %.5g, "
-               "\"weights_gb_s\": %.4g}", first ? "" : ",", count, st.n_threads, st.isa, q->n, q->depth, q->top, median,
-               run[0], run[q->n_run - 1], median / (double)count, 1e3 * step, 1e-9 * bytes / step);
+               "\"weights_gb_s\": %.4g}", first ? "" : ",", count, st.n_threads, st.isa, q->n, q->depth, q->top, rate.median,
+               rate.min, rate.max, rate.median / (double)count, 1e3 * step, 1e-9 * bytes / step);
     else
-        printf("  %3lld sequences  %8.2f tokens/s [%.2f-%.2f], %.2f each; %.2f ms a step, weights at %.1f GB/s\n", count, median,
-               run[0], run[q->n_run - 1], median / (double)count, 1e3 * step, 1e-9 * bytes / step);
+        printf("  %3lld sequences  %8.2f tokens/s [%.2f-%.2f], %.2f each; %.2f ms a step, weights at %.1f GB/s\n", count, rate.median,
+               rate.min, rate.max, rate.median / (double)count, 1e3 * step, 1e-9 * bytes / step);
     return SETUN_OK;
 }
 
