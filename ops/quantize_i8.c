@@ -16,11 +16,6 @@ enum { X, Q, SCALE, SUM };
 
 #define MAX_D (1 << 24)
 
-static int64_t padded(int64_t d)
-{
-    return (d + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
-}
-
 static setun_status infer(setun_args *a, setun_error *err)
 {
     const setun_view *x = &a->in[X];
@@ -29,7 +24,7 @@ static setun_status infer(setun_args *a, setun_error *err)
         s = setun_want_range(a, X, 1, 1, MAX_D, err);
     if (s != SETUN_OK)
         return s;
-    (void)setun_infer_out(a, 0, SETUN_I8, 2, x->dim[0], padded(x->dim[1]), 1);
+    (void)setun_infer_out(a, 0, SETUN_I8, 2, x->dim[0], setun_t2_padded(x->dim[1]), 1);
     (void)setun_infer_out(a, 1, SETUN_F32, 1, x->dim[0], 1, 1);
     return setun_infer_out(a, 2, SETUN_I32, 1, x->dim[0], 1, 1);
 }
@@ -60,7 +55,7 @@ static setun_status eval(const setun_args *a, setun_error *err)
  * in 32 lanes. */
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    int64_t d = a->in[X].dim[1], padded_d = padded(d), whole = d / 32 * 32, rest = d - whole;
+    int64_t d = a->in[X].dim[1], padded_d = setun_t2_padded(d), whole = d / 32 * 32, rest = d - whole;
     k_val zero = k_i64(k, 0), end = k_i64(k, whole);
     (void)err;
     k_grid(k, X, 0, 1);

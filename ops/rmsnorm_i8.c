@@ -9,11 +9,6 @@ enum { X, W, Q, SCALE, SUM };
 
 #define MAX_D (1 << 24) /* |sum| <= 127 * 2^24 < 2^31 */
 
-static int64_t padded(int64_t d)
-{
-    return (d + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
-}
-
 static setun_status infer(setun_args *a, setun_error *err)
 {
     const setun_view *x = &a->in[X];
@@ -28,7 +23,7 @@ static setun_status infer(setun_args *a, setun_error *err)
         return s;
     if (!(a->attr[0].f >= 0.0 && a->attr[0].f < 1e30))
         return setun_fail(err, SETUN_BAD_ARG, "eps is %g, wants a number from 0 on", a->attr[0].f);
-    (void)setun_infer_out(a, 0, SETUN_I8, 2, x->dim[0], padded(x->dim[1]), 1);
+    (void)setun_infer_out(a, 0, SETUN_I8, 2, x->dim[0], setun_t2_padded(x->dim[1]), 1);
     (void)setun_infer_out(a, 1, SETUN_F32, 1, x->dim[0], 1, 1);
     return setun_infer_out(a, 2, SETUN_I32, 1, x->dim[0], 1, 1);
 }
@@ -79,7 +74,7 @@ static void round_to(setun_kernel *k, k_val v, k_val s32, k_val q, k_val at, k_v
  * rounding turns it into 0. */
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    int64_t d = a->in[X].dim[1], padded_d = padded(d), whole = d / 32 * 32, rest = d - whole;
+    int64_t d = a->in[X].dim[1], padded_d = setun_t2_padded(d), whole = d / 32 * 32, rest = d - whole;
     k_val zero = k_i64(k, 0), end = k_i64(k, whole), i;
     (void)err;
     k_grid(k, X, 0, 1);

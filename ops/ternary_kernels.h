@@ -27,11 +27,6 @@ enum { Q, SCALE, SUM, W, WS, GATE }; /* arguments, as kernels count them; output
 
 #define MAX_K 132104
 
-static int64_t padded(int64_t k)
-{
-    return (k + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
-}
-
 static setun_status infer_product(setun_args *a, setun_error *err)
 {
     static const uint32_t want[5] = {SETUN_I8, SETUN_F32, SETUN_I32, SETUN_T2, SETUN_F32};
@@ -41,9 +36,9 @@ static setun_status infer_product(setun_args *a, setun_error *err)
         if (a->in[i].dtype != want[i] || a->in[i].rank != rank[i])
             return setun_fail(err, SETUN_BAD_SHAPE, "input %u has the wrong type or rank (wants q i8[n,K], "
                               "scale f32[n], sum i32[n], w t2[r,k], ws f32[1])", i);
-    if (q->dim[1] != padded(w->dim[1]))
+    if (q->dim[1] != setun_t2_padded(w->dim[1]))
         return setun_fail(err, SETUN_BAD_SHAPE, "q has %lld columns, weight wants %lld (%lld rounded up to 128)",
-                          (long long)q->dim[1], (long long)padded(w->dim[1]), (long long)w->dim[1]);
+                          (long long)q->dim[1], (long long)setun_t2_padded(w->dim[1]), (long long)w->dim[1]);
     if (a->in[SCALE].dim[0] != q->dim[0] || a->in[SUM].dim[0] != q->dim[0])
         return setun_fail(err, SETUN_BAD_SHAPE, "scale and sum must have one element per row of q");
     if (a->in[WS].dim[0] != 1)

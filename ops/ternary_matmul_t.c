@@ -29,11 +29,6 @@ enum { Q, SCALE, SUM, W, WS, Y };
 
 #define MAX_K 132104
 
-static int64_t padded(int64_t n)
-{
-    return (n + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
-}
-
 static setun_status infer(setun_args *a, setun_error *err)
 {
     static const uint32_t want[5] = {SETUN_I8, SETUN_F32, SETUN_I32, SETUN_T2, SETUN_F32}, rank[5] = {2, 1, 1, 2, 1};
@@ -43,9 +38,9 @@ static setun_status infer(setun_args *a, setun_error *err)
         s = setun_want(a, i, SETUN_OF(want[i]), rank[i], err);
     if (s == SETUN_OK)
         s = setun_want_range(a, W, 0, 1, MAX_K, err);
-    if (s == SETUN_OK && q->dim[1] != padded(w->dim[0]))
+    if (s == SETUN_OK && q->dim[1] != setun_t2_padded(w->dim[0]))
         return setun_fail(err, SETUN_BAD_SHAPE, "q has %lld columns, weight wants %lld (%lld rounded up to 128)",
-                          (long long)q->dim[1], (long long)padded(w->dim[0]), (long long)w->dim[0]);
+                          (long long)q->dim[1], (long long)setun_t2_padded(w->dim[0]), (long long)w->dim[0]);
     if (s == SETUN_OK)
         s = setun_want_equal(a, SCALE, 0, Q, 0, err);
     if (s == SETUN_OK)
@@ -61,7 +56,7 @@ static setun_status eval(const setun_args *a, setun_error *err)
     const float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
     const uint8_t *w = a->in[W].data;
     float *y = a->out[0].data;
-    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], r = a->in[W].dim[1], bytes = padded(r) / 4;
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], r = a->in[W].dim[1], bytes = setun_t2_padded(r) / 4;
     (void)err;
     for (int64_t t = 0; t < n; t++) {
         float m = ws[0] / scale[t];
@@ -406,7 +401,7 @@ static void matrix_stage(const matrix *c, const setun_args *a, k_val s0, k_val s
 /* Bytes [b0, b1) of the rows, all tokens. */
 static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val b1)
 {
-    matrix c = {.k = k, .kp = a->in[Q].dim[1], .channels = a->in[W].dim[0], .row_bytes = padded(a->in[W].dim[1]) / 4};
+    matrix c = {.k = k, .kp = a->in[Q].dim[1], .channels = a->in[W].dim[0], .row_bytes = setun_t2_padded(a->in[W].dim[1]) / 4};
     k_val q = k_arg(k, Q, K_I8), zero = k_i64(k, 0), n = k_dim(k, Q, 0), last = k_addi(k, n, -1);
     k_val whole = k_and(k, n, k_i64(k, -TOKENS));
     c.w = k_arg(k, W, K_I8);
@@ -444,7 +439,7 @@ static int64_t between(int64_t least, int64_t n, int64_t most)
 static void walk_tokens(setun_kernel *k, const setun_args *a, uint32_t lanes, k_val b0, k_val b1)
 {
     int64_t kp = a->in[Q].dim[1], channels = a->in[W].dim[0], n_token = 1, block = channels;
-    walk c = {.k = k, .row_bytes = padded(a->in[W].dim[1]) / 4, .lanes = lanes};
+    walk c = {.k = k, .row_bytes = setun_t2_padded(a->in[W].dim[1]) / 4, .lanes = lanes};
     c.cap = c.row_bytes < STRIP ? c.row_bytes : STRIP;
     if (a->in[Q].dim[0] != 1) { /* the sums of all tokens, and the block of channels, stay in the second-level cache */
         n_token = between(16, k_info(k, K_L2_BYTES) / 3 / (16 * c.cap), 64);
@@ -485,7 +480,7 @@ static void walk_tokens(setun_kernel *k, const setun_args *a, uint32_t lanes, k_
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    int64_t row_bytes = padded(a->in[W].dim[1]) / 4;
+    int64_t row_bytes = setun_t2_padded(a->in[W].dim[1]) / 4;
     uint32_t lanes = k_info(k, K_VECTOR_BYTES) >= 64 && row_bytes % 64 == 0 ? 64 : 32;
     int has_matrix = k_info(k, K_HAS_TILES) != 0 && a->in[Q].dim[0] != 1;
     (void)err;
@@ -508,7 +503,7 @@ static void cost(const setun_args *a, setun_cost *c)
     double n = setun_cost_count(&a->in[SCALE]), k = (double)a->in[W].dim[0], r = (double)a->in[W].dim[1];
     c->int_ops = n * k * r;
     c->float_ops = n * r;
-    c->bytes = k * (double)padded(a->in[W].dim[1]) / 4 + n * (double)a->in[Q].dim[1] + 4 * n * r;
+    c->bytes = k * (double)setun_t2_padded(a->in[W].dim[1]) / 4 + n * (double)a->in[Q].dim[1] + 4 * n * r;
 }
 
 /* Few tokens read the rows of the channels that any of them uses, and each adds its own.  Of many tokens all
@@ -531,7 +526,7 @@ static void counted(const setun_args *a, setun_counted *c)
         read += used > before;
     }
     c->rows = (double)read;
-    c->row_bytes = (double)padded(a->in[W].dim[1]) / 4;
+    c->row_bytes = (double)setun_t2_padded(a->in[W].dim[1]) / 4;
     c->int_ops = (double)used * (double)a->in[W].dim[1];
     c->bytes -= (double)(k - read) * c->row_bytes;
 }
@@ -544,7 +539,7 @@ static void fill(const setun_args *a, uint64_t seed)
     float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
     int32_t *sum = a->in[SUM].data;
     uint8_t *w = a->in[W].data;
-    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], row_bytes = padded(a->in[W].dim[1]) / 4;
+    int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[0], row_bytes = setun_t2_padded(a->in[W].dim[1]) / 4;
     ws[0] = 0.75f + (float)(seed % 7) * 0.125f;
     for (int64_t i = 0; i < k; i++)
         w[i * row_bytes] = (uint8_t)((w[i * row_bytes] & ~3) | 2);

@@ -24,6 +24,12 @@ extern "C" {
 #define SETUN_OF(dtype) (1u << (dtype))
 #define SETUN_FLOATS (SETUN_OF(SETUN_F32) | SETUN_OF(SETUN_F16) | SETUN_OF(SETUN_BF16))
 
+/* Weights of a row of n as whole SETUN_T2 blocks hold them: what int8 activations are padded to. */
+static inline int64_t setun_t2_padded(int64_t n)
+{
+    return (n + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK;
+}
+
 typedef struct setun_text {
     char s[112];
 } setun_text;
