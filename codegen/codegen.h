@@ -8,7 +8,7 @@
 #include "codegen/kir.h"
 #include "codegen/target.h"
 
-#define ST_CODEGEN_ABI 2u
+#define ST_CODEGEN_ABI 3u
 
 #define ST_EMIT_OBJECT 1u /* bytes to cache and load */
 #define ST_EMIT_ASM    2u
@@ -28,6 +28,8 @@ typedef struct st_codegen {
     /* Load an object made by emit; the bytes are copied.  One thread at a time. */
     setun_status (*jit_load)(st_jit *j, const void *object, int64_t n, const char *symbol, setun_kernel_fn **fn,
                              setun_error *err);
+    /* An address in the compiler's own code, which may be another object's than this table. */
+    const void  *(*compiler)(void);
 } st_codegen;
 
 const st_codegen *st_codegen_entry(uint32_t abi); /* NULL: other ABI */

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <threads.h>
 
+#include <llvm-c/Core.h>
 #include <llvm-c/Error.h>
 #include <llvm-c/LLJIT.h>
 #include <llvm-c/Object.h>
@@ -154,9 +155,17 @@ setun_status st_llvm_jit_load(st_jit *j, const void *object, int64_t n, const ch
     return SETUN_OK;
 }
 
+static const void *compiler(void)
+{
+    LLVMContextRef (*inside)(void) = LLVMContextCreate;
+    const void *p;
+    memcpy(&p, &inside, sizeof p); /* as in st_llvm_jit_load */
+    return p;
+}
+
 static const st_codegen table = {
     sizeof(st_codegen), ST_CODEGEN_ABI, st_llvm_host, st_llvm_emit,
-    st_llvm_jit_new, st_llvm_jit_free, st_llvm_jit_load
+    st_llvm_jit_new, st_llvm_jit_free, st_llvm_jit_load, compiler
 };
 
 /* LLVM's list of targets is process-wide, and filling it is not safe for threads; models may be loaded by

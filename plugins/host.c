@@ -325,19 +325,29 @@ setun_status st_module_symbol(const char *file, const char *symbol, void **addre
     return SETUN_OK;
 }
 
-/* Segments that are never written are the file's own bytes, so nothing is lost with their pages. */
-static int rest(struct dl_phdr_info *o, size_t size, void *name)
+/* The object is known by an address in it, not by its name, which belongs to the loader: another thread may be
+ * loading something.  Segments that are never written are the file's own bytes, so nothing is lost with their
+ * pages. */
+static int rest(struct dl_phdr_info *o, size_t size, void *inside)
 {
+    int found = 0;
     (void)size;
-    for (int i = 0; o->dlpi_name && strstr(o->dlpi_name, name) && i < o->dlpi_phnum; i++)
-        if (o->dlpi_phdr[i].p_type == PT_LOAD && !(o->dlpi_phdr[i].p_flags & PF_W))
-            st_map_advise((const void *)(o->dlpi_addr + o->dlpi_phdr[i].p_vaddr), (int64_t)o->dlpi_phdr[i].p_memsz, 0);
-    return 0;
+    for (int advise = 0; advise <= found; advise++)
+        for (int i = 0; i < o->dlpi_phnum; i++) {
+            const ElfW(Phdr) *h = &o->dlpi_phdr[i];
+            uintptr_t at = o->dlpi_addr + h->p_vaddr;
+            if (h->p_type != PT_LOAD || h->p_flags & PF_W)
+                continue;
+            found |= (uintptr_t)inside - at < h->p_memsz;
+            if (advise)
+                st_map_advise((const void *)at, (int64_t)h->p_memsz, 0);
+        }
+    return found;
 }
 
-void st_module_rest(const char *name)
+void st_module_rest(const void *inside)
 {
-    (void)dl_iterate_phdr(rest, (void *)(uintptr_t)name);
+    (void)dl_iterate_phdr(rest, (void *)(uintptr_t)inside);
 }
 
 /* From the entry point to a core table that can be believed. */

@@ -32,9 +32,9 @@ const st_plugin_info *st_plugins_backend(const st_plugins *p, const char *name);
 
 /* Load a shared object of Setun's own and return one symbol of it (the code generator). */
 setun_status st_module_symbol(const char *file, const char *symbol, void **address, setun_error *err);
-/* The code of shared objects with this in their names will not be needed for long: its pages may leave
- * the process until it runs again. */
-void         st_module_rest(const char *name);
+/* The code of the shared object that has this address will not be needed for long: its pages may leave the
+ * process until it runs again. */
+void         st_module_rest(const void *inside);
 
 /* Where this program's own modules and scripts are: found from the library's or program's place. */
 setun_status st_install_dirs(char *modules, char *scripts, size_t n, setun_error *err);

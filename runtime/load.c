@@ -377,7 +377,8 @@ static setun_status load(setun_model *m, st_script **script, setun_error *err)
     ST_TRY(open_vocab(m, err));
     m->stats.tokenizer_ns = st_now_ns() - before;
     ST_TRY(account(m, err));
-    st_module_rest("libLLVM"); /* it has made its kernels */
+    if (e->codegen)
+        st_module_rest(e->codegen->compiler()); /* it has made its kernels */
     st_memory_trim();
     return SETUN_OK;
 }
