@@ -202,7 +202,7 @@ int cli_bench(int argc, char **argv)
     cli_catch_interrupt();
     if (b.sequences) {
         b.c.o.n_threads = (int32_t)b.threads.v[0];
-        return bench_sequences(&b.c, argv[optind], b.sequences, b.n_decode, b.depth.v[0], b.top, b.n_run);
+        return bench_sequences(&b.c, argv[optind], b.sequences, b.n_decode, b.depth.v[0], b.top, b.n_run, b.roofline);
     }
     if (b.file && !(b.text = cli_read(b.file, &b.n_text)))
         return CLI_FAILED;

@@ -20,6 +20,8 @@ typedef struct sequences {
     setun_session **s;
     setun_batch    *b;
     int32_t        *token;
+    setun_limits    limits;
+    int             roofline;
 } sequences;
 
 /* n steps of all sequences behind the prompt. */
@@ -43,6 +45,26 @@ static setun_status steps(sequences *q, long long count, long long n, double *to
     return status;
 }
 
+/* Every step timed on its own: at least two runs are needed, and 16 are enough. */
+static setun_status note(sequences *q, long long count, setun_error *err)
+{
+    double took;
+    setun_status status = setun_batch_note(q->b, SETUN_NOTE_TIME | SETUN_NOTE_WORK, err);
+    for (int i = 0; i < 2 && status == SETUN_OK; i++)
+        status = steps(q, count, q->n < 8 ? q->n : 8, &took, err);
+    (void)setun_batch_note(q->b, 0, NULL);
+    return status;
+}
+
+static setun_status print_roofline(const sequences *q, double step, setun_error *err)
+{
+    if (q->c->json)
+        fputs(",\n   \"roofline\": ", stdout);
+    else
+        printf("\n  every step timed on its own; a step took %.0f microseconds without that:\n", 1e6 * step);
+    return setun_batch_roofline(q->b, &q->limits, q->c->json, cli_write, stdout, err);
+}
+
 static setun_status measure(sequences *q, long long count, int first, setun_error *err)
 {
     double run[MAX_RUNS], all = (double)(q->n * count);
@@ -53,8 +75,8 @@ static setun_status measure(sequences *q, long long count, int first, setun_erro
         status = steps(q, count, q->n, &run[i], err);
         run[i] = all / run[i];
     }
-    setun_batch_free(q->b);
-    q->b = NULL;
+    if (status == SETUN_OK && q->roofline)
+        status = note(q, count, err);
     if (status != SETUN_OK)
         return status;
     bench_spread rate = bench_sort(run, q->n_run);
@@ -65,12 +87,16 @@ static setun_status measure(sequences *q, long long count, int first, setun_erro
     if (q->c->json)
         printf("%s\n  {\"sequences\": %lld, \"threads\": %d, \"kernels\": \"%s\", \"tokens\": %lld, \"depth\": %lld, \"top\": %lld,\n"
                "   \"tokens_s\": {\"median\": %.5g, \"min\": %.5g, \"max\": %.5g}, \"each_s\": %.5g, \"step_ms\": %.5g, "
-               "\"weights_gb_s\": %.4g}", first ? "" : ",", count, st.n_threads, st.isa, q->n, q->depth, q->top, rate.median,
+               "\"weights_gb_s\": %.4g", first ? "" : ",", count, st.n_threads, st.isa, q->n, q->depth, q->top, rate.median,
                rate.min, rate.max, rate.median / (double)count, 1e3 * step, 1e-9 * bytes / step);
     else
         printf("  %3lld sequences  %8.2f tokens/s [%.2f-%.2f], %.2f each; %.2f ms a step, weights at %.1f GB/s\n", count, rate.median,
                rate.min, rate.max, rate.median / (double)count, 1e3 * step, 1e-9 * bytes / step);
-    return SETUN_OK;
+    if (q->roofline)
+        status = print_roofline(q, step, err);
+    if (q->c->json)
+        putchar('}');
+    return status;
 }
 
 /* Sessions for the largest count, all behind the same prompt. */
@@ -97,9 +123,10 @@ static setun_status prepare(sequences *q, long long most, setun_error *err)
     return status;
 }
 
-int bench_sequences(cli *c, const char *model, char *list, long long n, long long depth, long long top, long long n_run)
+int bench_sequences(cli *c, const char *model, char *list, long long n, long long depth, long long top, long long n_run, int roofline)
 {
-    sequences q = {.c = c, .n = n < 1 ? 1 : n, .depth = depth, .top = top, .n_run = n_run < 1 ? 1 : n_run < MAX_RUNS ? n_run : MAX_RUNS};
+    sequences q = {.c = c, .roofline = roofline, .n = n < 1 ? 1 : n, .depth = depth, .top = top,
+                   .n_run = n_run < 1 ? 1 : n_run < MAX_RUNS ? n_run : MAX_RUNS};
     long long count[MAX_COUNTS], most = 0;
     int n_count = 0, code = 0;
     setun_error err = {0};
@@ -115,10 +142,19 @@ int bench_sequences(cli *c, const char *model, char *list, long long n, long lon
     setun_status status = cli_load(c, model, &q.m, &err);
     if (status == SETUN_OK)
         status = prepare(&q, most, &err);
+    if (status == SETUN_OK && roofline) {
+        setun_model_stats st = {.size = sizeof st};
+        setun_model_get_stats(q.m, &st);
+        q.limits.size = sizeof q.limits;
+        status = setun_limits_measure(&c->o, st.n_threads, &q.limits, &err);
+    }
     if (c->json)
         fputs("[", stdout);
-    for (int i = 0; i < n_count && status == SETUN_OK; i++)
+    for (int i = 0; i < n_count && status == SETUN_OK; i++) {
         status = measure(&q, count[i], i == 0, &err);
+        setun_batch_free(q.b);
+        q.b = NULL;
+    }
     if (c->json)
         fputs("\n]\n", stdout);
     if (status == SETUN_CANCELLED)

@@ -149,3 +149,17 @@ setun_status setun_batch_step(setun_batch *b, const int32_t *tokens, int32_t wan
         all->peer[i]->position++;
     return SETUN_OK;
 }
+
+/* One session is fed as it is fed alone, so it is the one that knows. */
+setun_status setun_batch_note(setun_batch *b, uint32_t what, setun_error *err)
+{
+    return setun_session_note(b->all->n_peer == 1 ? b->all->peer[0] : b->all, what, err);
+}
+
+setun_status setun_batch_roofline(const setun_batch *b, const setun_limits *l, int32_t json, setun_write_fn *out, void *user,
+                                  setun_error *err)
+{
+    const setun_session *all = b->all;
+    return all->n_peer == 1 ? setun_session_roofline(all->peer[0], 1, l, json, out, user, err)
+                            : setun_session_roofline(all, 0, l, json, out, user, err);
+}

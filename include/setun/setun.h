@@ -254,6 +254,10 @@ SETUN_EXPORT void setun_batch_free(setun_batch *b); /* not its sessions; NULL is
  * session has no room; SETUN_BAD_ARG: a token outside the vocabulary) no session has moved. */
 SETUN_EXPORT setun_status setun_batch_step(setun_batch *b, const int32_t *tokens, int32_t want, const float **logits,
                                            setun_error *err);
+/* setun_session_note and setun_session_roofline of the steps of a batch.  [owner] of its sessions */
+SETUN_EXPORT setun_status setun_batch_note(setun_batch *b, uint32_t what, setun_error *err);
+SETUN_EXPORT setun_status setun_batch_roofline(const setun_batch *b, const setun_limits *l, int32_t json, setun_write_fn *out,
+                                               void *user, setun_error *err);
 
 /* ---------------------------------------------------------------- sampling */
 

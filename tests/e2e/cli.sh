@@ -33,6 +33,7 @@ printf '%s\n' "--- 1, seed 7" "$a" "" "--- 2, seed 8" "$("$SETUN" run "$MODEL" -
 "$SETUN" run "$MODEL" -p x --parallel 0 >/dev/null 2>&1; same "no text at all" $? 2
 "$SETUN" bench "$MODEL" --sequences 1,3 -n 4 -r 1 | grep -c 'tokens/s' | grep -q '^2$' || bad "bench --sequences"
 "$SETUN" bench "$MODEL" --sequences 2 -n 4 -r 1 --json --depth 9 | lua5.4 -e 'assert(io.read("a"):match("^%[%s*{.*}%s*%]%s*$"))' || bad "bench --sequences --json"
+"$SETUN" bench "$MODEL" --sequences 1,3 -n 4 -r 1 --roofline | grep -c '^each at its limit' | grep -q '^2$' || bad "bench --sequences --roofline"
 "$SETUN" bench "$MODEL" --sequences 1,x >/dev/null 2>&1; same "sequences that are no numbers" $? 2
 printf 'KING:' | "$SETUN" run "$MODEL" -n 4 -q >/dev/null || bad "prompt from standard input"
 "$SETUN" run "$MODEL" -p "KING:" -n -1 --ctx 24 --ignore-eos 2>&1 >/dev/null | grep >/dev/null "context of 24 positions is full" || bad "a full context"
