@@ -318,12 +318,13 @@ static void tile_dot(uint8_t *tile, int64_t imm)
 {
     int32_t *c = tile_i32(tile + (imm & 7) * TILE_ROWS * TILE_ROW);
     const int8_t *a = (const int8_t *)tile + (imm >> 3 & 7) * TILE_ROWS * TILE_ROW;
-    const uint8_t *b = tile + (imm >> 6) * TILE_ROWS * TILE_ROW;
+    const uint8_t *b = tile + (imm >> 6 & 7) * TILE_ROWS * TILE_ROW;
+    int flip = imm >> 9 ? 0x80 : 0; /* (b ^ 128) - 128 is the signed byte */
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 16; n++) {
             uint32_t sum = (uint32_t)c[16 * m + n];
             for (int i = 0; i < TILE_ROW; i++)
-                sum += (uint32_t)(a[TILE_ROW * m + i] * b[i / 4 * TILE_ROW + 4 * n + i % 4]);
+                sum += (uint32_t)(a[TILE_ROW * m + i] * ((b[i / 4 * TILE_ROW + 4 * n + i % 4] ^ flip) - flip));
             c[16 * m + n] = (int32_t)sum;
         }
 }

@@ -280,8 +280,8 @@ static setun_status check_tile(const st_kir *k, uint32_t i, setun_error *err)
     if (in->op == K_tile_zero) {
         WANT(imm >= 0 && imm < 8, "tile %lld of 8", (long long)imm);
     } else if (in->op == K_tile_dot) {
-        WANT(imm >= 0 && imm < 512, "%lld does not name three tiles", (long long)imm);
-        WANT((imm & 7) != (imm >> 3 & 7) && (imm & 7) != imm >> 6 && (imm >> 3 & 7) != imm >> 6,
+        WANT(imm >= 0 && imm < 1024, "%lld does not name three tiles", (long long)imm);
+        WANT((imm & 7) != (imm >> 3 & 7) && (imm & 7) != (imm >> 6 & 7) && (imm >> 3 & 7) != (imm >> 6 & 7),
              "its three tiles must differ");
     } else {
         WANT(K_IS_PTR(a) && K_ELEM(a) != K_F32, "operand a must be a pointer to integers");

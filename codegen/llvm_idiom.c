@@ -492,8 +492,14 @@ static void tile_generic(st_gen *g, const st_inst *in, val at, int64_t row_bytes
         v = load_row(g, mine, K_I32);
         for (int64_t i = 0; i < TILE_ROWS; i++) {
             val four = st_gen_splat(g, LLVMBuildExtractElement(g->b, a, i32_value(g, (uint64_t)i), ""), 16);
-            val b = load_row(g, tile_row(g, in->imm >> 6, i64_value(g, i)), K_I8);
-            v = st_gen_dot4(g, v, b, bits_as(g, four, K_I8, 64), 255);
+            val b = load_row(g, tile_row(g, in->imm >> 6 & 7, i64_value(g, i)), K_I8), half = st_gen_const(g, K_I8, 64, 0x80);
+            four = bits_as(g, four, K_I8, 64);
+            if (in->imm >> 9) { /* a . b = a . (b + 128) - a . 128, and b + 128 is b with its top bit flipped */
+                val less = st_gen_dot4(g, st_gen_const(g, K_I32, 16, 0), half, four, 128);
+                v = LLVMBuildSub(g->b, v, less, "");
+                b = LLVMBuildXor(g->b, b, half, "");
+            }
+            v = st_gen_dot4(g, v, b, four, 255);
         }
     } else {
         v = st_gen_const(g, K_I8, 64, 0);
@@ -513,8 +519,8 @@ void st_gen_tile(st_gen *g, const st_inst *in, val at, int64_t row_bytes)
         tile_generic(g, in, at, row_bytes);
     } else if (in->op == K_tile_dot) {
         arg[1] = LLVMConstInt(g->elem[K_I8], (uint64_t)in->imm >> 3 & 7, 0);
-        arg[2] = LLVMConstInt(g->elem[K_I8], (uint64_t)in->imm >> 6, 0);
-        (void)st_gen_call(g, "llvm.x86.tdpbsud", NULL, 0, arg, 3);
+        arg[2] = LLVMConstInt(g->elem[K_I8], (uint64_t)in->imm >> 6 & 7, 0);
+        (void)st_gen_call(g, in->imm >> 9 ? "llvm.x86.tdpbssd" : "llvm.x86.tdpbsud", NULL, 0, arg, 3);
     } else if (in->op == K_tile_zero) {
         (void)st_gen_call(g, "llvm.x86.tilezero", NULL, 0, arg, 1);
     } else {

@@ -2,8 +2,9 @@
  *
  * Second of the screened head's operators: head_kernels.h has the layout and the proof.  This one
  * reads all rows, so it is as fast as memory.  A row, while it is near, meets all tokens: blocks of
- * them share its decoded codes, and two rows share the activations where dot4 exists.  The exact
- * integer sums go out too, for head_refine to add two bits to. */
+ * them share its decoded codes, and two rows share the activations where dot4 exists.  Several tokens on a
+ * machine with matrix tiles cost little more than one.  The exact integer sums go out too, for head_refine
+ * to add two bits to. */
 #include "ops/head_kernels.h"
 
 enum { PART, SUM, NORM, NOISE, CODE, META, UP, DOT, PEAK }; /* arguments, as kernels count them */
@@ -133,6 +134,143 @@ static void meet(const bounds *c, k_val r, int n_row, k_val t, int n_tok)
         }
 }
 
+/* ---------------------------------------------------------------- several tokens: matrix tiles
+ *
+ * The codes of 16 rows, 64 columns each, are a tile as they lie there, once they are decoded: they are below 64, so
+ * they are signed bytes.  The other tile has the two bytes of up to 8 tokens side by side:
+ *
+ *     row i, four bytes each   | hi 0 [4i ..] | lo 0 [4i ..] | hi 1 [4i ..] | ... | lo 7 [4i ..] |
+ *
+ * RUN rows are decoded 256 columns at a time, in the first-level cache, and meet the tokens in four tiles of sums:
+ * so the right tiles, which come from the second-level cache, are used four times. */
+
+#define SIDE 16               /* rows and columns of a tile */
+#define RUN (4 * SIDE)        /* rows at a time */
+#define SOME 8                /* tokens at a time */
+#define MANY (4 * SOME)       /* tokens for which memory is read once */
+
+typedef struct tiles {
+    bounds  b;
+    int64_t n_step;        /* of 64 columns */
+    k_val   x, codes, acc; /* memory: right tiles, a decoded block, sums[row][column] */
+} tiles;
+
+/* The right tiles of tokens [t0, t1), SOME after the other. */
+static void pack_tokens(const tiles *c, k_val t0, k_val t1)
+{
+    setun_kernel *k = c->b.k;
+    k_val row = k_for(k, k_shl(k, t0, 1), k_shl(k, t1, 1), 1), step = k_for(k, k_i64(k, 0), k_i64(k, c->n_step), 1);
+    k_val v = k_load(k, c->b.part, k_add(k, k_muli(k, row, c->b.width), k_muli(k, step, 64)), 64);
+    k_val at = k_sub(k, row, k_shl(k, t0, 1)), block = k_muli(k, k_shru(k, at, 4), c->n_step);
+    at = k_add(k, k_muli(k, k_add(k, block, step), SIDE * SIDE), k_and(k, at, k_i64(k, SIDE - 1)));
+    v = k_cast(k, v, K_TYPE(K_I32, SIDE));
+    for (int32_t i = 0; i < SIDE; i++)
+        k_store(k, c->x, k_addi(k, at, SIDE * i), k_extract(k, v, i));
+    k_stop(k);
+    k_stop(k);
+}
+
+/* Part i of PARTS of a block's share of the rows that follow, in the order of memory.  Hints in one burst would wait for
+ * each other, and memory for the next burst: they are spread over all that is done. */
+#define PARTS (RUN / 2 + 2 * 16)
+static void fetch_later(const tiles *c, k_val later, int64_t i)
+{
+    int64_t lines = RUN * HEAD_CODE_BYTES / 64;
+    for (int64_t j = lines * i / PARTS; j < lines * (i + 1) / PARTS; j++)
+        k_prefetch(c->b.k, c->b.code, k_addi(c->b.k, later, 64 * j), 2);
+}
+
+/* Block b of RUN rows from r on: a field after the other, 64 bytes of each row. */
+static void decode_rows(const tiles *c, k_val r, k_val b, k_val later)
+{
+    setun_kernel *k = c->b.k;
+    k_val f[4], from = k_add(k, k_muli(k, r, c->b.bytes), k_muli(k, b, HEAD_CODE_BYTES));
+    for (int64_t i = 0; i < RUN; i++) {
+        decode(k, c->b.code, k_addi(k, from, i * c->b.bytes), 64, f);
+        for (int64_t j = 0; j < 4; j++)
+            k_store(k, c->codes, k_i64(k, (j * RUN + i) * 64), f[j]);
+        if (i % 2)
+            fetch_later(c, later, i / 2);
+    }
+}
+
+/* Results of SIDE rows from r on, whose sums begin at acc[at], for n tokens from t0 on. */
+static void put_tile(const tiles *c, k_val r, int64_t at, k_val t0, k_val n)
+{
+    setun_kernel *k = c->b.k;
+    k_val meta[3], norm[3], d[2], all[4];
+    int32_t pairs[2 * SIDE];
+    for (int j = 0; j < 2 * SIDE; j++)
+        pairs[j] = j % 2 * SIDE + j / 2;
+    for (int j = 0; j < 4; j++)
+        all[j] = k_load(k, c->b.meta, k_addi(k, k_shl(k, r, 2), 16 * j), 16);
+    for (int j = 0; j < 3; j++) { /* of the four floats of a row the third is not wanted */
+        int32_t mask[8];
+        for (int i = 0; i < 8; i++)
+            mask[i] = 4 * i + (j == 2 ? 3 : j);
+        meta[j] = k_concat(k, k_shuffle(k, all[0], all[1], mask, 8), k_shuffle(k, all[2], all[3], mask, 8));
+    }
+    k_val lane = k_addi(k, k_muli(k, k_iota(k, K_TYPE(K_I32, SIDE), 0), SIDE), at);
+    k_val i = k_for(k, k_i64(k, 0), n, 1), t = k_add(k, t0, i), to = k_add(k, k_mul(k, t, k_dim_run(k, CODE, 0)), r);
+    for (int p = 0; p < 2; p++) {
+        k_val column = k_splat(k, k_trunc(k, k_addi(k, k_shl(k, i, 1), p), K_I32), SIDE);
+        k_val bias = k_muli(k, k_load(k, c->b.sum, k_addi(k, k_shl(k, t, 1), p), 1), 63);
+        d[p] = k_shl(k, k_gather(k, c->acc, k_add(k, lane, column)), 1);
+        d[p] = k_sub(k, d[p], k_splat(k, bias, SIDE));
+    }
+    k_store(k, c->b.dot, k_shl(k, to, 1), k_shuffle(k, d[0], d[1], pairs, 2 * SIDE));
+    head_norm_k(k, c->b.norm, t, norm);
+    for (int j = 0; j < 3; j++)
+        norm[j] = k_splat(k, norm[j], SIDE);
+    k_store(k, c->b.up, to, head_upper_k(k, d[0], d[1], meta, 1.0f, norm));
+    k_stop(k);
+}
+
+/* RUN rows from r on meet n <= SOME tokens from t0 on, whose right tiles begin at x[at]. */
+static void tile_rows(const tiles *c, k_val r, k_val t0, k_val n, k_val at)
+{
+    setun_kernel *k = c->b.k;
+    for (int64_t i = 0; i < 4; i++)
+        k_tile_zero(k, i);
+    k_val b = k_for(k, k_i64(k, 0), k_i64(k, c->n_step / 4), 1);
+    k_val later = k_add(k, k_muli(k, k_addi(k, r, RUN), c->b.bytes), k_muli(k, b, RUN * HEAD_CODE_BYTES));
+    decode_rows(c, r, b, later);
+    for (int64_t f = 0; f < 4; f++) {
+        k_tile_load(k, 6 + f % 2, c->x, k_add(k, at, k_muli(k, k_addi(k, k_shl(k, b, 2), f), SIDE * SIDE)), SIDE);
+        for (int64_t i = 0; i < 4; i++) {
+            k_tile_load(k, 4 + i % 2, c->codes, k_i64(k, (f * RUN + i * SIDE) * 64), 64);
+            k_tile_dot_s8(k, i, 4 + i % 2, 6 + f % 2);
+            if (i % 2) for (int h = 0; h < 2; h++) fetch_later(c, later, RUN / 2 + 8 * f + 2 * i + h);
+        }
+    }
+    k_stop(k);
+    for (int64_t i = 0; i < 4; i++)
+        k_tile_store(k, i, c->acc, k_i64(k, i * SIDE * SIDE), SIDE);
+    for (int64_t i = 0; i < 4; i++)
+        put_tile(c, k_addi(k, r, SIDE * i), i * SIDE * SIDE, t0, n);
+}
+
+/* As many rows of [r0, r1) as RUN divides, all tokens; gives where the others begin. */
+static k_val all_tiles(const bounds *b, k_val r0, k_val r1, k_val n)
+{
+    setun_kernel *k = b->k;
+    tiles c = {.b = *b, .n_step = b->width / 64};
+    c.x = k_scratch(k, K_I32, MANY / SOME * c.n_step * SIDE * 64);
+    c.codes = k_local(k, K_I8, 4 * 64 * RUN);
+    c.acc = k_local(k, K_I32, RUN * SIDE);
+    k_val end = k_add(k, r0, k_and(k, k_sub(k, r1, r0), k_i64(k, -RUN)));
+    k_val t0 = k_for(k, k_i64(k, 0), n, MANY), t1 = k_min(k, n, k_addi(k, t0, MANY));
+    pack_tokens(&c, t0, t1);
+    k_val r = k_for(k, r0, end, RUN), t = k_for(k, t0, t1, SOME);
+    tile_rows(&c, r, t, k_min(k, k_sub(k, t1, t), k_i64(k, SOME)), k_muli(k, k_sub(k, t, t0), c.n_step * SIDE * SIDE / SOME));
+    k_stop(k);
+    k_stop(k);
+    k_stop(k);
+    return end;
+}
+
+/* ---------------------------------------------------------------- all rows of a worker */
+
 /* The largest of every HEAD_PEAK bounds of token t. */
 static void peaks(const bounds *c, k_val peak, k_val t, k_val rows, k_val r0, k_val r1)
 {
@@ -160,8 +298,11 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     (void)err;
     k_grid(k, CODE, 0, HEAD_PEAK);
     k_val zero = k_i64(k, 0), n = k_dim(k, PART, 0), whole = zero;
-    k_val r0 = k_muli(k, k_begin(k), HEAD_PEAK), from = r0;
+    k_val r0 = k_muli(k, k_begin(k), HEAD_PEAK), first = r0, from;
     k_val r1 = k_min(k, k_muli(k, k_end(k), HEAD_PEAK), k_dim_run(k, CODE, 0));
+    if (a->in[PART].dim[0] != 1 && k_info(k, K_HAS_TILES))
+        r0 = all_tiles(&c, r0, r1, n);
+    from = r0;
     for (int n_row = pairs ? 2 : 1; n_row > 0; n_row--) {
         k_val to = n_row == 1 ? r1 : k_add(k, r0, k_and(k, k_sub(k, r1, r0), k_i64(k, -2)));
         k_val r = k_for(k, from, to, n_row), t;
@@ -179,8 +320,8 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
         whole = zero;
     }
     k_val t = k_for(k, zero, n, 1);
-    head_noise_k(k, c.up, 0, k_arg(k, NOISE, K_I32), t, k_mul(k, t, k_dim_run(k, CODE, 0)), r0, r1);
-    peaks(&c, k_arg(k, PEAK, K_F32), t, k_dim_run(k, CODE, 0), r0, r1);
+    head_noise_k(k, c.up, 0, k_arg(k, NOISE, K_I32), t, k_mul(k, t, k_dim_run(k, CODE, 0)), first, r1);
+    peaks(&c, k_arg(k, PEAK, K_F32), t, k_dim_run(k, CODE, 0), first, r1);
     k_stop(k);
     return SETUN_OK;
 }
@@ -238,7 +379,8 @@ static const setun_port out[] = {
                               "] meta:f32[" r ",4]"
 static const char *const cases[] = {
     CASE("1", "70", "512", "192"), CASE("n7", "129", "512", "192"), CASE("1", "7", "5120", "1920"),
-    CASE("m2", "1", "1024", "384"), CASE("8", "33", "512", "192"), CASE("n5", "18", "1536", "576"), NULL,
+    CASE("m2", "1", "1024", "384"), CASE("8", "33", "512", "192"), CASE("n5", "18", "1536", "576"), CASE("n7", "64", "1536", "576"),
+    CASE("n41", "149", "512", "192"), CASE("m8", "97", "1024", "384"), NULL,
 };
 
 SETUN_OP(head_bounds) = {

@@ -90,15 +90,16 @@ static inline void head_fill_peaks(const setun_view *up, const setun_view *peak)
     }
 }
 
-/* The twin of head_upper; norm: step and bounds of the token, as values. */
+/* The twin of head_upper, of a row or of a row in every lane; norm: step and bounds of the token, as values. */
 static inline k_val head_upper_k(setun_kernel *k, k_val h, k_val l, const k_val meta[3], float quarter, const k_val norm[3])
 {
-    k_val s = k_add(k, k_mul(k, k_i2f(k, h), k_f32(k, 128.0f)), k_i2f(k, l));
-    k_val v = k_mul(k, s, k_mul(k, k_mul(k, meta[0], norm[0]), k_f32(k, quarter)));
+    uint32_t n = K_LANES(k_type_of(k, h));
+    k_val s = k_add(k, k_mul(k, k_i2f(k, h), k_f32v(k, 128.0f, n)), k_i2f(k, l));
+    k_val v = k_mul(k, s, k_mul(k, k_mul(k, meta[0], norm[0]), k_f32v(k, quarter, n)));
     k_val b = k_add(k, k_mul(k, meta[1], norm[1]), k_mul(k, meta[2], norm[2]));
-    b = k_add(k, k_mul(k, b, k_f32(k, HEAD_WIDER)), k_f32(k, HEAD_SLACK));
-    k_val sure = k_lt(k, k_mul(k, meta[2], norm[1]), k_f32(k, HEAD_LIMIT));
-    return k_select(k, sure, k_add(k, v, b), k_f32(k, INFINITY));
+    b = k_add(k, k_mul(k, b, k_f32v(k, HEAD_WIDER, n)), k_f32v(k, HEAD_SLACK, n));
+    k_val sure = k_lt(k, k_mul(k, meta[2], norm[1]), k_f32v(k, HEAD_LIMIT, n));
+    return k_select(k, sure, k_add(k, v, b), k_f32v(k, INFINITY, n));
 }
 
 /* Step and bounds of token t. */

@@ -31,6 +31,17 @@ static void few_pack(const few_matrix *f)
     k_stop(k);
 }
 
+/* Lines [from, to) of the 16 that lie where the rows behind these are, as many as a block has, in the order of memory.
+ * Hints in one burst would wait for each other, and memory for the next burst. */
+static void few_fetch(const few_matrix *f, k_val row, k_val block, int from, int to)
+{
+    setun_kernel *k = f->c.k;
+    int64_t stride = f->c.kp / 4;
+    k_val later = k_add(k, k_muli(k, row, stride), k_muli(k, block, BLOCK_DWORDS));
+    for (int i = from; i < to; i++)
+        k_prefetch(k, f->w, k_addi(k, later, MATRIX_ROWS * stride + 64 * i), 2);
+}
+
 /* A block of the 32 rows from `row` on, all of which exist. */
 static void few_decode(const few_matrix *f, k_val row, k_val block, k_val to)
 {
@@ -41,16 +52,13 @@ static void few_decode(const few_matrix *f, k_val row, k_val block, k_val to)
         for (int i = 0; i < 8; i++)
             v[i] = k_concat(k, k_load(k, f->w, k_addi(k, at, (SIDE * half + i) * stride), 8),
                             k_load(k, f->w, k_addi(k, at, (SIDE * half + i + 8) * stride), 8));
+        few_fetch(f, row, block, 4 * half, 4 * half + 4);
         spread_tiles(k, v, f->buffer, k_addi(k, to, half * TILE_DWORDS));
     }
-    /* As many bytes of the 32 rows behind these, in order. */
-    k_val later = k_add(k, k_muli(k, row, 4 * stride), k_muli(k, block, BLOCK_DWORDS));
-    for (int i = 0; i < BLOCK_DWORDS / 64; i++)
-        k_prefetch(k, f->w, k_addi(k, later, MATRIX_ROWS * 4 * stride + 64 * i), 2);
 }
 
-/* Sums of one block of weights. */
-static void few_dot(const few_matrix *f, k_val block, k_val from, int n_a)
+/* Sums of one block of weights, of the rows from `row` on. */
+static void few_dot(const few_matrix *f, k_val row, k_val block, k_val from, int n_a)
 {
     setun_kernel *k = f->c.k;
     for (int p = 0; p < 2; p++) {
@@ -61,6 +69,7 @@ static void few_dot(const few_matrix *f, k_val block, k_val from, int n_a)
             k_tile_load(k, 6 + j, f->buffer, k_addi(k, from, (2 * p + j) * TILE_DWORDS), SIDE);
             for (int i = 0; i < n_a; i++)
                 k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
+            few_fetch(f, row, block, 8 + 4 * p + 2 * j, 10 + 4 * p + 2 * j);
         }
     }
 }
@@ -91,7 +100,7 @@ static void few_units(const few_matrix *f, k_val begin, k_val end, k_val full, i
     k_val b = k_for(k, zero, k_i64(k, f->n_block), 1), from = k_get(k, now);
     k_val to = k_sub(k, k_i64(k, BLOCK_DWORDS), from), last = k_eq(k, b, k_i64(k, f->n_block - 1));
     few_decode(f, k_select(k, last, next, row), k_select(k, last, zero, k_addi(k, b, 1)), to);
-    few_dot(f, b, from, n_a);
+    few_dot(f, row, b, from, n_a);
     k_set(k, now, to);
     k_stop(k);
     for (int i = 0; i < n_a; i++)

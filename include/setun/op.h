@@ -388,6 +388,10 @@ static inline void k_tile_dot(setun_kernel *k, int64_t c, int64_t a_s8, int64_t 
 {
     (void)k_emit(k, K_tile_dot, 0, 0, 0, 0, c | a_s8 << 3 | b_u8 << 6);
 }
+static inline void k_tile_dot_s8(setun_kernel *k, int64_t c, int64_t a_s8, int64_t b_s8)
+{
+    (void)k_emit(k, K_tile_dot, 0, 0, 0, 0, c | a_s8 << 3 | b_s8 << 6 | 1 << 9);
+}
 static inline void k_tile_store(setun_kernel *k, int64_t tile, k_val p, k_val index, int64_t stride)
 {
     (void)k_emit(k, K_tile_store, 0, p, index, 0, tile | stride << 3);

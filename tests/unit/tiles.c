@@ -2,7 +2,8 @@
  * kernels, with native tiles where this machine has them and with memory in their place.
  *
  * The kernel multiplies a [16][COLUMNS] (s8) with b [COLUMNS / 4][16][4] (u8), 64 columns a step, adds
- * the products to c, and stores the sum twice: as it is, and by way of a second tile that starts at 0. */
+ * the products to c, and stores the sum twice: as it is, and by way of a second tile that starts at 0.
+ * A third tile has the products with b taken as signed. */
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 #define COLUMNS 192
 #define STRIDE (COLUMNS + 24) /* bytes between the rows of a: not a multiple of a cache line */
 #define WIDE 21               /* words between the rows of the result */
+#define RESULT (48 * WIDE)
 
 enum { A, B, C, Y };
 
@@ -28,24 +30,27 @@ static setun_status lower(setun_kernel *k, const setun_args *args, setun_error *
     k_grid(k, A, 0, 16 * STRIDE);
     k_tile_load(k, 2, c, k_i64(k, 0), 16);
     k_tile_zero(k, 7);
+    k_tile_zero(k, 3);
     k_val step = k_for(k, k_i64(k, 0), k_i64(k, COLUMNS / 64), 1);
     k_tile_load(k, 0, a, k_muli(k, step, 64), STRIDE);
     k_tile_load(k, 5, b, k_muli(k, step, 1024), 64);
     k_tile_dot(k, 2, 0, 5);
     k_tile_dot(k, 7, 0, 5);
+    k_tile_dot_s8(k, 3, 0, 5);
     k_stop(k);
     k_tile_store(k, 2, y, k_i64(k, 0), WIDE);
     k_tile_store(k, 7, y, k_i64(k, 16 * WIDE), WIDE);
+    k_tile_store(k, 3, y, k_i64(k, 32 * WIDE), WIDE);
     return SETUN_OK;
 }
 
 typedef struct data {
     int8_t  a[16 * STRIDE];
     uint8_t b[COLUMNS * 16];
-    int32_t c[256], y[32 * WIDE];
+    int32_t c[256], y[RESULT];
 } data;
 
-static const int64_t bytes[4] = {16 * STRIDE, COLUMNS * 16, 1024, 32 * WIDE * 4};
+static const int64_t bytes[4] = {16 * STRIDE, COLUMNS * 16, 1024, RESULT * 4};
 
 static void fill(data *d, uint32_t seed)
 {
@@ -65,11 +70,14 @@ static void scalar(data *d)
 {
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 16; n++) {
-            int32_t s = 0;
-            for (int i = 0; i < COLUMNS; i++)
+            int32_t s = 0, both = 0;
+            for (int i = 0; i < COLUMNS; i++) {
                 s += d->a[m * STRIDE + i] * d->b[i / 4 * 64 + 4 * n + i % 4];
+                both += d->a[m * STRIDE + i] * (int8_t)d->b[i / 4 * 64 + 4 * n + i % 4];
+            }
             d->y[m * WIDE + n] = (int32_t)((uint32_t)d->c[16 * m + n] + (uint32_t)s);
             d->y[(16 + m) * WIDE + n] = s;
+            d->y[(32 + m) * WIDE + n] = both;
         }
 }
 
@@ -77,7 +85,7 @@ static st_kir *make(const st_target *t, st_arena *arena)
 {
     static setun_view in[3] = {{NULL, SETUN_I8, 1, {16 * STRIDE, 1, 1, 1}}, {NULL, SETUN_I8, 1, {COLUMNS * 16, 1, 1, 1}},
                                {NULL, SETUN_I32, 1, {256, 1, 1, 1}}};
-    static setun_view out = {NULL, SETUN_I32, 1, {32 * WIDE, 1, 1, 1}};
+    static setun_view out = {NULL, SETUN_I32, 1, {RESULT, 1, 1, 1}};
     setun_op op = {.size = sizeof op, .name = "tiles", .n_in = 3, .n_out = 1, .lower = lower};
     setun_args args = {.size = sizeof args, .n_in = 3, .n_out = 1, .op = &op, .in = in, .out = &out};
     st_kir *k = NULL;
@@ -155,7 +163,7 @@ static void test_refused(void **state)
 {
     static const struct { uint32_t op; int64_t imm; uint32_t elem; } bad[] = {
         {K_tile_zero, 8, K_I8}, {K_tile_zero, -1, K_I8}, {K_tile_dot, 0, K_I8}, {K_tile_dot, 1 << 3 | 1 << 6, K_I8},
-        {K_tile_dot, 512, K_I8}, {K_tile_load, -8, K_I8}, {K_tile_store, INT64_MAX, K_I8}, {K_tile_load, 0, K_F32},
+        {K_tile_dot, 512, K_I8}, {K_tile_dot, 1024 | 1 << 3 | 2 << 6, K_I8}, {K_tile_load, -8, K_I8}, {K_tile_store, INT64_MAX, K_I8}, {K_tile_load, 0, K_F32},
     };
     st_arena *arena = st_arena_new();
     st_target t;
