@@ -648,13 +648,8 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
 
     /* A unit is one query head; those of this tile that share keys are done together. */
     k_val begin = k_begin(k), end = k_end(k), share = k_i64(k, c.share), t, g;
-    k_val first = k_udiv(k, begin, share), last = k_udiv(k, k_addi(k, end, c.share - 1), share);
-    /* Heads that the tile shares with the one before it come last, as they do there: what two workers read at
-     * the same time comes from memory once. */
-    k_val partial = k_zext(k, k_lt(k, k_muli(k, first, c.share), begin), K_I64), i = k_for(k, first, last, 1);
-    k_val u = k_add(k, i, partial), from;
-    u = k_select(k, k_lt(k, u, last), u, first);
-    from = k_muli(k, u, c.share);
+    k_val last = k_udiv(k, k_addi(k, end, c.share - 1), share);
+    k_val u = k_for(k, k_udiv(k, begin, share), last, 1), from = k_muli(k, u, c.share);
     c.head = k_max(k, k_sub(k, begin, from), k_i64(k, 0));
     c.heads = k_min(k, k_sub(k, end, from), share);
     k_unit(k, u, k_i64(k, kv->dim[0]), &t, &g);
