@@ -366,7 +366,7 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
                            w->files.tensor[i].file, w->files.tensor[i].name);
     }
     setun_status s =
-        st_pack_open(&w->pack, dir, w->paths_hash, identity, capacity, &w->log, err);
+        st_pack_open(&w->pack, dir, st_hash(w->paths_hash, choice, strlen(choice)), identity, capacity, &w->log, err);
     if (s != SETUN_OK) {
         st_pack_close(w->pack);
         w->pack = NULL;
