@@ -171,7 +171,8 @@ static void pack_tokens(const tiles *c, k_val t0, k_val t1)
 }
 
 /* Part i of PARTS of a block's share of the rows that follow, in the order of memory.  Hints in one burst would wait for
- * each other, and memory for the next burst: they are spread over all that is done. */
+ * each other, and memory for the next burst: they are spread over all that is done.  A quarter of the parts is left to
+ * what the hardware brings in by itself: with hints for all of them a pass took a quarter longer. */
 #define PARTS (RUN / 2 + 2 * 16)
 static void fetch_later(const tiles *c, k_val later, int64_t i)
 {
@@ -240,7 +241,8 @@ static void tile_rows(const tiles *c, k_val r, k_val t0, k_val n, k_val at)
         for (int64_t i = 0; i < 4; i++) {
             k_tile_load(k, 4 + i % 2, c->codes, k_i64(k, (f * RUN + i * SIDE) * 64), 64);
             k_tile_dot_s8(k, i, 4 + i % 2, 6 + f % 2);
-            if (i % 2) for (int h = 0; h < 2; h++) fetch_later(c, later, RUN / 2 + 8 * f + 2 * i + h);
+            for (int64_t h = 0; h < 2 && i % 2; h++) /* not for even i, see PARTS */
+                fetch_later(c, later, RUN / 2 + 8 * f + 2 * i + h);
         }
     }
     k_stop(k);
