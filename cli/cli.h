@@ -92,5 +92,6 @@ int cli_plugins(int argc, char **argv);
 int cli_synth(int argc, char **argv);
 int cli_doc(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
 
 #endif

@@ -19,6 +19,7 @@ static const struct { const char *name; int (*fn)(int, char **); const char *wha
     {"perplexity", cli_perplexity, "perplexity over a text file"},
     {"bench", cli_bench, "speed, memory, and shares of what the machine can do"},
     {"info", cli_info, "what a model is and what was decided about it"},
+    {"doctor", cli_doctor, "is this model whole, and does this machine compute it right?"},
     {"dump", cli_dump, "graph, plan, kernels, LLVM IR, assembly"},
     {"check", cli_check, "every operator through every witness"},
     {"plugins", cli_plugins, "what is loaded"},
