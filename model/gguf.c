@@ -98,7 +98,8 @@ static setun_status take_name(reader *r, st_arena *arena, const char *kind, int6
                        (long long)n, (long long)most);
     int good = st_utf8_valid(text, (size_t)n) == (size_t)n;
     for (int64_t i = 0; i < n; i++)
-        good &= (unsigned char)text[i] >= 0x20 && text[i] != 0x7f;
+        good &= (unsigned char)text[i] >= 0x20 && text[i] != 0x7f &&
+                !((unsigned char)text[i] == 0xc2 && i + 1 < n && (unsigned char)text[i + 1] < 0xa0);
     if (!good)
         return st_fail(r->err, SETUN_BAD_FILE, "%s: %s is not plain UTF-8 text", r->path, what);
     *name = st_arena_strndup(arena, text, (size_t)n);
@@ -177,11 +178,9 @@ int st_gguf_int(const st_gguf_value *v, int64_t i, int64_t *out)
     int is_signed = v->element == ST_GGUF_I8 || v->element == ST_GGUF_I16 || v->element == ST_GGUF_I32;
     if (is_signed && bits >> (8 * bytes - 1)) /* the value is bits - 2^(8 bytes) */
         *out = (int64_t)bits - ((int64_t)1 << 8 * bytes);
-    else if (v->element == ST_GGUF_U64 && bits > INT64_MAX)
-        return -1;
     else
         memcpy(out, &bits, sizeof bits);
-    return 0;
+    return v->element == ST_GGUF_U64 && bits > INT64_MAX ? -1 : 0;
 }
 
 double st_gguf_float(const st_gguf_value *v, int64_t i)
@@ -494,7 +493,7 @@ static setun_status open_part(st_gguf *g, int64_t i, int64_t count, setun_error 
 
 static setun_status open_parts(st_gguf *g, setun_error *err)
 {
-    const st_gguf_value *count = st_gguf_find(g, "split.count");
+    const st_gguf_value *count = st_gguf_find(g, "split.count"), *all = st_gguf_find(g, "split.tensors.count");
     int64_t n = 1, no = 0, tensors = 0;
     if (!count && !st_gguf_find(g, "split.no"))
         return SETUN_OK;
@@ -510,7 +509,9 @@ static setun_status open_parts(st_gguf *g, setun_error *err)
     memset(more + 1, 0, (size_t)n * sizeof *more);
     for (int64_t i = 1; i < n; i++)
         ST_TRY(open_part(g, i, n, err));
-    ST_TRY(part_number(st_gguf_find(g, "split.tensors.count"), "split.tensors.count", g->path, INT32_MAX, &tensors, err));
+    if (n <= 1 && !all) /* 0 parts: joined again by a program that leaves the key */
+        return SETUN_OK;
+    ST_TRY(part_number(all, "split.tensors.count", g->path, INT32_MAX, &tensors, err));
     if (tensors != g->n_tensors)
         return st_fail(err, SETUN_BAD_FILE, "%s: key split.tensors.count is %lld, the parts have %lld tensors", g->path,
                        (long long)tensors, (long long)g->n_tensors);
@@ -546,4 +547,11 @@ int st_gguf_is(const char *path)
     int is = st_is_file(path) && st_map_open(&m, path, NULL) == SETUN_OK && m.bytes >= 4 && memcmp(m.data, "GGUF", 4) == 0;
     st_map_close(&m);
     return is;
+}
+
+setun_status st_gguf_refuse(const char *path, setun_error *err)
+{
+    if (!st_gguf_is(path))
+        return SETUN_OK;
+    return st_fail(err, SETUN_UNKNOWN, "%s is a GGUF file: setun info reads it, but Setun cannot run models in this format yet", path);
 }

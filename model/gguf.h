@@ -80,6 +80,9 @@ typedef struct st_gguf {
 /* Does the file begin as GGUF does?  Its name plays no part. */
 int st_gguf_is(const char *path);
 
+/* SETUN_UNKNOWN, saying so, if path is a GGUF file: for whoever can only run directories. */
+setun_status st_gguf_refuse(const char *path, setun_error *err);
+
 /* Opens path and, if it is the first part of a split model, the others, and checks all of it: after
  * success every tensor has a known type and lies where it says, all of it.  i2s: what the user said
  * about I2_S.  Zero-initialise *g; after a failure, too, call st_gguf_close.  Names live in arena. */
@@ -94,7 +97,7 @@ const st_gguf_value *st_gguf_find(const st_gguf *g, const char *key); /* NULL wh
 
 /* Elements of values.  An integer of any width that fits; strings: bytes, not terminated, and any
  * bytes at all.  Element i of a string array takes a walk: go through them with st_gguf_next. */
-int         st_gguf_int(const st_gguf_value *v, int64_t i, int64_t *out); /* 0, or -1: no integer */
+int         st_gguf_int(const st_gguf_value *v, int64_t i, int64_t *out); /* -1: no i64, but *out has a u64's bits */
 double      st_gguf_float(const st_gguf_value *v, int64_t i);             /* F32 and F64 only */
 const char *st_gguf_text(const st_gguf_value *v, int64_t *n);             /* NULL: not a string */
 const char *st_gguf_next(const uint8_t **at, int64_t *n); /* at a string's length; moves behind it */

@@ -261,6 +261,14 @@ static setun_status decide(st_gguf *g, int64_t first, int fork, setun_error *err
 
 static const char *const i2s_names[] = { NULL, "x86", "arm", "rows4" };
 
+int st_i2s_find(const char *name)
+{
+    for (int i = ST_I2S_X86; i <= ST_I2S_ROWS4; i++)
+        if (strcmp(i2s_names[i], name) == 0)
+            return i;
+    return -1;
+}
+
 /* The scale behind an I2_S tensor must be one: evidence that it is I2_S at all, whatever its layout. */
 static setun_status i2s_scale(const st_gguf_tensor *t, float *scale, setun_error *err)
 {
@@ -305,8 +313,8 @@ static setun_status decide_i2s(st_gguf *g, int i2s, setun_error *err)
             g->i2s = i;
             return note(g, st_arena_printf(g->arena, "I2_S has the layout %s: the sizes allow no other", i2s_names[i]), err);
         }
-    return note(g, st_arena_printf(g->arena, "I2_S has no known layout: %s%s%sthe sizes of %lld tensor%s and the file does not "
-                "say; published files have x86, --i2s-layout says which", possible & 1 << ST_I2S_X86 ? "x86, " : "",
+    return note(g, st_arena_printf(g->arena, "I2_S has an unknown layout: %s%s%sthe sizes of %lld tensor%s, and the file does "
+                "not say; published files have x86, --i2s-layout says which", possible & 1 << ST_I2S_X86 ? "x86, " : "",
                 possible & 1 << ST_I2S_ARM ? "arm, " : "", possible & 1 << ST_I2S_ROWS4 ? "rows4 fit " : "fit ",
                 (long long)n, n == 1 ? "" : "s"), err);
 }

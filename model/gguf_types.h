@@ -32,6 +32,9 @@ struct st_gguf_type {
  * each has exactly the bytes which its type and shape need. */
 setun_status st_gguf_settle(st_gguf *g, int i2s, setun_error *err);
 
+/* "x86", "arm", "rows4"; -1: none of them. */
+int st_i2s_find(const char *name);
+
 int64_t st_gguf_rows(const st_gguf_tensor *t);
 int64_t st_gguf_scales(const st_gguf_tensor *t); /* of a row; 0: not ternary */
 
