@@ -193,7 +193,8 @@ void st_gguf_i2s(const uint8_t *data, int layout, int64_t r, int64_t n, uint8_t 
     int width = layout == ST_I2S_X86 ? 32 : 16;
     for (int64_t c = 0; c < n; c++) {
         int64_t i = r * n + c, block = i / (4 * width), in = i % (4 * width);
-        code[c] = layout == ST_I2S_ROWS4 ? data[r / 4 * n + c] >> (3 - r % 4) * 2 & 3
-                                         : data[block * width + in % width] >> (3 - in / width) * 2 & 3;
+        int is_rows = layout == ST_I2S_ROWS4;
+        int64_t byte = is_rows ? r / 4 * n + c : block * width + in % width, field = is_rows ? r % 4 : in / width;
+        code[c] = (uint8_t)(data[byte] >> (3 - field) * 2 & 3);
     }
 }
