@@ -34,4 +34,36 @@ head -c 250 "$TMP/whole" >"$TMP/file.bin"; fails "tensor a reaches to 32, the fi
 head -c 100 "$TMP/whole" >"$TMP/file.bin"; fails "file.bin: " info
 cp "$TMP/whole" "$TMP/file.bin"; printf '\x09' | dd of="$TMP/file.bin" bs=1 seek=4 conv=notrunc 2>/dev/null; fails "version 9 of GGUF" info
 cp "$TMP/whole" "$TMP/file.bin"; printf '\xff' | dd of="$TMP/file.bin" bs=1 seek=15 conv=notrunc 2>/dev/null; fails "tensors do not fit" info
+
+# A model in two parts, written by the language's own packer; the second holds I2_S, whose layout is not told.
+lua5.4 - "$TMP" <<'L'
+local function part(no, keys, name, type, dims, bytes)
+  local head, data = {}, bytes .. ("\0"):rep(-#bytes % 32)
+  for _, k in ipairs(keys) do head[#head + 1] = string.pack("<s8I4", k[1], k[2]) .. string.pack(k[3], k[4]) end
+  local text = "GGUF" .. string.pack("<I4I8I8", 3, 1, #keys) .. table.concat(head) .. string.pack("<s8I4", name, #dims)
+  for _, d in ipairs(dims) do text = text .. string.pack("<I8", d) end
+  text = text .. string.pack("<I4I8", type, 0)
+  local f = assert(io.open(("%s/m-%05d-of-00002.gguf"):format(arg[1], no + 1), "wb"))
+  f:write(text, ("\0"):rep(-#text % 32), data)
+  f:close()
+end
+local split = function(no) return { "split.no", 2, "<I2", no }, { "split.count", 2, "<I2", 2 }, { "split.tensors.count", 5, "<i4", 2 } end
+part(0, { { "general.architecture", 8, "<s8", "bitnet-b1.58" }, split(0) }, "norm", 0, { 3 }, string.pack("<fff", 1, -0.5, 0))
+-- 128 codes 0 1 2 1 in the order of x86 blocks: byte p holds weights p, p + 32, p + 64, p + 96.
+part(1, { split(1) }, "codes", 36, { 128, 4 }, ("\x19"):rep(128) .. string.pack("<f", 0.25) .. ("?"):rep(28))
+L
+two() { "$SETUN" info "$TMP/m-00001-of-00002.gguf" "$@"; }
+same "parts" "$(two | grep -c '^part  *.*/m-0000[12]-of-00002.gguf$')" 2
+two | grep >/dev/null "^decision  *type 36 is I2_S, not IQ4_NL_4_4: general.architecture is bitnet-b1.58; 1 tensor has just its bytes, such as codes with 160$" || bad "the decision about type 36"
+two | grep >/dev/null "^decision  *I2_S has an unknown layout: x86, arm, rows4 fit " || bad "the decision about I2_S"
+fails "--i2s-layout x86, arm or rows4" two --values
+for layout in x86 arm rows4; do # 0x19 is codes 0 1 2 1 from the high bits, in every layout
+  two --values --i2s-layout $layout | grep >/dev/null "^ *-0.25 to 0.25, zeros 0.5000, minus 0.2500, plus 0.2500, scales 0.25 to 0.25$" || bad "values of $layout"
+done
+two --json --values --i2s-layout arm | lua5.4 -e 'local t = io.read("a"); assert(t:match("^{.*}%s*$") and t:find("\"plus_two\": 0.000000", 1, true) and t:find("\"parts\": [", 1, true))' || bad "parts --json"
+fails "is part 2 of 2 of a model: name the first one" "$SETUN" info "$TMP/m-00002-of-00002.gguf"
+printf '\xff' | dd of="$TMP/m-00002-of-00002.gguf" bs=1 seek=$(($(wc -c <"$TMP/m-00002-of-00002.gguf") - 160)) conv=notrunc 2>/dev/null
+fails "tensor codes: code 3 at row 0, column 0" two --values --i2s-layout x86
+rm "$TMP/m-00002-of-00002.gguf"
+fails "m-00002-of-00002.gguf" two
 finish

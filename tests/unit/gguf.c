@@ -161,7 +161,7 @@ static void test_refusals(void **state)
         "general.alignment", "general.alignment", "general.file_type", "tensor t is there twice", "the name of tensor 0 has 64 bytes",
         "the name of tensor 0 has 0 bytes", "has 5 dimensions", "overflow 63 bits", "overflow 63 bits", "needs 28", "F32 needs 32",
         "begins at 32, not at 0", "which is not a multiple of 32", "F32 needs 32", "reaches to", "belong to no tensor", "key general.file_type",
-        "is no place in a file",
+        "is no place in a file", "F32 cannot have this shape", "I2_S cannot have this shape",
     };
     for (size_t k = 0; k < sizeof says / sizeof *says; k++) {
         gguf_maker m;
@@ -202,6 +202,11 @@ static void test_refusals(void **state)
         case 23: gguf_tensor(&m, "t", 0, 1, eight, f, 64); break;               /* 32 bytes too many */
         case 26: gguf_tensor(&m, "t", 0, 1, eight, f, 64); gguf_tensor(&m, "u", 0, 1, eight, f, 32); break; /* a gap */
         case 28: st_str_add(&m.data, "12345678901234567890123456789012345678901234567890123456789012345"); break;
+        case 31: gguf_tensor(&m, "t", 0, 3, (const int64_t[]){ 0, (int64_t)1 << 40, (int64_t)1 << 40 }, f, 32); break;
+        case 32:
+            kv_u32(&m, "general.file_type", 40);
+            gguf_tensor(&m, "t", 36, 3, (const int64_t[]){ 0, (int64_t)1 << 40, (int64_t)1 << 40 }, f, 32);
+            break;
         case 29: kv(&m, "general.file_type", KV_I32, 0xffffffff, 4); break;
         default: gguf_tensor(&m, "t", 0, 1, eight, f, 32); gguf_tensor(&m, "u", 0, 1, eight, f, 32); break;
         }
