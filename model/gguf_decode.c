@@ -190,11 +190,19 @@ void st_gguf_q2_0_128(const uint8_t *row, int64_t n, uint8_t *code, float *scale
  *   [R][c] | row 4 R  |row 4 R+1 |row 4 R+2 |row 4 R+3 |  column c, n bytes for four rows (rows4) */
 void st_gguf_i2s(const uint8_t *data, int layout, int64_t r, int64_t n, uint8_t *code)
 {
-    int width = layout == ST_I2S_X86 ? 32 : 16;
+    if (layout == ST_I2S_ROWS4) {
+        for (int64_t c = 0; c < n; c++)
+            code[c] = (uint8_t)(data[r / 4 * n + c] >> (3 - r % 4) * 2 & 3);
+        return;
+    }
+    /* Blocks run on over the ends of rows. */
+    int width = layout == ST_I2S_X86 ? 32 : 16, in = (int)(r * n % (4 * width));
+    const uint8_t *block = data + r * n / (4 * width) * width;
     for (int64_t c = 0; c < n; c++) {
-        int64_t i = r * n + c, block = i / (4 * width), in = i % (4 * width);
-        int is_rows = layout == ST_I2S_ROWS4;
-        int64_t byte = is_rows ? r / 4 * n + c : block * width + in % width, field = is_rows ? r % 4 : in / width;
-        code[c] = (uint8_t)(data[byte] >> (3 - field) * 2 & 3);
+        code[c] = (uint8_t)(block[in & (width - 1)] >> (3 - in / width) * 2 & 3);
+        if (++in == 4 * width) {
+            in = 0;
+            block += width;
+        }
     }
 }

@@ -345,7 +345,10 @@ static setun_status read_codes(const st_gguf *g, const st_gguf_tensor *t, int64_
         st_gguf_i2s(t->data, g->i2s, r, n, code);
         ST_TRY(i2s_scale(t, scale, err));
     }
-    for (int64_t i = 0; i < n && !y->has_two; i++)
+    int most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = code[i] > most ? code[i] : most;
+    for (int64_t i = 0; i < n && most == 3 && !y->has_two; i++)
         if (code[i] == 3)
             return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s: code 3 at row %lld, column %lld, which %s does not have", t->file,
                            t->name, (long long)r, (long long)i, y->name);
@@ -367,7 +370,8 @@ setun_status st_gguf_read_row(const st_gguf *g, const st_gguf_tensor *t, int64_t
         return SETUN_OK;
     }
     ST_TRY(read_codes(g, t, r, code, scale, err));
-    for (int64_t i = 0; i < n; i++)
-        value[i] = (float)(code[i] - 1) * scale[i / group];
+    for (int64_t i = 0; i < n; i += group)
+        for (int64_t j = i; j < i + group; j++)
+            value[j] = (float)(code[j] - 1) * scale[i / group];
     return SETUN_OK;
 }

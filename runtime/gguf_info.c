@@ -111,16 +111,24 @@ typedef struct summary {
 
 static void count_row(summary *s, const st_gguf_tensor *t, const float *value, const uint8_t *code, const float *scale)
 {
-    int64_t n_scales = st_gguf_scales(t);
-    for (int64_t i = 0; i < t->dim[0]; i++) {
-        double v = (double)value[i];
-        s->odd += !isfinite(v);
-        s->zeros += v == 0.0;
-        s->least = v < s->least ? v : s->least;
-        s->most = v > s->most ? v : s->most;
-        if (n_scales)
-            s->code[code[i] & 3]++;
+    int64_t n = t->dim[0], n_scales = st_gguf_scales(t), zeros = 0, odd = 0;
+    float least = INFINITY, most = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        odd += !isfinite(value[i]);
+        zeros += value[i] == 0.0f;
+        least = value[i] < least ? value[i] : least;
+        most = value[i] > most ? value[i] : most;
     }
+    for (int c = 0; n_scales && c < 4; c++) {
+        int64_t same = 0;
+        for (int64_t i = 0; i < n; i++)
+            same += code[i] == c;
+        s->code[c] += same;
+    }
+    s->odd += odd;
+    s->zeros += zeros;
+    s->least = (double)least < s->least ? (double)least : s->least;
+    s->most = (double)most > s->most ? (double)most : s->most;
     for (int64_t i = 0; i < n_scales; i++) {
         double v = (double)scale[i];
         s->least_scale = v < s->least_scale ? v : s->least_scale;
