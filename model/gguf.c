@@ -84,7 +84,17 @@ static setun_status take_string(reader *r, const char *what, const char **text, 
     return SETUN_OK;
 }
 
-/* A name is printed and compared: text without control characters, kept with a final 0. */
+/* What may go to a terminal: UTF-8 without control characters (U+0080 to U+009F are some, too). */
+static int is_plain(const char *text, int64_t n)
+{
+    int good = st_utf8_valid(text, (size_t)n) == (size_t)n;
+    for (int64_t i = 0; i < n; i++)
+        good &= (unsigned char)text[i] >= 0x20 && text[i] != 0x7f &&
+                !((unsigned char)text[i] == 0xc2 && i + 1 < n && (unsigned char)text[i + 1] < 0xa0);
+    return good;
+}
+
+/* A name is printed and compared: plain text, kept with a final 0. */
 static setun_status take_name(reader *r, st_arena *arena, const char *kind, int64_t number,
                               int64_t most, const char **name)
 {
@@ -96,11 +106,7 @@ static setun_status take_name(reader *r, st_arena *arena, const char *kind, int6
     if (n == 0 || n > most)
         return st_fail(r->err, SETUN_BAD_FILE, "%s: %s has %lld bytes, not 1 to %lld", r->path, what,
                        (long long)n, (long long)most);
-    int good = st_utf8_valid(text, (size_t)n) == (size_t)n;
-    for (int64_t i = 0; i < n; i++)
-        good &= (unsigned char)text[i] >= 0x20 && text[i] != 0x7f &&
-                !((unsigned char)text[i] == 0xc2 && i + 1 < n && (unsigned char)text[i + 1] < 0xa0);
-    if (!good)
+    if (!is_plain(text, n))
         return st_fail(r->err, SETUN_BAD_FILE, "%s: %s is not plain UTF-8 text", r->path, what);
     *name = st_arena_strndup(arena, text, (size_t)n);
     return *name ? SETUN_OK : st_fail(r->err, SETUN_NO_MEMORY, "no memory for the names of %s", r->path);
@@ -400,7 +406,7 @@ static setun_status read_general(st_gguf *g, setun_error *err)
     const st_gguf_value *v = st_gguf_find(g, "general.architecture");
     int64_t n = 0;
     const char *text = v ? st_gguf_text(v, &n) : NULL;
-    if (!text || n == 0 || n > 64 || memchr(text, 0, (size_t)n) || st_utf8_valid(text, (size_t)n) != (size_t)n)
+    if (!text || n == 0 || n > 64 || !is_plain(text, n))
         return st_fail(err, SETUN_BAD_FILE, "%s: key general.architecture is %s", g->path,
                        v ? "not a short text" : "missing");
     if (!(g->architecture = st_arena_strndup(g->arena, text, (size_t)n)))

@@ -162,6 +162,7 @@ static void test_refusals(void **state)
         "the name of tensor 0 has 0 bytes", "has 5 dimensions", "overflow 63 bits", "overflow 63 bits", "needs 28", "F32 needs 32",
         "begins at 32, not at 0", "which is not a multiple of 32", "F32 needs 32", "reaches to", "belong to no tensor", "key general.file_type",
         "is no place in a file", "F32 cannot have this shape", "I2_S cannot have this shape",
+        "key general.architecture is not a short text", "key general.architecture is not a short text",
     };
     for (size_t k = 0; k < sizeof says / sizeof *says; k++) {
         gguf_maker m;
@@ -175,12 +176,14 @@ static void test_refusals(void **state)
         memset(&file, 0, sizeof file);
         if (k == 1)
             kv_u32(&m, "general.architecture", 1);
+        else if (k == 33 || k == 34)
+            kv_text(&m, "general.architecture", k == 33 ? "\x1b[2J" : "\xc2\x9b");
         else if (k > 1)
             kv_text(&m, "general.architecture", "llama");
         switch (k) {
         case 2: kv_u32(&m, "twice", 1); kv_u32(&m, "twice", 1); break;
         case 3: kv_u32(&m, "a\xff", 1); break;
-        case 4: kv_u32(&m, "a\x1b[2J", 1); break;
+        case 4: kv_u32(&m, "a\xc2\x9b", 1); break;
         case 5: kv_u32(&m, "", 1); break;
         case 6: kv_u32(&m, longest, 1); break;
         case 7: kv_array(&m, "k", KV_ARRAY, 0, "", 0); break;
