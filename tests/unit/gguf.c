@@ -163,6 +163,7 @@ static void test_refusals(void **state)
         "begins at 32, not at 0", "which is not a multiple of 32", "F32 needs 32", "reaches to", "belong to no tensor", "key general.file_type",
         "is no place in a file", "F32 cannot have this shape", "I2_S cannot have this shape",
         "key general.architecture is not a short text", "key general.architecture is not a short text",
+        "tensor u begins at 32, the one after it at 0",
     };
     for (size_t k = 0; k < sizeof says / sizeof *says; k++) {
         gguf_maker m;
@@ -209,6 +210,11 @@ static void test_refusals(void **state)
         case 32:
             kv_u32(&m, "general.file_type", 40);
             gguf_tensor(&m, "t", 36, 3, (const int64_t[]){ 0, (int64_t)1 << 40, (int64_t)1 << 40 }, f, 32);
+            break;
+        case 35:
+            for (int i = 0; i < 3; i++)
+                gguf_tensor(&m, i == 0 ? "t" : i == 1 ? "u" : "v", 0, 1, eight, f, 32);
+            m.infos.text[91] = 0; /* of v */
             break;
         case 29: kv(&m, "general.file_type", KV_I32, 0xffffffff, 4); break;
         default: gguf_tensor(&m, "t", 0, 1, eight, f, 32); gguf_tensor(&m, "u", 0, 1, eight, f, 32); break;
