@@ -71,6 +71,30 @@ void st_str_addf(st_str *s, const char *fmt, ...)
     va_end(ap);
 }
 
+void st_str_add_json(st_str *s, const char *text, size_t n)
+{
+    st_str_add(s, "\"");
+    for (size_t i = 0; i < n;) {
+        size_t good = i + st_utf8_valid(text + i, n - i);
+        for (; i < good; i++) {
+            unsigned char c = (unsigned char)text[i], after = i + 1 < good ? (unsigned char)text[i + 1] : 0xff;
+            if (c == '"' || c == '\\')
+                st_str_addf(s, "\\%c", c);
+            else if (c < 0x20 || c == 0x7f)
+                st_str_addf(s, "\\u%04x", c);
+            else if (c == 0xc2 && after < 0xa0) /* U+0080 to U+009F are control characters, too */
+                st_str_addf(s, "\\u%04x", text[++i] & 0xff);
+            else
+                st_str_addn(s, &c, 1);
+        }
+        if (i < n) {
+            st_str_add(s, "\\ufffd");
+            i++;
+        }
+    }
+    st_str_add(s, "\"");
+}
+
 void st_str_free(st_str *s)
 {
     free(s->text);

@@ -18,6 +18,9 @@ void st_str_add(st_str *s, const char *text);
 void st_str_addn(st_str *s, const void *bytes, size_t n);
 void st_str_addf(st_str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void st_str_vaddf(st_str *s, const char *fmt, va_list ap);
+/* text[0..n) as a JSON string with its quotes.  What is not valid UTF-8 becomes U+FFFD, and control
+ * characters are escaped, so that the result may go to a terminal. */
+void st_str_add_json(st_str *s, const char *text, size_t n);
 void st_str_free(st_str *s);
 
 /* Is text[0..n) valid UTF-8 (no overlong forms, no surrogates)?  Returns n, or the offset of the

@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "model/bpe.h"
+#include "model/gguf.h"
 #include "model/pretok.h"
 
 #define FILE_LIMIT ((int64_t)64 << 20)
@@ -379,6 +380,11 @@ setun_status st_tokenizer_open(st_tokenizer **out, const char *dir, setun_error 
     char *text = NULL;
     int64_t n;
     *out = NULL;
+    setun_status refused = st_gguf_refuse(dir, err);
+    if (refused != SETUN_OK) {
+        free(t);
+        return refused;
+    }
     if (!t || !(t->arena = st_arena_new()) ||
         !(t->path = st_arena_printf(t->arena, "%s/tokenizer.json", dir))) {
         st_tokenizer_close(t);

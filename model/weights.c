@@ -22,6 +22,7 @@
 #include "base/str.h"
 #include "model/config.h"
 #include "model/convert.h"
+#include "model/gguf.h"
 #include "model/head.h"
 #include "model/pack.h"
 #include "model/safetensors.h"
@@ -165,6 +166,7 @@ static setun_status open_all(st_weights *w, const char *path, setun_error *err)
 {
     if (!(w->arena = st_arena_new()) || !(w->path = st_arena_strdup(w->arena, path)))
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    ST_TRY(st_gguf_refuse(path, err));
     if (!st_is_dir(path))
         return st_fail(err, SETUN_BAD_ARG, "%s is not a model directory", *path ? path : "an empty name");
     ST_TRY(st_config_open(&w->config, path, w->arena, err));

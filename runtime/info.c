@@ -16,21 +16,6 @@ static setun_status finish(st_str *t, setun_status s, setun_write_fn *out, void 
     return s;
 }
 
-/* JSON strings: quotes, backslashes and control characters escaped; the rest is UTF-8 already. */
-static void add_json(st_str *t, const char *s)
-{
-    st_str_add(t, "\"");
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            st_str_addf(t, "\\%c", *s);
-        else if ((unsigned char)*s < 0x20)
-            st_str_addf(t, "\\u%04x", (unsigned)*s);
-        else
-            st_str_addn(t, s, 1);
-    }
-    st_str_add(t, "\"");
-}
-
 /* One fact, in either form. */
 typedef struct facts {
     st_str t;
@@ -42,7 +27,7 @@ static void begin(facts *f, const char *key)
 {
     if (f->json) {
         st_str_add(&f->t, f->n++ ? ",\n  " : "{\n  ");
-        add_json(&f->t, key);
+        st_str_add_json(&f->t, key, strlen(key));
         st_str_add(&f->t, ": ");
     } else {
         st_str_addf(&f->t, "%-22s ", key);
@@ -53,7 +38,7 @@ static void text(facts *f, const char *key, const char *value)
 {
     begin(f, key);
     if (f->json)
-        add_json(&f->t, value);
+        st_str_add_json(&f->t, value, strlen(value));
     else
         st_str_addf(&f->t, "%s\n", value);
 }

@@ -56,7 +56,7 @@ SETUN_EXPORT void setun_options_init(setun_options *o);
 
 /* ---------------------------------------------------------------- model */
 
-/* path: a Hugging Face directory.  [any] */
+/* path: a Hugging Face directory.  GGUF files can be looked into (setun_file_info), not loaded yet.  [any] */
 SETUN_EXPORT setun_status setun_model_load(setun_model **m, const char *path, const setun_options *o, setun_error *err);
 SETUN_EXPORT void setun_model_free(setun_model *m); /* after its sessions; NULL is allowed */
 
@@ -69,6 +69,17 @@ SETUN_EXPORT int32_t setun_model_is_end(const setun_model *m, int32_t token); /*
 
 /* What was decided and from what evidence; what is exact and what is approximate. */
 SETUN_EXPORT setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn *out, void *user, setun_error *err);
+
+/* What a model file holds, without loading it: metadata, tensors, which types its numbers stand for and
+ * why.  SETUN_DECLINED: path is not a GGUF file, which its first bytes say and not its name.  [any] */
+typedef struct setun_file_options {
+    uint32_t    size;
+    int32_t     json;
+    int32_t     values;     /* 1: decode every tensor, and say what is in it */
+    const char *i2s_layout; /* "x86", "arm", "rows4": how I2_S lies in the file, which it does not say; NULL */
+} setun_file_options;
+SETUN_EXPORT setun_status setun_file_info(const char *path, const setun_file_options *o, setun_write_fn *out, void *user,
+                                          setun_error *err);
 
 /* Which candidates of kernels were chosen by measurement and what that gains, a line each. */
 SETUN_EXPORT setun_status setun_model_tuned(const setun_model *m, setun_write_fn *out, void *user, setun_error *err);

@@ -162,6 +162,26 @@ static void test_str(void **state)
     assert_null(s.text);
 }
 
+static void test_json(void **state)
+{
+    (void)state;
+    static const struct { const char *text; size_t n; const char *want; } cases[] = {
+        { "", 0, "\"\"" },
+        { "a\"b\\c", 5, "\"a\\\"b\\\\c\"" },
+        { "\0\n\x1b\x7f", 4, "\"\\u0000\\u000a\\u001b\\u007f\"" },
+        { "\xc3\xa9\xe2\x82\xac", 5, "\"\xc3\xa9\xe2\x82\xac\"" },
+        { "\xc2\x9b\xc2\xa0", 4, "\"\\u009b\xc2\xa0\"" },
+        { "a\xff\xc3", 3, "\"a\\ufffd\\ufffd\"" },
+        { "\xc2", 1, "\"\\ufffd\"" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        st_str s = { 0 };
+        st_str_add_json(&s, cases[i].text, cases[i].n);
+        assert_string_equal(s.text, cases[i].want);
+        st_str_free(&s);
+    }
+}
+
 static void test_utf8(void **state)
 {
     (void)state;
@@ -560,6 +580,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error),    cmocka_unit_test(test_arena),
         cmocka_unit_test(test_str),      cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_json),
         cmocka_unit_test(test_numbers),  cmocka_unit_test(test_table),
         cmocka_unit_test(test_files),    cmocka_unit_test(test_dirs),
         cmocka_unit_test(test_checksum), cmocka_unit_test(test_cpu_log),

@@ -6,7 +6,7 @@
  *
  * The build makes the library's own calls of malloc and its relatives go through the functions
  * below (--wrap), which can refuse the n-th. */
-#include "tests/unit/files.h"
+#include "tests/unit/gguf_files.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -98,6 +98,15 @@ static int make_world(void **state)
         assert_int_equal(st_file_read(path, 1 << 20, &w->good[i], &w->bytes[i], &err), SETUN_OK);
         free(path);
     }
+    gguf_maker m = {.alignment = 32};
+    st_str file = {0};
+    const uint8_t codes[64 + 32] = {[66] = 0x80, [67] = 0x3f};
+    kv_text(&m, "general.architecture", "bitnet");
+    kv_array(&m, "words", KV_STRING, 1, "\3\0\0\0\0\0\0\0abc", 11);
+    gguf_tensor(&m, "codes", 36, 2, (const int64_t[]){128, 2}, codes, sizeof codes);
+    gguf_bytes(&m, &file);
+    put_file(w->dir, "file", file.text, file.len);
+    st_str_free(&file);
     *state = w;
     return 0;
 }
@@ -350,6 +359,23 @@ static void run_out(const world *w, setun_status (*fn)(const world *, setun_erro
 
 static setun_status without_cache(const world *w, setun_error *err) { return use(w, NULL, err); }
 
+static int drop(void *user, const char *text, size_t n)
+{
+    (void)user;
+    return text[n] != 0;
+}
+
+static setun_status use_file(const world *w, setun_error *err)
+{
+    char *path = __real_malloc(strlen(w->dir) + 16);
+    setun_file_options o = {.size = sizeof o, .values = 1, .i2s_layout = "x86"};
+    assert_non_null(path);
+    (void)sprintf(path, "%s/file", w->dir);
+    setun_status s = setun_file_info(path, &o, drop, NULL, err);
+    free(path);
+    return s;
+}
+
 static setun_status with_cache(const world *w, setun_error *err)
 {
     char *cache = __real_malloc(strlen(w->dir) + 16);
@@ -367,6 +393,7 @@ static setun_status with_cache(const world *w, setun_error *err)
 static void test_memory(void **state)
 {
     run_out(*state, use_vocab, 60);
+    run_out(*state, use_file, 30);
     run_out(*state, without_cache, 60);
     run_out(*state, with_cache, 30);
 }
