@@ -52,6 +52,7 @@ static const key_row keys[] = {
     { "mlp_bias", PASS, "true adds tensors" },
     { "sliding_window", PASS, "changes attention when active" },
     { "use_sliding_window", PASS, "changes attention when true" },
+    { "use_mrope", PASS, "changes rotary positions when true" },
     { "max_window_layers", PASS, "belongs to sliding windows" },
     { "layer_types", PASS, "may mark sliding layers" },
     { "bos_token_id", PASS, "token" },

@@ -2,6 +2,7 @@
  *
  *     y = (x * r) * w,     r = 1 / sqrt(sum of squares / d + eps)
  *
+ * A head of x [n,h,d] is a row, too: the norm of queries and keys head by head.
  * The sum runs in 32 stripes (docs/numerics.md), the root and the divisions are correctly rounded,
  * eps is rounded to f32 once.  A row is one unit: d is a few thousand, so a row stays in L1. */
 #include "setun/op.h"
@@ -10,23 +11,24 @@ enum { X, W, Y };
 
 static setun_status infer(setun_args *a, setun_error *err)
 {
-    setun_status s = setun_want(a, X, SETUN_OF(SETUN_F32), 2, err);
+    uint32_t rank = a->in[X].rank == 3 ? 3 : 2;
+    setun_status s = setun_want(a, X, SETUN_OF(SETUN_F32), rank, err);
     if (s == SETUN_OK)
         s = setun_want(a, W, SETUN_OF(SETUN_F32), 1, err);
     if (s == SETUN_OK)
-        s = setun_want_equal(a, W, 0, X, 1, err);
+        s = setun_want_equal(a, W, 0, X, rank - 1, err);
     if (s != SETUN_OK)
         return s;
     if (!(a->attr[0].f >= 0.0 && a->attr[0].f < 1e30))
         return setun_fail(err, SETUN_BAD_ARG, "eps is %g, wants a number from 0 on", a->attr[0].f);
-    return setun_infer_out(a, 0, SETUN_F32, 2, a->in[X].dim[0], a->in[X].dim[1], 1);
+    return setun_infer_out(a, 0, SETUN_F32, rank, a->in[X].dim[0], a->in[X].dim[1], a->in[X].dim[2]);
 }
 
 static setun_status eval(const setun_args *a, setun_error *err)
 {
     const float *x = a->in[X].data, *w = a->in[W].data;
     float *y = a->out[0].data, eps = (float)a->attr[0].f;
-    int64_t n = a->in[X].dim[0], d = a->in[X].dim[1];
+    int64_t d = a->in[W].dim[0], n = setun_count(&a->in[X]) / d;
     (void)err;
     for (int64_t t = 0; t < n; t++, x += d, y += d) {
         float r = 1.0f / sqrtf(setun_sum32(x, x, d) / (float)d + eps);
@@ -38,13 +40,15 @@ static setun_status eval(const setun_args *a, setun_error *err)
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    int64_t d = a->in[X].dim[1], whole = d / 32 * 32;
+    int64_t d = a->in[W].dim[0], whole = d / 32 * 32, heads = a->in[X].rank == 3 ? a->in[X].dim[1] : 1;
     k_val one = k_f32(k, 1.0f), zero = k_i64(k, 0);
     (void)err;
     k_grid(k, X, 0, 1);
     k_val x = k_arg(k, X, K_F32), w = k_arg(k, W, K_F32), y = k_arg(k, Y, K_F32);
     k_val t = k_for(k, k_begin(k), k_end(k), 1);
-    k_val row = k_muli(k, t, d);
+    k_val row = k_muli(k, t, heads * d);
+    if (heads > 1)
+        row = k_add(k, row, k_muli(k, k_for(k, zero, k_i64(k, heads), 1), d));
     k_val mean = k_div(k, k_dot32(k, x, row, x, row, d), k_f32(k, (float)d));
     k_val r = k_div(k, one, k_sqrt(k, k_add(k, mean, k_f32(k, (float)a->attr[0].f))));
     k_val r32 = k_splat(k, r, 32);
@@ -59,6 +63,8 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
         v = k_mul(k, v, k_load_pad(k, w, k_i64(k, whole), d - whole, 32, 0));
         k_store_part(k, y, at, v, d - whole);
     }
+    if (heads > 1)
+        k_stop(k);
     k_stop(k);
     return SETUN_OK;
 }
@@ -69,10 +75,10 @@ static void cost(const setun_args *a, setun_cost *c)
 }
 
 static const setun_port in[] = {
-    {"x", "f32[n,d]: rows", 0, 0},
+    {"x", "f32[n,d]: rows; or f32[n,h,d]: rows of heads", 0, 0},
     {"w", "f32[d]: gain of each column", 0, 0},
 };
-static const setun_port out[] = {{"y", "f32[n,d]", 0, 0}};
+static const setun_port out[] = {{"y", "f32 of the shape of x", 0, 0}};
 static const setun_attr attr[] = {
     {"eps", "added to the mean square; rounded to f32", SETUN_ATTR_FLOAT, 1, {0}},
 };
@@ -83,6 +89,8 @@ static const char *const cases[] = {
     "x:f32[n5,129] w:f32[129] eps=1e-6",
     "x:f32[n7,31] w:f32[31] eps=0",
     "x:f32[2,2560] w:f32[2560] eps=1e-5",
+    "x:f32[n3,5,128] w:f32[128] eps=1e-6",
+    "x:f32[2,1,7] w:f32[7] eps=1e-6",
     NULL,
 };
 

@@ -81,6 +81,27 @@ function nn.config(hp, rules)
   return c
 end
 
+-- Keys that mean nothing where use_sliding_window is false, as nn.full_attention makes sure.
+nn.window_keys = { "sliding_window", "max_window_layers" }
+
+-- Refuses layers that do not see all positions.
+function nn.full_attention(hp, c)
+  nn.only(false, true)("use_sliding_window", hp.use_sliding_window)
+  local types = hp.layer_types
+  for i = 1, types and c.num_hidden_layers or 0 do
+    nn.only("full_attention")("layer_types." .. i, types[i])
+  end
+end
+
+-- A list of all the strings of two.
+function nn.both(a, b)
+  local list = {}
+  for _, part in ipairs { a, b } do
+    for _, v in ipairs(part) do list[#list + 1] = v end
+  end
+  return list
+end
+
 -- The rules that all of the Llama family share; more adds to them or replaces some.
 function nn.llama_config(hp, more)
   local rules = {
@@ -125,7 +146,7 @@ function nn.matrix(g, name, rows, columns)
 end
 
 function nn.rmsnorm(g, x, name, eps)
-  local w = check_dims(g:weight(name, "f32"), x.dims[2])
+  local w = check_dims(g:weight(name, "f32"), x.dims[#x.dims])
   return g:rmsnorm(x, w, { eps = eps, at = name })
 end
 
@@ -147,6 +168,11 @@ function nn.linear(g, x, name, rows)
     return g:ternary_matmul(q, s, sum, w, scale, { at = name })
   end
   return g:matmul(x, nn.matrix(g, name, rows, columns), { at = name })
+end
+
+-- x with the bias `name` added to every row.
+function nn.bias(g, x, name)
+  return g:add_row(x, check_dims(g:weight(name, "f32"), x.dims[2]), { at = name })
 end
 
 -- f32[n,h*d] as f32[n,h,d] and back; no element moves.
@@ -186,18 +212,25 @@ function nn.rope_table(g, hp, c, theta)
 end
 
 -- Causal grouped-query attention over the session's cache, before the output projection: f32[n,h*d].
--- t holds what every layer shares: c, kv (element type), n_ctx, rope, pos.
+-- t holds what every layer shares: c, kv (element type), n_ctx, rope, pos; bias: queries, keys and
+-- values have one; head_norm: every head of queries and keys is normalised before it is turned.
 function nn.attention(g, x, t)
   local c = t.c
   local function project(name, heads)
-    return nn.heads(g, nn.linear(g, x, name, heads * c.head_dim), heads)
+    local y = nn.linear(g, x, name, heads * c.head_dim)
+    return nn.heads(g, t.bias and nn.bias(g, y, name .. "_bias") or y, heads)
+  end
+  local function turned(name, heads)
+    local y = project(name, heads)
+    if t.head_norm then y = nn.rmsnorm(g, y, name .. "_norm", c.rms_norm_eps) end
+    return g:rope(y, t.rope, t.pos, { pairing = "neox" })
   end
   local function cache(name, v)
     local rows = g:state(name, t.kv, { c.num_key_value_heads, t.n_ctx, c.head_dim })
     return g:kv_append(v, rows, t.pos)
   end
-  local q = g:rope(project("attn_q", c.num_attention_heads), t.rope, t.pos, { pairing = "neox" })
-  local k = g:rope(project("attn_k", c.num_key_value_heads), t.rope, t.pos, { pairing = "neox" })
+  local q = turned("attn_q", c.num_attention_heads)
+  local k = turned("attn_k", c.num_key_value_heads)
   local v = project("attn_v", c.num_key_value_heads)
   local y = g:attention(q, cache("k", k), cache("v", v), t.pos, { scale = 1 / math.sqrt(c.head_dim) })
   return nn.merge(g, y)

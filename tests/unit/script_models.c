@@ -243,8 +243,8 @@ static void bitnet_refusals(void **state)
     build_fails(w, &t, "tensor blk.1.attn_out is t2[257,256], but config.json makes it [256,256]");
     trial_init(&t);
     t.arch = "MysteryForCausalLM";
-    build_fails(w, &t, "is for the architecture 'MysteryForCausalLM'; there are BitNetForCausalLM (bitnet_b158.lua), "
-                       "LlamaForCausalLM (llama.lua)");
+    build_fails(w, &t, "is for the architecture 'MysteryForCausalLM'; there are BitnetForCausalLM (bitnet_1bitllm.lua), "
+                       "BitNetForCausalLM (bitnet_b158.lua), LlamaForCausalLM (llama.lua), Qwen2ForCausalLM (qwen2.lua)");
     world_free(w);
 }
 
