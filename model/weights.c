@@ -259,6 +259,20 @@ int st_weights_has(st_weights *w, const char *name)
     return find(w, name) >= 0;
 }
 
+int st_weights_repeats(st_weights *w, const char *name, const char *of)
+{
+    int64_t i = find(w, name), j = find(w, of);
+    if (i < 0 || j < 0)
+        return 0;
+    const st_tensor *a = &w->files.tensor[i], *b = &w->files.tensor[j];
+    int same = strcmp(a->dtype, b->dtype) == 0 && a->bytes == b->bytes && a->view.rank == b->view.rank &&
+               memcmp(a->view.dim, b->view.dim, sizeof a->view.dim) == 0 &&
+               memcmp(a->view.data, b->view.data, (size_t)a->bytes) == 0;
+    st_map_advise(a->view.data, a->bytes, 0); /* nobody reads it again */
+    w->used[i] |= (uint8_t)same;
+    return same;
+}
+
 /* ---------------------------------------------------------------- plain tensors */
 
 /* A copy of tensor i as elements of type want, kept, so that asking twice makes one copy. */

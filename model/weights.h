@@ -43,9 +43,11 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
 setun_status st_weights_pack_end(st_weights *w, setun_error *err);
 int          st_weights_pack_hit(const st_weights *w); /* 1: came from the cache file */
 
-/* The three questions of scripts/host.h; each consumes the tensors it answers with.  Messages name
+/* The questions of scripts/host.h; each consumes the tensors it answers with.  Messages name
  * file, tensor and value. */
 int          st_weights_has(st_weights *w, const char *name);
+/* 1: tensor name has the type, the shape and the bytes of tensor of, and counts as consumed. */
+int          st_weights_repeats(st_weights *w, const char *name, const char *of);
 setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, setun_view *view, setun_error *err);
 /* across: codes are the transpose, [cols, rows].  A file holds what it was written with alone. */
 setun_status st_weights_ternary(st_weights *w, const char *name, int across, setun_view *codes, setun_view *scale, setun_error *err);

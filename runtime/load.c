@@ -72,6 +72,10 @@ static setun_status choose_down(setun_model *m, setun_error *err)
 
 /* The adapters between what scripts ask and what model/ answers. */
 static int has(void *user, const char *name) { return st_weights_has(((setun_model *)user)->weights, name); }
+static int repeats(void *user, const char *name, const char *of)
+{
+    return st_weights_repeats(((setun_model *)user)->weights, name, of);
+}
 static setun_status tensor(void *user, const char *name, uint32_t want, setun_view *v, setun_error *err)
 {
     setun_model *m = user;
@@ -103,7 +107,7 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
 {
     const setun_options *o = &m->engine->o;
     int64_t start = st_now_ns();
-    st_script_model sm = {.user = m, .n_ctx = m->n_ctx, .has = has, .tensor = tensor, .ternary = ternary};
+    st_script_model sm = {.user = m, .n_ctx = m->n_ctx, .has = has, .repeats = repeats, .tensor = tensor, .ternary = ternary};
     sm.hp = st_weights_config(m->weights, &sm.n_hp);
     sm.kv_dtype = (uint32_t)find_dtype(o->kv);
     if (!sm.kv_dtype)

@@ -475,6 +475,22 @@ static int graph_has(lua_State *L)
     return 1;
 }
 
+/* g:repeats(name, of): is the one tensor a copy of the other?  Then the file's use of it is done. */
+static int graph_repeats(lua_State *L)
+{
+    int b;
+    const char *part = st_bind_text(L, 2, "a weight's name"), *of = st_bind_text(L, 3, "a weight's name");
+    st_handle *g = check_graph(L, &b);
+    const st_script_model *m = check_model(L, g->b);
+    const char *file = push_file_name(L, b, push_name(L, g->text, part));
+    const char *other = push_file_name(L, b, push_name(L, g->text, of));
+    int64_t since = st_bind_pause(st_bind_script(L));
+    int same = m->repeats && m->repeats(m->user, file, other);
+    st_bind_resume(st_bind_script(L), since);
+    lua_pushboolean(L, same);
+    return 1;
+}
+
 /* The sizes in the list at index i, each at least 1. */
 static void read_dims(lua_State *L, int i, setun_view *v)
 {
@@ -646,7 +662,7 @@ void st_bind_graph_open(lua_State *L)
 {
     static const luaL_Reg graph[] = {
         { "const", graph_const },   { "has", graph_has },     { "input", graph_input },
-        { "output", graph_output }, { "scope", graph_scope }, { "state", graph_state },
+        { "output", graph_output }, { "repeats", graph_repeats }, { "scope", graph_scope }, { "state", graph_state },
         { "ternary", graph_ternary }, { "text", graph_text }, { "weight", graph_weight },
         { NULL, NULL }
     };

@@ -22,6 +22,8 @@ typedef struct st_script_model {
     uint32_t         kv_dtype; /* SETUN_F32, F16, BF16, Q8 */
     /* Is there a tensor of this name?  1 or 0. */
     int          (*has)(void *user, const char *name);
+    /* Is tensor name there, and a copy of tensor of?  Then it is consumed.  May be NULL: none is. */
+    int          (*repeats)(void *user, const char *name, const char *of);
     /* A tensor as a view, consumed; want SETUN_F32 converts it (norms), 0 leaves 16-bit as it is. */
     setun_status (*tensor)(void *user, const char *name, uint32_t want, setun_view *view, setun_error *err);
     /* A ternary linear: codes as T2 [rows, cols] and the f32[1] scale to multiply with; packed

@@ -241,6 +241,10 @@ function nn.head(g, x, c)
   x = g:embed(x, g:input "outputs")
   x = nn.rmsnorm(g, x, "output_norm", c.rms_norm_eps)
   local name = c.tie_word_embeddings and "token_embd" or "output"
+  -- Some files repeat a tied matrix as a head; one that differs would be another model.
+  if c.tie_word_embeddings and g:has "output" and not g:repeats("output", "token_embd") then
+    fail("config.json: tie_word_embeddings is true, but the file has a head that is not the embedding")
+  end
   -- The head is never ternary, whatever the rest of the model is.
   g:output("logits", g:matmul(x, nn.matrix(g, name, c.vocab_size, c.hidden_size)))
 end

@@ -275,13 +275,14 @@ static void rmsnorm_formula(void **state)
 {
     static const char *const text[] = {"x:f32[3,129] w:f32[129] eps=0.5",
                                        "x:f32[2,1] w:f32[1] eps=1e-5",
-                                       "x:f32[2,7] w:f32[7] eps=0.001", NULL};
+                                       "x:f32[2,7] w:f32[7] eps=0.001",
+                                       "x:f32[2,3,33] w:f32[33] eps=1e-6", NULL};
     (void)state;
     for (int c = 0; text[c]; c++) {
         run r = evaluated("rmsnorm", text[c]);
-        int64_t d = r.in[0].dim[1];
+        int64_t d = r.in[1].dim[0];
         double eps = r.c.run.attr[0].f;
-        for (int64_t t = 0; t < r.in[0].dim[0]; t++) {
+        for (int64_t t = 0; t < setun_count(&r.in[0]) / d; t++) {
             double sum = 0;
             for (int64_t i = 0; i < d; i++)
                 sum += in(&r, 0, t * d + i) * in(&r, 0, t * d + i);
@@ -395,6 +396,15 @@ static void rmsnorm_i8_is_both(void **state)
 }
 
 static double relu2_of(double x) { return x > 0 ? x * x : 0; }
+
+static void add_row_formula(void **state)
+{
+    run r = evaluated("add_row", "x:f32[3,129] b:f32[129]");
+    (void)state;
+    for (int64_t i = 0; i < 3 * 129; i++)
+        near(in(&r, 0, i) + in(&r, 1, i % 129), out(&r, 0, i), 1e-6, 1e-38, "add_row", i);
+    st_arena_free(r.arena);
+}
 
 static void map_formulas(void **state)
 {
@@ -832,6 +842,8 @@ static void shapes_are_refused(void **state)
         {"rmsnorm", "x:f32[3,256] w:f32[255] eps=1e-5", "w is f32[255] and x is f32[3,256]"},
         {"rmsnorm", "x:i8[3,256] w:f32[256] eps=1e-5", "x is i8[3,256], wants f32 of rank 2"},
         {"rmsnorm", "x:f32[3,8] w:f32[8] eps=-1", "eps is -1"},
+        {"rmsnorm", "x:f32[3,2,8] w:f32[2] eps=1", "dimension 0 of one must be dimension 2 of"},
+        {"add_row", "x:f32[3,8] b:f32[3]", "b is f32[3] and x is f32[3,8]"},
         {"quantize_i8", "x:f32[3,4,5]", "rank 2"},
         {"add", "a:f32[n3,7] b:f32[n3,8]", "b is f32[n,8] and a is f32[n,7]"},
         {"add", "a:f32[n3,7] b:f32[7]", "rank 2"},
@@ -898,6 +910,7 @@ int main(void)
         cmocka_unit_test(every_case_with_odd_values),
         cmocka_unit_test(gates_skip_rows),
         cmocka_unit_test(rmsnorm_formula),
+        cmocka_unit_test(add_row_formula),
         cmocka_unit_test(quantize_formula),
         cmocka_unit_test(quantize_by_hand),
         cmocka_unit_test(rmsnorm_i8_is_both),

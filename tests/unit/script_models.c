@@ -112,7 +112,7 @@ static void trial_init(trial *t)
     memset(t, 0, sizeof *t);
     t->f = (fake){ 300, 256, 4, 2, 64, 384, 1, 1, NULL, 0, INT32_MAX };
     memcpy(t->hp, bitnet_hp, sizeof bitnet_hp);
-    t->m = (st_script_model){ NULL, NULL, N_BITNET_HP, 64, SETUN_F32, fake_has, fake_tensor, fake_ternary };
+    t->m = (st_script_model){ NULL, NULL, N_BITNET_HP, 64, SETUN_F32, fake_has, NULL, fake_tensor, fake_ternary };
     t->arch = "BitNetForCausalLM";
 }
 
