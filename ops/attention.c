@@ -1,6 +1,7 @@
 /* ops/attention.c -- causal attention of grouped query heads over a cache of keys and values.
  *
- * Query head j uses kv head j / (H / h).  Row t sees keys 0 .. pos[t]:
+ * Query head j uses kv head j / (H / h).  Row t sees keys 0 .. pos[t], or with a window w > 0 the last
+ * w of them; the others' scores count as NaN:
  *
  *     s_j = (q . k_j in 32 stripes) * scale          m = largest s_j, NaN not counted
  *     e_j = exp(s_j - m)                             den = sum of e_j in stripes over j
@@ -61,6 +62,8 @@ static setun_status infer(setun_args *a, setun_error *err)
                           setun_view_text(q, &t), setun_view_text(kv, &u));
     if (!(a->attr[0].f > -1e30 && a->attr[0].f < 1e30))
         return setun_fail(err, SETUN_BAD_ARG, "scale is %g, wants a finite number", a->attr[0].f);
+    if (a->attr[1].i < 0)
+        return setun_fail(err, SETUN_BAD_ARG, "window is %lld, wants 0 for none or a number of keys", (long long)a->attr[1].i);
     return setun_infer_out(a, 0, SETUN_F32, 3, q->dim[0], q->dim[1], q->dim[2]);
 }
 
@@ -86,15 +89,16 @@ static setun_status eval(const setun_args *a, setun_error *err)
     for (int64_t t = 0; t < n; t++)
         for (int64_t h = 0; h < heads; h++, q += hd, y += hd) {
             int64_t from = h / (heads / k->dim[0]) * k->dim[1] * hd, keys = (int64_t)pos[t] + 1;
+            int64_t window = a->attr[1].i, gone = window && keys > window ? keys - window : 0;
             float m = minus_infinity, den[32] = {0}, e[BLOCK];
-            for (int64_t j = 0; j < keys; j++)
+            for (int64_t j = gone; j < keys; j++)
                 m = setun_maxf(score(q, k, from + j * hd, hd, scale), m);
             for (int64_t i = 0; i < hd; i++)
                 y[i] = 0.0f;
             for (int64_t b = 0; b < keys; b += BLOCK) {
                 int64_t size = keys - b < BLOCK ? keys - b : BLOCK;
                 for (int64_t j = 0; j < size; j++) {
-                    e[j] = setun_expf(score(q, k, from + (b + j) * hd, hd, scale) - m);
+                    e[j] = b + j < gone ? 0.0f : setun_expf(score(q, k, from + (b + j) * hd, hd, scale) - m);
                     den[(b + j) % 32] += e[j];
                 }
                 for (int64_t i = 0; i < hd; i++) {
@@ -121,6 +125,7 @@ typedef struct att {
     int64_t  s_row, o_row, q_all;   /* floats per head of scores and of sums; per row of q */
     int64_t  tile;                  /* most rows done together */
     int64_t  batch;                 /* keys whose scores are made together */
+    int64_t  window;                /* keys a row sees, 0: all */
     int64_t  group;                 /* most heads done together: a power of two */
     float    scale;
     k_val    q, kp, vp, pos, y;     /* arguments */
@@ -442,6 +447,19 @@ static void some_exps(const att *c, k_val row, k_val first, k_val last, k_val co
     k_stop(k);
 }
 
+/* Scores of the keys before the window of a row become NaN, whose exponential is 0.  They were computed, and
+ * values are read for them, too: what a window saves in memory traffic is not saved here. */
+static void hide(const att *c, k_val row, k_val keys)
+{
+    setun_kernel *k = c->k;
+    k_val zero = k_i64(k, 0), gone = k_max(k, k_addi(k, keys, -c->window), zero), whole = k_and(k, gone, k_i64(k, -32));
+    for (uint32_t lanes = 32; lanes; lanes = lanes > 1 ? 1 : 0) {
+        k_val j = k_for(k, lanes > 1 ? zero : whole, lanes > 1 ? whole : gone, lanes);
+        k_store(k, c->scores, k_add(k, row, j), k_f32v(k, (float)NAN, lanes));
+        k_stop(k);
+    }
+}
+
 /* Scores to exponentials, in place, with zeros up to a multiple of 32; and their sums. */
 static void all_exps(const att *c)
 {
@@ -449,6 +467,8 @@ static void all_exps(const att *c)
     k_val zero = k_i64(k, 0), r = each_row(c), keys = keys_of(c, r), h = each_head(c);
     k_val row = k_muli(k, query(c, r, h), c->s_row), whole = k_and(k, keys, k_i64(k, -32));
     k_val count = k_splat(k, k_trunc(k, keys, K_I32), 32), m = 0, sum = 0;
+    if (c->window)
+        hide(c, row, keys);
     for (int pass = 0; pass < 2; pass++) {
         k_val var = k_var(k, k_f32v(k, pass ? 0.0f : minus_infinity, 32));
         some_exps(c, row, zero, whole, 0, m, var);
@@ -626,7 +646,7 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     const setun_view *q = &a->in[Q], *kv = &a->in[K];
     /* Rows of scores are a little longer than needed: neighbours must not share a cache set. */
     att c = {.k = k, .dtype = kv->dtype, .hd = q->dim[2], .scale = (float)a->attr[0].f,
-             .places = kv->dim[1], .share = q->dim[1] / kv->dim[0],
+             .window = a->attr[1].i, .places = kv->dim[1], .share = q->dim[1] / kv->dim[0],
              .tile = q->dim[0] == 1 ? 1 : TILE, .batch = BATCH, .group = 1};
     (void)err;
     c.hd_pad = round_up(c.hd, 32);
@@ -704,6 +724,7 @@ static const setun_port in[] = {
 static const setun_port out[] = {{"y", "f32[n,H,hd]", 0, 0}};
 static const setun_attr attr[] = {
     {"scale", "of the scores, usually 1 / sqrt(hd); rounded to f32", SETUN_ATTR_FLOAT, 1, {0}},
+    {"window", "most keys a row sees, its own among them; 0: all", SETUN_ATTR_INT, 0, {0}},
 };
 static const char *const cases[] = {
     "q:f32[n3,8,128] k:f16[2,40,128] v:f16[2,40,128] pos:i32[n3] scale=0.08838834764831845",
@@ -719,12 +740,15 @@ static const char *const cases[] = {
     "q:f32[n18,6,128] k:q8[2,140,128] v:q8[2,140,128] pos:i32[n18] scale=0.088",
     "q:f32[1,4,100] k:q8[1,131,100] v:q8[1,131,100] pos:i32[1] scale=0.1",
     "q:f32[n3,2,7] k:q8[2,9,7] v:q8[2,9,7] pos:i32[n3] scale=0.37",
+    "q:f32[n18,3,40] k:f16[1,200,40] v:f16[1,200,40] pos:i32[n18] scale=0.2 window=37",
+    "q:f32[1,4,33] k:bf16[2,300,33] v:bf16[2,300,33] pos:i32[1] scale=0.2 window=129",
+    "q:f32[n3,1,7] k:f32[1,9,7] v:f32[1,9,7] pos:i32[n3] scale=0.37 window=1",
     NULL,
 };
 
 SETUN_OP(attention) = {
     .size = sizeof(setun_op), .version = 2, .name = "attention",
-    .doc = "y = softmax(q k^T * scale) v over keys 0 .. pos; groups of query heads share a kv head",
+    .doc = "y = softmax(q k^T * scale) v over keys 0 .. pos or the last of them; groups of query heads share a kv head",
     .in = in, .out = out, .attr = attr, .n_in = SETUN_LEN(in), .n_out = SETUN_LEN(out),
     .n_attr = SETUN_LEN(attr),
     .infer = infer, .eval = eval, .lower = lower, .cost = cost, .counted = counted, .fill = fill, .cases = cases,

@@ -145,8 +145,10 @@ function nn.matrix(g, name, rows, columns)
   return check_dims(g:weight(name), rows, columns)
 end
 
-function nn.rmsnorm(g, x, name, eps)
+-- plus: a vector that is added to the stored gain (see nn.ones).
+function nn.rmsnorm(g, x, name, eps, plus)
   local w = check_dims(g:weight(name, "f32"), x.dims[#x.dims])
+  if plus then w = w + plus(x.dims[#x.dims]) end
   return g:rmsnorm(x, w, { eps = eps, at = name })
 end
 
@@ -168,6 +170,19 @@ function nn.linear(g, x, name, rows)
     return g:ternary_matmul(q, s, sum, w, scale, { at = name })
   end
   return g:matmul(x, nn.matrix(g, name, rows, columns), { at = name })
+end
+
+-- For files that store a norm's gain less 1: a function of d that gives the constant of d ones.
+function nn.ones(g)
+  local made = {}
+  return function(d)
+    if not made[d] then
+      local list = {}
+      for i = 1, d do list[i] = 1 end
+      made[d] = g:const(("ones_%d"):format(d), "f32", { d }, list)
+    end
+    return made[d]
+  end
 end
 
 -- x with the bias `name` added to every row.
@@ -213,7 +228,9 @@ end
 
 -- Causal grouped-query attention over the session's cache, before the output projection: f32[n,h*d].
 -- t holds what every layer shares: c, kv (element type), n_ctx, rope, pos; bias: queries, keys and
--- values have one; head_norm: every head of queries and keys is normalised before it is turned.
+-- values have one; head_norm: every head of queries and keys is normalised before it is turned; scale: of
+-- the scores, where it is not 1 / sqrt(head_dim); window: how many positions a row sees, nil: all.
+-- c.plus: as in nn.rmsnorm.
 function nn.attention(g, x, t)
   local c = t.c
   local function project(name, heads)
@@ -222,7 +239,7 @@ function nn.attention(g, x, t)
   end
   local function turned(name, heads)
     local y = project(name, heads)
-    if t.head_norm then y = nn.rmsnorm(g, y, name .. "_norm", c.rms_norm_eps) end
+    if t.head_norm then y = nn.rmsnorm(g, y, name .. "_norm", c.rms_norm_eps, c.plus) end
     return g:rope(y, t.rope, t.pos, { pairing = "neox" })
   end
   local function cache(name, v)
@@ -232,14 +249,15 @@ function nn.attention(g, x, t)
   local q = turned("attn_q", c.num_attention_heads)
   local k = turned("attn_k", c.num_key_value_heads)
   local v = project("attn_v", c.num_key_value_heads)
-  local y = g:attention(q, cache("k", k), cache("v", v), t.pos, { scale = 1 / math.sqrt(c.head_dim) })
+  local y = g:attention(q, cache("k", k), cache("v", v), t.pos,
+                        { scale = t.scale or 1 / math.sqrt(c.head_dim), window = t.window })
   return nn.merge(g, y)
 end
 
 -- The logits of the rows that the caller asked for, and of no others: the head is the largest matrix.
 function nn.head(g, x, c)
   x = g:embed(x, g:input "outputs")
-  x = nn.rmsnorm(g, x, "output_norm", c.rms_norm_eps)
+  x = nn.rmsnorm(g, x, "output_norm", c.rms_norm_eps, c.plus)
   local name = c.tie_word_embeddings and "token_embd" or "output"
   -- Some files repeat a tied matrix as a head; one that differs would be another model.
   if c.tie_word_embeddings and g:has "output" and not g:repeats("output", "token_embd") then

@@ -32,6 +32,7 @@ typedef struct spec {
     double      theta, eps;
     const char *sub_attn, *sub_ffn; /* names of the norms before the output and down matrices, or NULL */
     int         bias, head_norm, llama3;
+    int         gemma;              /* what only Gemma 3 has; every second layer sees 4 positions, scale 1 / sqrt(21) */
     const char *extra;              /* members of config.json that only this one has */
 } spec;
 
@@ -39,40 +40,46 @@ typedef struct spec {
 #define QUANT(more) "\"quantization_config\":{\"quant_method\":\"bitnet\"" more "}"
 #define BITS "\"weight_bits\":1,\"input_bits\":8,\"attention_bias\":false,\"pretraining_tp\":1,\"pad_token_id\":3,"
 #define QWEN "\"attention_dropout\":0.0,\"max_window_layers\":21,\"use_sliding_window\":false,"
+#define GEMMA "\"query_pre_attn_scalar\":21,\"sliding_window\":4,\"rope_local_base_freq\":1e4,\"rope_scaling\":null," \
+              "\"attn_logit_softcapping\":null,\"final_logit_softcapping\":null,"
 #define SUBS "self_attn.inner_attn_ln", "mlp.ffn_layernorm"
 
 static const spec specs[] = {
-    {"1bitLLM large", "BitnetForCausalLM", "silu", 192, 2, 2, 96, 250, 2, MASTERS, F32, 1, 1e4, 1e-5, SUBS, 0, 0, 0,
+    {"1bitLLM large", "BitnetForCausalLM", "silu", 192, 2, 2, 96, 250, 2, MASTERS, F32, 1, 1e4, 1e-5, SUBS, 0, 0, 0, 0,
      BITS "\"rope_scaling\":null"},
-    {"1bitLLM xl", "BitnetForCausalLM", "silu", 128, 2, 2, 64, 5460, 1, MASTERS, F32, 1, 1e4, 1e-5, SUBS, 0, 0, 0,
+    {"1bitLLM xl", "BitnetForCausalLM", "silu", 128, 2, 2, 64, 5460, 1, MASTERS, F32, 1, 1e4, 1e-5, SUBS, 0, 0, 0, 0,
      BITS "\"rope_scaling\":{\"type\":\"linear\",\"factor\":1.0}"},
-    {"1bitLLM 3B", "BitnetForCausalLM", "silu", 100, 1, 1, 100, 8640, 1, MASTERS, F16, 1, 1e4, 1e-5, SUBS, 0, 0, 0,
+    {"1bitLLM 3B", "BitnetForCausalLM", "silu", 100, 1, 1, 100, 8640, 1, MASTERS, F16, 1, 1e4, 1e-5, SUBS, 0, 0, 0, 0,
      BITS "\"rope_scaling\":null"},
     {"2B4T", "BitNetForCausalLM", "relu2", 120, 3, 1, 40, 212, 2, MULTIPLY, BF16, 1, 5e5, 1e-5,
-     "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", 0, 0, 0,
+     "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", 0, 0, 0, 0,
      QUANT(",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"offline\"")},
     {"2B4T masters", "BitNetForCausalLM", "relu2", 120, 3, 1, 40, 211, 2, MASTERS, BF16, 1, 5e5, 1e-5,
-     "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", 0, 0, 0,
+     "self_attn.attn_sub_norm", "mlp.ffn_sub_norm", 0, 0, 0, 0,
      QUANT(",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"online\"")},
-    {"Llama3-8B-1.58", "LlamaForCausalLM", "silu", 128, 4, 1, 32, 132, 2, DIVIDE, BF16, 0, 5e5, 1e-5, NULL, NULL, 0, 0, 0,
+    {"Llama3-8B-1.58", "LlamaForCausalLM", "silu", 128, 4, 1, 32, 132, 2, DIVIDE, BF16, 0, 5e5, 1e-5, NULL, NULL, 0, 0, 0, 0,
      "\"rope_scaling\":null,\"mlp_bias\":false," QUANT(",\"modules_to_not_convert\":null")},
-    {"Falcon3-1.58", "LlamaForCausalLM", "silu", 512, 2, 1, 256, 300, 2, DIVIDE, BF16, 0, 1000042, 1e-6, NULL, NULL, 0, 0, 0,
+    {"Falcon3-1.58", "LlamaForCausalLM", "silu", 512, 2, 1, 256, 300, 2, DIVIDE, BF16, 0, 1000042, 1e-6, NULL, NULL, 0, 0, 0, 0,
      "\"head_dim\":256,\"mlp_bias\":false," QUANT("")},
-    {"Falcon-E", "LlamaForCausalLM", "silu", 136, 2, 1, 64, 172, 2, DIVIDE, BF16, 0, 1000042, 1e-6, NULL, NULL, 0, 0, 0,
+    {"Falcon-E", "LlamaForCausalLM", "silu", 136, 2, 1, 64, 172, 2, DIVIDE, BF16, 0, 1000042, 1e-6, NULL, NULL, 0, 0, 0, 0,
      "\"head_dim\":64,\"is_bitnet_config\":true," QUANT(",\"modules_to_not_convert\":[\"lm_head\"]")},
-    {"Llama 3.2", "LlamaForCausalLM", "silu", 70, 5, 1, 14, 99, 2, FLOATS, BF16, 1, 5e5, 1e-5, NULL, NULL, 0, 0, 1,
+    {"Llama 3.2", "LlamaForCausalLM", "silu", 70, 5, 1, 14, 99, 2, FLOATS, BF16, 1, 5e5, 1e-5, NULL, NULL, 0, 0, 1, 0,
      "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":32.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
      "\"original_max_position_embeddings\":64}"},
-    {"Qwen2.5 bf16", "Qwen2ForCausalLM", "silu", 126, 7, 1, 18, 131, 2, FLOATS, BF16, 1, 1e6, 1e-6, NULL, NULL, 1, 0, 0,
+    {"Qwen2.5 bf16", "Qwen2ForCausalLM", "silu", 126, 7, 1, 18, 131, 2, FLOATS, BF16, 1, 1e6, 1e-6, NULL, NULL, 1, 0, 0, 0,
      QWEN "\"use_mrope\":false,\"sliding_window\":32768"},
-    {"Qwen2.5 f16", "Qwen2ForCausalLM", "silu", 96, 6, 2, 16, 77, 2, FLOATS, F16, 0, 1e6, 1e-6, NULL, NULL, 1, 0, 0,
+    {"Qwen2.5 f16", "Qwen2ForCausalLM", "silu", 96, 6, 2, 16, 77, 2, FLOATS, F16, 0, 1e6, 1e-6, NULL, NULL, 1, 0, 0, 0,
      QWEN "\"sliding_window\":null,\"layer_types\":[\"full_attention\",\"full_attention\"]"},
-    {"Qwen3 bf16", "Qwen3ForCausalLM", "silu", 90, 4, 2, 34, 101, 2, FLOATS, BF16, 1, 1e6, 1e-6, NULL, NULL, 0, 1, 0,
+    {"Qwen3 bf16", "Qwen3ForCausalLM", "silu", 90, 4, 2, 34, 101, 2, FLOATS, BF16, 1, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 0,
      QWEN "\"head_dim\":34,\"attention_bias\":false,\"sliding_window\":null,\"rope_scaling\":null"},
-    {"Qwen3, head twice", "Qwen3ForCausalLM", "silu", 90, 4, 2, 34, 101, 1, FLOATS, BF16, REPEATED, 1e6, 1e-6, NULL, NULL, 0, 1, 0,
+    {"Qwen3, head twice", "Qwen3ForCausalLM", "silu", 90, 4, 2, 34, 101, 1, FLOATS, BF16, REPEATED, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 0,
      QWEN "\"head_dim\":34"},
-    {"Qwen3 f16", "Qwen3ForCausalLM", "silu", 66, 3, 3, 128, 65, 1, FLOATS, F16, 0, 1e6, 1e-6, NULL, NULL, 0, 1, 0,
+    {"Qwen3 f16", "Qwen3ForCausalLM", "silu", 66, 3, 3, 128, 65, 1, FLOATS, F16, 0, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 0,
      QWEN "\"head_dim\":128,\"attention_bias\":false"},
+    {"Gemma 3 bf16", "Gemma3ForCausalLM", "gelu_pytorch_tanh", 88, 4, 1, 26, 99, 2, FLOATS, BF16, 1, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 1,
+     GEMMA "\"_sliding_window_pattern\":2,\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"use_bidirectional_attention\":false"},
+    {"Gemma 3 f16", "Gemma3ForCausalLM", "gelu_pytorch_tanh", 72, 2, 2, 40, 65, 3, FLOATS, F16, 0, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 1,
+     GEMMA "\"sliding_window_pattern\":2,\"cache_implementation\":\"hybrid\""},
 };
 
 /* What a test changes in a checkpoint, so that it is no longer right. */
@@ -231,7 +238,12 @@ static void write_config(const model *m, const char *dir)
         if (strcmp(key, name) != 0) \
             st_str_addf(&t, ",\"" name "\":" form, value); \
     } while (0)
-    MEMBER("hidden_act", "\"%s\"", s->act);
+    if (!s->gemma)
+        MEMBER("hidden_act", "\"%s\"", s->act);
+    else
+        MEMBER("hidden_activation", "\"%s\"", s->act);
+    if (s->gemma)
+        MEMBER("head_dim", "%d", (int)s->hd);
     MEMBER("hidden_size", "%d", (int)s->d);
     MEMBER("intermediate_size", "%d", (int)s->ffn);
     MEMBER("num_hidden_layers", "%d", (int)s->layers);
@@ -242,10 +254,12 @@ static void write_config(const model *m, const char *dir)
     MEMBER("tie_word_embeddings", "%s", s->tied ? "true" : "false");
     MEMBER("vocab_size", "%d", V);
     st_str_addf(&t, ",\"max_position_embeddings\":64,\"torch_dtype\":\"any\",\"use_cache\":true");
-    if (!m->w || !m->w->key || !strstr(s->extra, key))
+    char member[64];
+    (void)snprintf(member, sizeof member, "\"%s\"", key);
+    if (!m->w || !m->w->key || !strstr(s->extra, member))
         st_str_addf(&t, ",%s", s->extra);
     else /* what comes after the member: the first in its list, with a plain value */
-        st_str_addf(&t, ",%s", strchr(strstr(s->extra, key), ',') + 1);
+        st_str_addf(&t, ",%s", strchr(strstr(s->extra, member), ',') + 1);
     if (m->w && m->w->json)
         st_str_addf(&t, ",\"%s\":%s", key, m->w->json);
     st_str_addf(&t, "}");
@@ -261,7 +275,7 @@ static void write_model(model *m, const char *dir)
     floats(m, -1, "model.embed_tokens.weight", V, s->d, 1, 0);
     for (int l = 0; l < s->layers; l++) {
         static const char *const sides[] = {"q", "k", "v"};
-        floats(m, l, "input_layernorm.weight", s->d, 0, 0.5, 1);
+        floats(m, l, "input_layernorm.weight", s->d, 0, 0.5, !s->gemma);
         for (int i = 0; i < 3; i++) {
             int64_t rows = (i ? s->kv : s->heads) * s->hd;
             char name[64];
@@ -272,10 +286,14 @@ static void write_model(model *m, const char *dir)
                 floats(m, l, name, rows, 0, 0.7, 0);
             (void)snprintf(name, sizeof name, "self_attn.%s_norm.weight", sides[i]);
             if (s->head_norm && i < 2)
-                floats(m, l, name, s->hd, 0, 0.6, 1);
+                floats(m, l, name, s->hd, 0, 0.6, !s->gemma);
         }
         linear_layer(m, l, "self_attn.o_proj.weight", s->d, s->heads * s->hd);
-        floats(m, l, "post_attention_layernorm.weight", s->d, 0, 0.5, 1);
+        floats(m, l, "post_attention_layernorm.weight", s->d, 0, 0.5, !s->gemma);
+        if (s->gemma) {
+            floats(m, l, "pre_feedforward_layernorm.weight", s->d, 0, 0.5, 0);
+            floats(m, l, "post_feedforward_layernorm.weight", s->d, 0, 0.5, 0);
+        }
         linear_layer(m, l, "mlp.gate_proj.weight", s->ffn, s->d);
         linear_layer(m, l, "mlp.up_proj.weight", s->ffn, s->d);
         linear_layer(m, l, "mlp.down_proj.weight", s->d, s->ffn);
@@ -285,7 +303,7 @@ static void write_model(model *m, const char *dir)
             floats(m, l, name, i ? s->ffn : s->heads * s->hd, 0, 0.5, 1);
         }
     }
-    floats(m, -1, "model.norm.weight", s->d, 0, 0.5, 1);
+    floats(m, -1, "model.norm.weight", s->d, 0, 0.5, !s->gemma);
     if (!s->tied)
         floats(m, -1, "lm_head.weight", V, s->d, 0.3, 0);
     if (s->tied == REPEATED) {
@@ -331,7 +349,7 @@ static void normalise(const model *m, const tensor *w, const double *x, double *
     for (int64_t i = 0; i < w->rows; i++)
         sum += x[i] * x[i];
     for (int64_t i = 0; i < w->rows; i++)
-        y[i] = x[i] / sqrt(sum / (double)w->rows + m->s->eps) * w->v[i];
+        y[i] = x[i] / sqrt(sum / (double)w->rows + m->s->eps) * (w->v[i] + m->s->gemma);
 }
 
 static void product(const tensor *w, const double *x, double *y)
@@ -352,10 +370,10 @@ static void product(const tensor *w, const double *x, double *y)
 }
 
 /* Element i of a head turns with element i + hd / 2. */
-static void turn(const spec *s, double *head, int pos)
+static void turn(const spec *s, double theta, double *head, int pos)
 {
     for (int64_t i = 0, half = s->hd / 2; i < half; i++) {
-        double f = pow(s->theta, -2.0 * (double)i / (double)s->hd), wave = 2 * 3.14159265358979323846 / f;
+        double f = pow(theta, -2.0 * (double)i / (double)s->hd), wave = 2 * 3.14159265358979323846 / f;
         if (s->llama3) { /* factor 32, low 1, high 4, 64 positions before */
             double smooth = (64 / wave - 1) / (4 - 1);
             f = wave < 64.0 / 4 ? f : wave > 64.0 ? f / 32 : (1 - smooth) * f / 32 + smooth * f;
@@ -364,6 +382,12 @@ static void turn(const spec *s, double *head, int pos)
         head[i] = x * c - y * n;
         head[i + half] = y * c + x * n;
     }
+}
+
+/* Does layer l see a window only? */
+static int is_near(const spec *s, int l)
+{
+    return s->gemma && l % 2 == 0;
 }
 
 static void project(const model *m, int l, const char *side, const double *x, int pos, double *y)
@@ -380,7 +404,7 @@ static void project(const model *m, int l, const char *side, const double *x, in
     for (int64_t h = 0; *side != 'v' && h < w->rows / s->hd; h++) {
         if (s->head_norm)
             normalise(m, get(m, l, name), y + h * s->hd, y + h * s->hd);
-        turn(s, y + h * s->hd, pos);
+        turn(s, is_near(s, l) ? 1e4 : s->theta, y + h * s->hd, pos);
     }
 }
 
@@ -388,6 +412,8 @@ static double activation(const spec *s, double x)
 {
     if (strcmp(s->act, "relu2") == 0)
         return x > 0 ? x * x : 0;
+    if (s->gemma)
+        return x / 2 * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
     return x / (1 + exp(-x));
 }
 
@@ -400,7 +426,8 @@ typedef struct run {
 static void layer(const model *m, run *r, int l, int pos)
 {
     const spec *s = m->s;
-    double *x = r->x[pos], e[TOKENS];
+    double *x = r->x[pos], e[TOKENS], scale = 1 / sqrt(s->gemma ? 21.0 : (double)s->hd);
+    int first = is_near(s, l) && pos > 3 ? pos - 3 : 0;
     normalise(m, get(m, l, "input_layernorm"), x, r->h);
     project(m, l, "q", r->h, pos, r->q);
     project(m, l, "k", r->h, pos, r->k[l][pos]);
@@ -408,24 +435,26 @@ static void layer(const model *m, run *r, int l, int pos)
     for (int64_t h = 0; h < s->heads; h++) {
         int64_t from = h / (s->heads / s->kv) * s->hd;
         double z = 0;
-        for (int j = 0; j <= pos; j++) {
+        for (int j = first; j <= pos; j++) {
             double dot = 0;
             for (int64_t i = 0; i < s->hd; i++)
                 dot += r->q[h * s->hd + i] * r->k[l][j][from + i];
-            z += e[j] = exp(dot / sqrt((double)s->hd));
+            z += e[j] = exp(dot * scale);
         }
         for (int64_t i = 0; i < s->hd; i++) {
             r->o[h * s->hd + i] = 0;
-            for (int j = 0; j <= pos; j++)
+            for (int j = first; j <= pos; j++)
                 r->o[h * s->hd + i] += e[j] / z * r->v[l][j][from + i];
         }
     }
     if (s->sub_attn)
         normalise(m, get(m, l, s->sub_attn), r->o, r->o);
     product(get(m, l, "self_attn.o_proj"), r->o, r->h);
+    if (s->gemma)
+        normalise(m, get(m, l, "post_attention_layernorm"), r->h, r->h);
     for (int64_t i = 0; i < s->d; i++)
         x[i] += r->h[i];
-    normalise(m, get(m, l, "post_attention_layernorm"), x, r->h);
+    normalise(m, get(m, l, s->gemma ? "pre_feedforward_layernorm" : "post_attention_layernorm"), x, r->h);
     product(get(m, l, "mlp.gate_proj"), r->h, r->gate);
     product(get(m, l, "mlp.up_proj"), r->h, r->up);
     for (int64_t i = 0; i < s->ffn; i++)
@@ -433,6 +462,8 @@ static void layer(const model *m, run *r, int l, int pos)
     if (s->sub_ffn)
         normalise(m, get(m, l, s->sub_ffn), r->gate, r->gate);
     product(get(m, l, "mlp.down_proj"), r->gate, r->h);
+    if (s->gemma)
+        normalise(m, get(m, l, "post_feedforward_layernorm"), r->h, r->h);
     for (int64_t i = 0; i < s->d; i++)
         x[i] += r->h[i];
 }
@@ -445,6 +476,8 @@ static void forward(const model *m, const int32_t *tokens, double *logits)
     assert_true(m->s->d <= WIDE / 16 && m->s->heads * m->s->hd <= WIDE / 16 && m->s->ffn <= WIDE);
     for (int t = 0; t < TOKENS; t++) {
         memcpy(r->x[t], table->v + tokens[t] * m->s->d, (size_t)m->s->d * sizeof(double));
+        for (int64_t i = 0; m->s->gemma && i < m->s->d; i++)
+            r->x[t][i] *= sqrt((double)m->s->d);
         for (int l = 0; l < m->s->layers; l++)
             layer(m, r, l, t);
         normalise(m, get(m, -1, "model.norm"), r->x[t], r->h);
@@ -532,6 +565,7 @@ static void test_logits(void **state)
 #define LLAMA "LlamaForCausalLM",
 #define QWEN2 "Qwen2ForCausalLM",
 #define QWEN3 "Qwen3ForCausalLM",
+#define GEMMA3 "Gemma3ForCausalLM",
 static const wrong wrongs[] = {
     {ONEBIT "hidden_act", "\"relu2\"", NULL, NULL, "hidden_act is 'relu2', but this script computes only silu"},
     {ONEBIT "weight_bits", NULL, NULL, NULL, "weight_bits is missing, but this script computes only 1"},
@@ -558,6 +592,14 @@ static const wrong wrongs[] = {
     {QWEN3 "num_key_value_heads", "1", NULL, NULL, "tensor blk.0.attn_k is bf16[68,90], but config.json makes it [34,90]"},
     {QWEN3 NULL, NULL, "0.self_attn.q_norm.weight", NULL, "tensor model.layers.0.self_attn.q_norm.weight is missing"},
     {QWEN3 NULL, NULL, NULL, "model.layers.0.self_attn.q_proj.bias", "does not use 1 tensor: model.layers.0.self_attn.q_proj.bias"},
+    {GEMMA3 "hidden_activation", "\"gelu\"", NULL, NULL, "hidden_activation is 'gelu', but this script computes only gelu_pytorch_tanh"},
+    {GEMMA3 "hidden_act", "\"silu\"", NULL, NULL, "hidden_act is 'silu'"},
+    {GEMMA3 "query_pre_attn_scalar", NULL, NULL, NULL, "query_pre_attn_scalar must be a number above 0, it is missing"},
+    {GEMMA3 "use_cache_of_layers", "1", NULL, NULL, "the key use_cache_of_layers is not known"},
+    {GEMMA3 "sliding_window_pattern", "3", NULL, NULL, "_sliding_window_pattern is 2, but this script computes only 3"},
+    {GEMMA3 "num_hidden_layers", "3", NULL, NULL, "layer_types.3 is missing, but this script computes only sliding_attention"},
+    {GEMMA3 NULL, NULL, "1.post_feedforward_layernorm.weight", NULL, "post_feedforward_layernorm.weight is missing"},
+    {GEMMA3 NULL, NULL, NULL, "model.layers.0.self_attn.q_proj.bias", "does not use 1 tensor"},
 };
 
 static void test_refusals(void **state)

@@ -406,20 +406,30 @@ static void add_row_formula(void **state)
     st_arena_free(r.arena);
 }
 
+static void scale_formula(void **state)
+{
+    run r = evaluated("scale", "x:f32[3,129] by=-1.7");
+    (void)state;
+    for (int64_t i = 0; i < 3 * 129; i++)
+        near(in(&r, 0, i) * -1.7, out(&r, 0, i), 1e-6, 1e-38, "scale", i);
+    st_arena_free(r.arena);
+}
+
 static void map_formulas(void **state)
 {
-    static const char *const name[] = {"relu2", "relu2_cap", "silu", "add", "mul", "relu2_mul"};
+    static const char *const name[] = {"relu2", "relu2_cap", "silu", "gelu_tanh", "add", "mul", "relu2_mul"};
     (void)state;
-    for (int c = 0; c < 6; c++) {
-        run r = evaluated(name[c], c < 3 ? "x:f32[3,129]" : "a:f32[3,129] b:f32[3,129]");
+    for (int c = 0; c < 7; c++) {
+        run r = evaluated(name[c], c < 4 ? "x:f32[3,129]" : "a:f32[3,129] b:f32[3,129]");
         for (int64_t i = 0; i < 3 * 129; i++) {
-            double x = in(&r, 0, i), z = c < 3 ? 0 : in(&r, 1, i), want;
+            double x = in(&r, 0, i), z = c < 4 ? 0 : in(&r, 1, i), want;
             switch (c) {
             case 0: want = relu2_of(x); break;
             case 1: want = relu2_of(x) < 6.0 ? relu2_of(x) : 6.0; break;
             case 2: want = x / (1 + exp(-x)); break;
-            case 3: want = x + z; break;
-            case 4: want = x * z; break;
+            case 3: want = x / 2 * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x))); break;
+            case 4: want = x + z; break;
+            case 5: want = x * z; break;
             default: want = relu2_of(x) * z; break;
             }
             near(want, out(&r, 0, i), 1e-6, 1e-38 * (1 + fabs(x)), name[c], i);
@@ -843,6 +853,8 @@ static void shapes_are_refused(void **state)
         {"rmsnorm", "x:i8[3,256] w:f32[256] eps=1e-5", "x is i8[3,256], wants f32 of rank 2"},
         {"rmsnorm", "x:f32[3,8] w:f32[8] eps=-1", "eps is -1"},
         {"rmsnorm", "x:f32[3,2,8] w:f32[2] eps=1", "dimension 0 of one must be dimension 2 of"},
+        {"scale", "x:f32[3] by=inf", "by is inf"},
+        {"attention", "q:f32[2,2,4] k:f32[2,3,4] v:f32[2,3,4] pos:i32[2] scale=1 window=-1", "window is -1"},
         {"add_row", "x:f32[3,8] b:f32[3]", "b is f32[3] and x is f32[3,8]"},
         {"quantize_i8", "x:f32[3,4,5]", "rank 2"},
         {"add", "a:f32[n3,7] b:f32[n3,8]", "b is f32[n,8] and a is f32[n,7]"},
@@ -911,6 +923,7 @@ int main(void)
         cmocka_unit_test(gates_skip_rows),
         cmocka_unit_test(rmsnorm_formula),
         cmocka_unit_test(add_row_formula),
+        cmocka_unit_test(scale_formula),
         cmocka_unit_test(quantize_formula),
         cmocka_unit_test(quantize_by_hand),
         cmocka_unit_test(rmsnorm_i8_is_both),

@@ -244,7 +244,8 @@ static void bitnet_refusals(void **state)
     trial_init(&t);
     t.arch = "MysteryForCausalLM";
     build_fails(w, &t, "is for the architecture 'MysteryForCausalLM'; there are BitnetForCausalLM (bitnet_1bitllm.lua), "
-                       "BitNetForCausalLM (bitnet_b158.lua), LlamaForCausalLM (llama.lua), Qwen2ForCausalLM (qwen2.lua)");
+                       "BitNetForCausalLM (bitnet_b158.lua), Gemma3ForCausalLM (gemma3.lua), "
+                       "LlamaForCausalLM (llama.lua), Qwen2ForCausalLM (qwen2.lua)");
     world_free(w);
 }
 
