@@ -281,6 +281,8 @@ int cli_detokenize(int argc, char **argv)
         code = CLI_USAGE;
     else if (setun_vocab_open(&v, path, &err) != SETUN_OK)
         code = cli_fail(&err);
+    else
+        setun_stream_start(&stream, v);
     for (int64_t i = 0; i < n && code == 0; i++) {
         const char *bytes;
         size_t m = 0;

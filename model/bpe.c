@@ -4,9 +4,14 @@
  * to character map of the file.  Merges are a hash of (left id, right id) to (rank, merged id).
  *
  * A short piece is merged by scanning an array of ranks; a long one with a heap and a linked list,
- * in O(n log n): a megabyte of letters is one piece.  Both do the same merges in the same order. */
+ * in O(n log n): a megabyte of letters is one piece.  Both do the same merges in the same order.
+ *
+ * Vocabularies of the SentencePiece kind merge characters instead of bytes, and a whole text is one
+ * piece.  It may be cut before every U+2581 that follows another character, unless some merge joins
+ * such a pair: no merge crosses the cut, so both sides are merged as if the other were not there. */
 #include "model/bpe.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +21,7 @@
 
 #define NO_PAIR UINT64_MAX
 #define SHORT 48
+#define SPACE "\xe2\x96\x81" /* U+2581, which stands for a space */
 
 /* ---------------------------------------------------------------- reading */
 
@@ -25,16 +31,24 @@ static int is_printable(int b)
     return (b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff);
 }
 
+int64_t st_bpe_map(const char *bytes, size_t n, char *out)
+{
+    int64_t made = 0;
+    for (size_t i = 0; i < n; i++) {
+        int c = (uint8_t)bytes[i], u = c;
+        if (!is_printable(c)) /* 00-20 are the first 33, 7f-a0 the next 34, ad the last */
+            u = 0x100 + (c <= 0x20 ? c : c <= 0xa0 ? c - 0x7f + 33 : 67);
+        if (u >= 0x80) {
+            out[made++] = (char)(0xc0 | u >> 6);
+            u = 0x80 | (u & 63);
+        }
+        out[made++] = (char)u;
+    }
+    return made;
+}
+
 int64_t st_bpe_unmap(const char *text, size_t n, char *out)
 {
-    static const uint8_t beyond[68] = {
-        /* bytes of U+0100 .. U+0143: 00-20, 7f-a0, ad */
-        0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d,
-        0x0e, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x1b,
-        0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x7f, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87,
-        0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95,
-        0x96, 0x97, 0x98, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xad,
-    };
     const uint8_t *p = (const uint8_t *)text, *end = p + n;
     int64_t made = 0;
     while (p < end) {
@@ -45,7 +59,7 @@ int64_t st_bpe_unmap(const char *text, size_t n, char *out)
             u = (u & 31) << 6 | (*p++ & 63);
         }
         if (u >= 0x100 && u < 0x144)
-            u = beyond[u - 0x100];
+            u = u < 0x121 ? u - 0x100 : u < 0x143 ? u - 0x121 + 0x7f : 0xad;
         else if (u > 0xff || !is_printable(u))
             return -1;
         out[made++] = (char)u;
@@ -83,6 +97,35 @@ setun_status st_bpe_add(st_bpe *b, int64_t id, const char *bytes, int64_t n, con
     return SETUN_OK;
 }
 
+/* "<0x41>" is the byte 41; -1 when it is not of that form. */
+static int byte_of(const char *s, size_t n)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    const char *high = n == 6 ? memchr(digits, s[3], 16) : NULL,
+               *low = n == 6 ? memchr(digits, s[4], 16) : NULL;
+    return high && low && memcmp(s, "<0x", 3) == 0 && s[5] == '>'
+               ? (int)(high - digits) << 4 | (int)(low - digits)
+               : -1;
+}
+
+int64_t st_bpe_spell(const st_bpe *b, const char *s, size_t n, char *out)
+{
+    int byte = b->decode_bytes ? byte_of(s, n) : -1;
+    int64_t made = 0;
+    if (byte >= 0) {
+        out[0] = (char)byte;
+        return 1;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (b->decode_space && n - i >= 3 && memcmp(s + i, SPACE, 3) == 0) {
+            out[made++] = ' ';
+            i += 2;
+        } else {
+            out[made++] = s[i];
+        }
+    return made;
+}
+
 static setun_status vocab_entry(st_bpe *b, st_jscan *j, char **pool, const char *path,
                                 setun_error *err)
 {
@@ -92,9 +135,11 @@ static setun_status vocab_entry(st_bpe *b, st_jscan *j, char **pool, const char 
     if (!st_jscan_string(j, &s, &n))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not valid JSON", path);
     char *bytes = *pool;
-    int64_t len = st_bpe_unmap(s, n, bytes);
-    int mapped = len > 0;
-    if (!mapped) { /* stands for its own text and cannot be merged: special tokens of some files */
+    int64_t len = b->chars ? -1 : st_bpe_unmap(s, n, bytes);
+    int mapped = b->chars || len > 0;
+    /* One that is not of the map stands for its own text and cannot be merged: special tokens of some
+     * files. */
+    if (len <= 0) {
         memcpy(bytes, s, n);
         len = (int64_t)n;
     }
@@ -102,7 +147,10 @@ static setun_status vocab_entry(st_bpe *b, st_jscan *j, char **pool, const char 
         return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab: the id of %.*s is not a whole number",
                        path, n > 60 ? 60 : (int)n, bytes);
     *pool += len;
-    ST_TRY(st_bpe_add(b, id, bytes, len, path, err));
+    char *decoded = b->chars ? *pool : bytes;
+    int64_t n_decoded = b->chars ? st_bpe_spell(b, bytes, n, decoded) : len;
+    *pool += b->chars ? n_decoded : 0;
+    ST_TRY(st_bpe_add(b, id, decoded, n_decoded, path, err));
     if (!mapped)
         return SETUN_OK;
     if (st_table_get(b->by_bytes, bytes, (size_t)len, &old))
@@ -115,7 +163,7 @@ static setun_status vocab_entry(st_bpe *b, st_jscan *j, char **pool, const char 
 
 setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
 {
-    b->pool = malloc((size_t)(j->end - j->p) + 1);
+    b->pool = malloc((size_t)(j->end - j->p) * (b->chars ? 2 : 1) + 1);
     b->by_bytes = st_table_new((j->end - j->p) / 16);
     if (!b->pool || !b->by_bytes)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
@@ -129,15 +177,34 @@ setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error 
     }
     if (!st_jscan_take(j, '}'))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not valid JSON", path);
+    return SETUN_OK;
+}
+
+/* Fills in byte_id, ascii and unk.  Valid UTF-8 never has C0, C1 or F5 to FF; every other byte must
+ * be a token where bytes are what is merged, or what is left. */
+setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_error *err)
+{
     for (int i = 0; i < 256; i++) {
-        char byte = (char)i;
+        char byte[8] = { (char)i };
         int64_t id = -1;
-        /* Valid UTF-8 never has C0, C1 or F5 to FF; every other byte must be a token. */
-        if (!st_table_get(b->by_bytes, &byte, 1, &id) && i != 0xc0 && i != 0xc1 && i < 0xf5)
+        if (b->chars)
+            (void)snprintf(byte, sizeof byte, "<0x%02X>", (unsigned)i);
+        int there = st_table_get(b->by_bytes, byte, b->chars ? 6 : 1, &id);
+        if (!there && (!b->chars || b->byte_fallback) && i != 0xc0 && i != 0xc1 && i < 0xf5)
             return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab has no token for the byte 0x%02x",
                            path, (unsigned)i);
         b->byte_id[i] = (int32_t)id;
+        byte[0] = (char)i;
+        id = -1;
+        if (i < 128)
+            b->ascii[i] = st_table_get(b->by_bytes, byte, 1, &id) ? (int32_t)id : -1;
     }
+    int64_t id = -1;
+    /* Over bytes, or with a token for each of them, nothing is unknown. */
+    if (unk && b->chars && !b->byte_fallback && !st_table_get(b->by_bytes, unk, strlen(unk), &id))
+        return st_fail(err, SETUN_BAD_FILE, "%s: unk_token %s is not in model.vocab", path, unk);
+    b->unk = (int32_t)id;
+    b->crosses |= !st_table_get(b->by_bytes, SPACE, 3, &id);
     return SETUN_OK;
 }
 
@@ -191,11 +258,19 @@ static setun_status add_merge(st_bpe *b, const char *text, size_t n, size_t spli
 {
     char bytes[512];
     int64_t left = -1, right = -1, merged = -1, n_left = -1, n_right = -1;
-    if (n <= sizeof bytes) {
+    const char *right_text = text + split + 1;
+    if (n <= sizeof bytes && b->chars) {
+        n_left = (int64_t)split;
+        n_right = (int64_t)(n - split) - 1;
+        memcpy(bytes, text, split);
+        memcpy(bytes + split, right_text, n - split - 1);
+        b->crosses |= n_right >= 3 && memcmp(right_text, SPACE, 3) == 0 &&
+                      (split < 3 || memcmp(right_text - 4, SPACE, 3) != 0);
+    } else if (n <= sizeof bytes) {
         n_left = st_bpe_unmap(text, split, bytes);
-        n_right = n_left > 0 ? st_bpe_unmap(text + split + 1, n - split - 1, bytes + n_left) : -1;
+        n_right = n_left > 0 ? st_bpe_unmap(right_text, n - split - 1, bytes + n_left) : -1;
     }
-    if (n_right <= 0 || !st_table_get(b->by_bytes, bytes, (size_t)n_left, &left) ||
+    if (n_left <= 0 || n_right <= 0 || !st_table_get(b->by_bytes, bytes, (size_t)n_left, &left) ||
         !st_table_get(b->by_bytes, bytes + n_left, (size_t)n_right, &right) ||
         !st_table_get(b->by_bytes, bytes, (size_t)(n_left + n_right), &merged))
         return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld, '%.*s', is not made of tokens", path,
@@ -221,7 +296,8 @@ static setun_status merge_entry(st_bpe *b, st_jscan *j, const char *path, setun_
     if (st_jscan_peek(j) == '"') {
         if (st_jscan_string(j, &s, &n)) {
             const char *space = memchr(s, ' ', n);
-            if (space)
+            /* A token with a space in it needs the other form. */
+            if (space && !memchr(space + 1, ' ', n - (size_t)(space + 1 - s)))
                 return add_merge(b, s, n, (size_t)(space - s), path, err);
         }
     } else if (st_jscan_take(j, '[') && st_jscan_string(j, &s, &n) && n < sizeof text) {
@@ -279,13 +355,10 @@ setun_status st_ids_add(st_ids *ids, int32_t id, setun_error *err)
     return SETUN_OK;
 }
 
-static setun_status merge_short(const st_bpe *b, const uint8_t *piece, int n, st_ids *out,
-                                setun_error *err)
+/* Destroys id. */
+static setun_status merge_short(const st_bpe *b, int32_t *id, int n, st_ids *out, setun_error *err)
 {
-    int32_t id[SHORT];
     uint32_t rank[SHORT]; /* of symbol i with the next; none for the last */
-    for (int i = 0; i < n; i++)
-        id[i] = b->byte_id[piece[i]];
     for (int i = 0; i + 1 < n; i++)
         rank[i] = rank_of(b, id[i], id[i + 1]);
     rank[n - 1] = UINT32_MAX;
@@ -357,7 +430,7 @@ static void rate(const st_bpe *b, symbol *s, int32_t i, heap *h)
         push(h, (uint64_t)s[i].rank << 32 | (uint32_t)i);
 }
 
-static setun_status merge_long(const st_bpe *b, const uint8_t *piece, int64_t n, st_ids *out,
+static setun_status merge_long(const st_bpe *b, const int32_t *id, int64_t n, st_ids *out,
                                setun_error *err)
 {
     /* n - 1 pairs at first, and every merge, of which there are at most n - 1, rates two. */
@@ -365,10 +438,10 @@ static setun_status merge_long(const st_bpe *b, const uint8_t *piece, int64_t n,
     heap h = { malloc((size_t)n * 3 * sizeof *h.key), 0 };
     setun_status st = SETUN_OK;
     if (!s || !h.key)
-        st = st_fail(err, SETUN_NO_MEMORY, "no memory to encode a word of %lld bytes",
+        st = st_fail(err, SETUN_NO_MEMORY, "no memory to encode a word of %lld symbols",
                      (long long)n);
     for (int64_t i = 0; st == SETUN_OK && i < n; i++)
-        s[i] = (symbol){ b->byte_id[piece[i]], (int32_t)i - 1, i + 1 < n ? (int32_t)i + 1 : -1,
+        s[i] = (symbol){ id[i], (int32_t)i - 1, i + 1 < n ? (int32_t)i + 1 : -1,
                          UINT32_MAX };
     for (int64_t i = 0; st == SETUN_OK && i + 1 < n; i++)
         rate(b, s, (int32_t)i, &h);
@@ -394,16 +467,78 @@ static setun_status merge_long(const st_bpe *b, const uint8_t *piece, int64_t n,
     return st;
 }
 
+/* The symbols of a text over characters: *n of them, at most as many as bytes.  A character that is
+ * no token is its bytes, or unknown; fuse_unk makes one of neighbours. */
+static setun_status symbols(const st_bpe *b, const char *text, int64_t bytes, int32_t *id, int64_t *n,
+                            setun_error *err)
+{
+    int64_t made = 0, found, len;
+    int was_unknown = 0;
+    for (int64_t at = 0; at < bytes; at += len) {
+        uint8_t c = (uint8_t)text[at];
+        int unknown = 0;
+        len = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+        if (c < 0x80 && b->ascii[c] >= 0) {
+            id[made++] = b->ascii[c];
+        } else if (c >= 0x80 && st_table_get(b->by_bytes, text + at, (size_t)len, &found)) {
+            id[made++] = (int32_t)found;
+        } else if (b->byte_fallback) {
+            for (int64_t i = 0; i < len; i++)
+                id[made++] = b->byte_id[(uint8_t)text[at + i]];
+        } else if (b->unk < 0) {
+            return st_fail(err, SETUN_BAD_ARG, "the tokenizer has no token for the character '%.*s'",
+                           (int)len, text + at);
+        } else {
+            unknown = 1;
+            if (!was_unknown || !b->fuse_unk)
+                id[made++] = b->unk;
+        }
+        was_unknown = unknown;
+    }
+    *n = made;
+    return SETUN_OK;
+}
+
+/* One stretch that no merge leaves. */
+static setun_status merge(const st_bpe *b, const char *text, int64_t bytes, st_ids *out,
+                          setun_error *err)
+{
+    int32_t few[SHORT], *id = bytes <= SHORT ? few : NULL;
+    int64_t n = bytes;
+    if (bytes > INT32_MAX) /* positions are 32 bits */
+        return st_fail(err, SETUN_FULL, "a word of %lld bytes is too long", (long long)bytes);
+    if (!id && !(id = malloc((size_t)bytes * sizeof *id)))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to encode a word of %lld bytes",
+                       (long long)bytes);
+    setun_status st = SETUN_OK;
+    if (b->chars)
+        st = symbols(b, text, bytes, id, &n, err);
+    else
+        for (int64_t i = 0; i < n; i++)
+            id[i] = b->byte_id[(uint8_t)text[i]];
+    if (st == SETUN_OK)
+        st = n <= SHORT ? merge_short(b, id, (int)n, out, err) : merge_long(b, id, n, out, err);
+    if (id != few)
+        free(id);
+    return st;
+}
+
 setun_status st_bpe_piece(const st_bpe *b, const char *piece, int64_t n, st_ids *out,
                           setun_error *err)
 {
-    int64_t id;
-    if (n == 1)
+    int64_t id, start = 0;
+    if (n == 1 && !b->chars)
         return st_ids_add(out, b->byte_id[(uint8_t)piece[0]], err);
     /* A special token is never made from plain text, even if it is spelled like one piece. */
     if (b->ignore_merges && st_table_get(b->by_bytes, piece, (size_t)n, &id) && !b->token[id].added)
         return st_ids_add(out, (int32_t)id, err);
-    if (n <= SHORT)
-        return merge_short(b, (const uint8_t *)piece, (int)n, out, err);
-    return merge_long(b, (const uint8_t *)piece, n, out, err);
+    /* Cut before each U+2581 that does not follow another one; the first bytes of a text are no cut. */
+    for (int64_t at = 3; b->chars && !b->crosses && at + 3 <= n; at++) {
+        if (piece[at] != SPACE[0] || memcmp(piece + at, SPACE, 3) != 0 ||
+            memcmp(piece + at - 3, SPACE, 3) == 0)
+            continue;
+        ST_TRY(merge(b, piece + start, at - start, out, err));
+        start = at;
+    }
+    return merge(b, piece + start, n - start, out, err);
 }

@@ -1,4 +1,4 @@
-/* model/bpe.h -- byte-level byte-pair encoding: tokens, merges, and merging. */
+/* model/bpe.h -- byte-pair encoding over bytes or over characters: tokens, merges, and merging. */
 #ifndef ST_MODEL_BPE_H
 #define ST_MODEL_BPE_H
 
@@ -24,25 +24,37 @@ typedef struct st_bpe {
     st_token     *token;
     int64_t       n_tokens; /* 1 + largest id */
     char         *pool;     /* the bytes of the vocabulary's tokens */
-    st_table     *by_bytes; /* ordinary tokens */
-    int32_t       byte_id[256];
+    st_table     *by_bytes; /* ordinary tokens, by what they are spelled as in a text */
+    int32_t       byte_id[256]; /* of one byte; over characters, "<0x00>" and so on, or -1 */
     st_pair_slot *pair;
     uint64_t      mask, seed;
     int64_t       n_pairs;
     int           ignore_merges;
+
+    /* Set before the vocabulary is read.  Over characters, tokens are spelled as in the file, and
+     * decoding may turn U+2581 into a space and "<0x41>" into a byte. */
+    int     chars, byte_fallback, fuse_unk, decode_space, decode_bytes;
+    int     crosses;       /* some merge joins a U+2581 to another character before it */
+    int32_t unk, ascii[128]; /* over characters; -1: none */
 } st_bpe;
 
 /* Ids grow by doubling; fills in the bytes of one token.  Refuses a second token of an id. */
 setun_status st_bpe_add(st_bpe *b, int64_t id, const char *bytes, int64_t n, const char *path,
                         setun_error *err);
-/* "vocab" and "merges" of tokenizer.json. */
+/* "vocab" and "merges" of tokenizer.json; st_bpe_ready, after both, checks what texts will need. */
 setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
 setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
+setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_error *err);
 void         st_bpe_free(st_bpe *b);
 
 /* A byte-mapped string ("\u0120the") as bytes (" the").  Returns the length, or -1 when a character is
  * not of the map.  out has room for n bytes. */
 int64_t st_bpe_unmap(const char *text, size_t n, char *out);
+/* The other way; out has room for 2 * n bytes. */
+int64_t st_bpe_map(const char *bytes, size_t n, char *out);
+
+/* What a token of characters decodes to; never longer than its spelling. */
+int64_t st_bpe_spell(const st_bpe *b, const char *s, size_t n, char *out);
 
 /* Growing list of ids. */
 typedef struct st_ids {
@@ -51,7 +63,7 @@ typedef struct st_ids {
 } st_ids;
 setun_status st_ids_add(st_ids *ids, int32_t id, setun_error *err);
 
-/* Appends the tokens of one piece.  [any] */
+/* Appends the tokens of one piece, which is valid UTF-8 if merging is over characters.  [any] */
 setun_status st_bpe_piece(const st_bpe *b, const char *piece, int64_t n, st_ids *out,
                           setun_error *err);
 

@@ -1,7 +1,9 @@
 /* model/pretok.c -- cut text into pieces with the tokenizer's own regular expressions.
  *
- * A pre-tokenizer is a list of stages.  Each stage cuts every piece of the one before into matches
- * and the gaps between them, and keeps both ("Isolated").
+ * A pre-tokenizer is a list of stages.  A stage cuts every piece of the one before into matches and
+ * the gaps between them, and joins or drops them as its behavior says; or it rewrites the piece.
+ * Stages after ByteLevel see the characters that stand for bytes, as they would elsewhere; what
+ * comes out in the end is bytes again.
  *
  * The expressions were written for another engine (Oniguruma).  Where PCRE2 reads the same text
  * differently it would cut differently without a word, so translate() lets through only what both
@@ -23,6 +25,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/str.h"
+#include "model/bpe.h"
+#include "model/normal.h"
 
 #define MAX_STAGES 16
 #define MAX_PATTERN 8192
@@ -32,9 +36,24 @@
 #define DEADLINE_NS 20000000000 /* plus 20 us for each byte */
 #define MATCHES_PER_LOOK 64     /* at the clock */
 
+enum { ISOLATED, REMOVED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS, N_BEHAVIORS };
+static const char *const behaviors[N_BEHAVIORS] = { "Isolated", "Removed", "MergedWithPrevious",
+                                                    "MergedWithNext", "Contiguous" };
+
+/* PREFIX puts a space before a piece that has none; METASPACE writes a character for each space and
+ * may put one in front; MAP writes bytes as characters (only if a stage follows that sees them). */
+enum { CUT, PREFIX, METASPACE, MAP };
+enum { NEVER, FIRST, ALWAYS };
+
+typedef struct stage {
+    int         kind, behavior, invert, prepend;
+    pcre2_code *code;
+    char        space[5];
+} stage;
+
 struct st_pretok {
-    int         n_stages;
-    pcre2_code *stage[MAX_STAGES];
+    int         n_stages, bytes, mapped;
+    stage       stage[MAX_STAGES];
     const char *path;
 };
 
@@ -123,13 +142,27 @@ static setun_status translate(const char *regex, const char *path, st_str *out, 
                        : SETUN_OK;
 }
 
-static setun_status add_stage(st_pretok *p, const char *regex, int literal, setun_error *err)
+/* A new stage; the first after ByteLevel has the bytes made visible. */
+static setun_status add_stage(st_pretok *p, int kind, setun_error *err)
+{
+    if (p->n_stages + 2 > MAX_STAGES)
+        return st_fail(err, SETUN_UNKNOWN, "%s: more than %d pre-tokenizers", p->path,
+                       MAX_STAGES - 2);
+    if (p->bytes && !p->mapped) {
+        p->mapped = 1;
+        p->stage[p->n_stages++].kind = MAP;
+    }
+    p->stage[p->n_stages++].kind = kind;
+    return SETUN_OK;
+}
+
+static setun_status add_cut(st_pretok *p, const char *regex, int literal, int behavior,
+                            setun_error *err)
 {
     st_str s = { 0 };
     int code;
     PCRE2_SIZE offset;
-    if (p->n_stages == MAX_STAGES)
-        return st_fail(err, SETUN_UNKNOWN, "%s: more than %d pre-tokenizers", p->path, MAX_STAGES);
+    ST_TRY(add_stage(p, CUT, err));
     if (!regex[0] || strlen(regex) > MAX_PATTERN)
         return st_fail(err, SETUN_BAD_FILE, "%s: a pattern of %zu bytes", p->path, strlen(regex));
     if (!literal) {
@@ -152,16 +185,26 @@ static setun_status add_stage(st_pretok *p, const char *regex, int literal, setu
     }
     /* Refused where memory may not be made executable; the interpreter gives the same answers. */
     (void)pcre2_jit_compile(re, PCRE2_JIT_COMPLETE);
-    p->stage[p->n_stages++] = re;
+    p->stage[p->n_stages - 1].code = re;
+    p->stage[p->n_stages - 1].behavior = behavior;
     return SETUN_OK;
 }
 
 /* ---------------------------------------------------------------- reading the JSON */
 
-static int flag(json_t *json, const char *key, int absent)
+static setun_status read_behavior(const st_pretok *p, json_t *json, int absent, int *behavior,
+                                  setun_error *err)
 {
-    json_t *v = json_object_get(json, key);
-    return v && json_is_boolean(v) ? json_is_true(v) : absent;
+    json_t *v = json_object_get(json, "behavior");
+    const char *name = json_string_value(v);
+    for (*behavior = 0; name && *behavior < N_BEHAVIORS; ++*behavior)
+        if (strcmp(name, behaviors[*behavior]) == 0)
+            return SETUN_OK;
+    *behavior = absent;
+    return !v && absent >= 0 ? SETUN_OK
+                             : st_fail(err, SETUN_UNKNOWN,
+                                       "%s: a pre_tokenizer with behavior %s is not supported",
+                                       p->path, name ? name : "missing");
 }
 
 static setun_status add_split(st_pretok *p, json_t *json, setun_error *err)
@@ -169,76 +212,132 @@ static setun_status add_split(st_pretok *p, json_t *json, setun_error *err)
     json_t *pattern = json_object_get(json, "pattern");
     const char *regex = json_string_value(json_object_get(pattern, "Regex"));
     const char *text = json_string_value(json_object_get(pattern, "String"));
-    const char *behavior = json_string_value(json_object_get(json, "behavior"));
-    if (!behavior || strcmp(behavior, "Isolated") != 0)
-        return st_fail(err, SETUN_UNKNOWN,
-                       "%s: pre_tokenizer Split with behavior %s is not supported", p->path,
-                       behavior ? behavior : "missing");
-    if (flag(json, "invert", 0))
-        return st_fail(err, SETUN_UNKNOWN, "%s: pre_tokenizer Split with invert is not supported",
-                       p->path);
+    int behavior, invert;
+    ST_TRY(st_json_known(json, "pattern behavior invert ", "pre_tokenizer Split", p->path, err));
+    ST_TRY(read_behavior(p, json, -1, &behavior, err));
+    ST_TRY(st_json_flag(json, "invert", 0, &invert, p->path, err));
     if ((!regex && !text) || json_object_size(pattern) != 1)
         return st_fail(err, SETUN_BAD_FILE, "%s: pre_tokenizer Split has no pattern", p->path);
-    return add_stage(p, regex ? regex : text, !regex, err);
+    ST_TRY(add_cut(p, regex ? regex : text, !regex, behavior, err));
+    p->stage[p->n_stages - 1].invert = invert;
+    return SETUN_OK;
 }
 
-/* One pre-tokenizer; *done is set when it was ByteLevel, which must be the last. */
-static setun_status add_one(st_pretok *p, json_t *json, int depth, int *done, setun_error *err)
+static setun_status add_bytes(st_pretok *p, json_t *json, setun_error *err)
+{
+    int space, regex, trim;
+    ST_TRY(st_json_known(json, "add_prefix_space trim_offsets use_regex ", "pre_tokenizer ByteLevel",
+                         p->path, err));
+    ST_TRY(st_json_flag(json, "add_prefix_space", 1, &space, p->path, err));
+    ST_TRY(st_json_flag(json, "use_regex", 1, &regex, p->path, err));
+    ST_TRY(st_json_flag(json, "trim_offsets", 1, &trim, p->path, err)); /* moves offsets, not ids */
+    if (p->bytes)
+        return st_fail(err, SETUN_UNKNOWN, "%s: pre_tokenizer ByteLevel twice is not supported",
+                       p->path);
+    if (space)
+        ST_TRY(add_stage(p, PREFIX, err));
+    if (regex)
+        ST_TRY(add_cut(p, gpt2, 0, ISOLATED, err));
+    p->bytes = 1;
+    return SETUN_OK;
+}
+
+static setun_status add_metaspace(st_pretok *p, json_t *json, setun_error *err)
+{
+    static const char *const names[] = { "never", "first", "always" };
+    json_t *v = json_object_get(json, "prepend_scheme");
+    const char *space = json_string_value(json_object_get(json, "replacement")),
+               *scheme = v ? json_string_value(v) : "always";
+    int prepend = 3, split, add;
+    ST_TRY(st_json_known(json, "replacement prepend_scheme split add_prefix_space str_rep ",
+                         "pre_tokenizer Metaspace", p->path, err));
+    ST_TRY(st_json_flag(json, "split", 1, &split, p->path, err));
+    ST_TRY(st_json_flag(json, "add_prefix_space", 1, &add, p->path, err));
+    while (scheme && --prepend >= 0 && strcmp(scheme, names[prepend]) != 0) {
+    }
+    size_t chars = 0;
+    for (const char *c = space; c && *c; c++)
+        chars += ((uint8_t)*c & 0xc0) != 0x80;
+    if (chars != 1 || prepend < 0 || prepend > ALWAYS || (!add && prepend != NEVER))
+        return st_fail(err, SETUN_UNKNOWN,
+                       "%s: pre_tokenizer Metaspace needs a replacement of one character and a "
+                       "prepend_scheme of always, first or never that fits add_prefix_space",
+                       p->path);
+    /* What "first" means for pieces that others have cut or changed is not written down anywhere. */
+    if (prepend == FIRST && p->n_stages > 0)
+        return st_fail(err, SETUN_UNKNOWN,
+                       "%s: pre_tokenizer Metaspace with prepend_scheme first after another is not "
+                       "supported",
+                       p->path);
+    ST_TRY(add_stage(p, METASPACE, err));
+    stage *s = &p->stage[p->n_stages - 1];
+    s->prepend = prepend;
+    memcpy(s->space, space, strlen(space) + 1);
+    return split ? add_cut(p, s->space, 1, MERGED_WITH_NEXT, err) : SETUN_OK;
+}
+
+static setun_status add_one(st_pretok *p, json_t *json, int depth, setun_error *err)
 {
     const char *type = json_string_value(json_object_get(json, "type"));
+    int behavior, single;
     if (!type || depth > 4)
         return st_fail(err, SETUN_BAD_FILE,
                        "%s: a pre_tokenizer without type, or nested too deeply", p->path);
-    if (*done)
-        return st_fail(err, SETUN_UNKNOWN, "%s: pre_tokenizer %s after ByteLevel is not supported",
-                       p->path, type);
     if (strcmp(type, "Sequence") == 0) {
         json_t *list = json_object_get(json, "pretokenizers");
+        ST_TRY(st_json_known(json, "pretokenizers ", "pre_tokenizer Sequence", p->path, err));
         for (size_t i = 0; i < json_array_size(list); i++)
-            ST_TRY(add_one(p, json_array_get(list, i), depth + 1, done, err));
+            ST_TRY(add_one(p, json_array_get(list, i), depth + 1, err));
         return SETUN_OK;
     }
     if (strcmp(type, "Split") == 0)
         return add_split(p, json, err);
-    if (strcmp(type, "Digits") == 0)
-        return add_stage(p, flag(json, "individual_digits", 0) ? "\\p{N}" : "\\p{N}+", 0, err);
-    if (strcmp(type, "ByteLevel") != 0)
-        return st_fail(err, SETUN_UNKNOWN, "%s: pre_tokenizer %s is not supported", p->path, type);
-    *done = 1;
-    if (flag(json, "add_prefix_space", 1))
-        return st_fail(err, SETUN_UNKNOWN,
-                       "%s: pre_tokenizer ByteLevel with add_prefix_space is not supported",
-                       p->path);
-    return flag(json, "use_regex", 1) ? add_stage(p, gpt2, 0, err) : SETUN_OK;
+    if (strcmp(type, "ByteLevel") == 0)
+        return add_bytes(p, json, err);
+    if (strcmp(type, "Metaspace") == 0)
+        return add_metaspace(p, json, err);
+    if (strcmp(type, "Digits") == 0) {
+        ST_TRY(st_json_known(json, "individual_digits ", "pre_tokenizer Digits", p->path, err));
+        ST_TRY(st_json_flag(json, "individual_digits", 0, &single, p->path, err));
+        return add_cut(p, "\\p{N}", 0, single ? ISOLATED : CONTIGUOUS, err);
+    }
+    if (strcmp(type, "Punctuation") == 0) { /* of ASCII, all that is neither letter nor digit */
+        ST_TRY(st_json_known(json, "behavior ", "pre_tokenizer Punctuation", p->path, err));
+        ST_TRY(read_behavior(p, json, ISOLATED, &behavior, err));
+        return add_cut(p, "[\\p{P}$+<=>^`|~]", 0, behavior, err);
+    }
+    return st_fail(err, SETUN_UNKNOWN, "%s: pre_tokenizer %s is not supported", p->path, type);
 }
 
 setun_status st_pretok_new(st_pretok **out, json_t *json, const char *path, setun_error *err)
 {
     st_pretok *p = calloc(1, sizeof *p);
-    int done = 0;
     *out = p;
     if (!p)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", path);
     p->path = path;
-    ST_TRY(add_one(p, json, 0, &done, err));
+    if (json && !json_is_null(json))
+        ST_TRY(add_one(p, json, 0, err));
     p->path = NULL; /* borrowed only while reading */
-    return done ? SETUN_OK
-                : st_fail(err, SETUN_UNKNOWN,
-                          "%s: pre_tokenizer without ByteLevel is not supported", path);
+    return SETUN_OK;
 }
 
 void st_pretok_free(st_pretok *p)
 {
     for (int i = 0; p && i < p->n_stages; i++)
-        pcre2_code_free(p->stage[i]);
+        pcre2_code_free(p->stage[i].code);
     free(p);
 }
+
+int st_pretok_is_bytes(const st_pretok *p) { return p->bytes; }
 
 /* ---------------------------------------------------------------- cutting */
 
 typedef struct cutter {
     const st_pretok     *p;
     pcre2_match_data    *match[MAX_STAGES];
+    st_str               held[MAX_STAGES + 1]; /* what a rewriting stage made of its piece */
+    int                  first;
     pcre2_match_context *context;
     pcre2_jit_stack     *stack;
     int64_t              allowance, deadline, n_matches;
@@ -248,14 +347,14 @@ typedef struct cutter {
 } cutter;
 
 /* pcre2_match with limits that rise as long as the allowance lasts. */
-static int match(cutter *c, int stage, const char *text, int64_t n, int64_t from)
+static int match(cutter *c, int at_stage, const char *text, int64_t n, int64_t from)
 {
     if (c->n_matches++ % MATCHES_PER_LOOK == 0 && st_now_ns() > c->deadline)
         return PCRE2_ERROR_MATCHLIMIT;
     for (uint32_t limit = FIRST_LIMIT;; limit *= 16) {
         (void)pcre2_set_match_limit(c->context, limit);
-        int rc = pcre2_match(c->p->stage[stage], (PCRE2_SPTR)text, (PCRE2_SIZE)n, (PCRE2_SIZE)from,
-                             PCRE2_NO_UTF_CHECK, c->match[stage], c->context);
+        int rc = pcre2_match(c->p->stage[at_stage].code, (PCRE2_SPTR)text, (PCRE2_SIZE)n, (PCRE2_SIZE)from,
+                             PCRE2_NO_UTF_CHECK, c->match[at_stage], c->context);
         if (rc != PCRE2_ERROR_MATCHLIMIT || limit > LAST_LIMIT / 16)
             return rc;
         c->allowance -= 16 * (int64_t)limit;
@@ -264,37 +363,121 @@ static int match(cutter *c, int stage, const char *text, int64_t n, int64_t from
     }
 }
 
-static setun_status cut(cutter *c, int stage, const char *text, int64_t n)
+static setun_status pass(cutter *c, int at_stage, const char *text, int64_t n);
+
+/* Joins the matches and gaps of a piece as the behavior says: a part is held back until it is known
+ * that the next does not belong to it.  The rules are those of splitting on a delimiter; a match
+ * is the delimiter, or, inverted, a gap is. */
+typedef struct joiner {
+    cutter *c;
+    int     stage, was_match;
+    int64_t begin, end; /* held back; empty at first */
+} joiner;
+
+static setun_status join(joiner *j, const char *text, int64_t begin, int64_t end, int is_match)
 {
-    if (n == 0)
+    const stage *s = &j->c->p->stage[j->stage];
+    int was = j->was_match, joins = 0;
+    if (begin == end)
         return SETUN_OK;
-    if (stage == c->p->n_stages)
-        return c->piece(c->user, text, n, c->err);
+    is_match ^= s->invert;
+    if (s->behavior == MERGED_WITH_PREVIOUS)
+        joins = is_match && !was;
+    else if (s->behavior == MERGED_WITH_NEXT)
+        joins = !is_match && was;
+    else if (s->behavior == CONTIGUOUS)
+        joins = is_match == was;
+    j->was_match = is_match;
+    if (s->behavior == REMOVED && is_match)
+        return SETUN_OK;
+    if (j->begin < j->end && joins) {
+        j->end = end;
+        return SETUN_OK;
+    }
+    int64_t from = j->begin, n = j->end - j->begin;
+    j->begin = begin;
+    j->end = end;
+    return pass(j->c, j->stage + 1, text + from, n);
+}
+
+static setun_status cut(cutter *c, int at_stage, const char *text, int64_t n)
+{
+    joiner j = { c, at_stage, 0, 0, 0 };
     for (int64_t at = 0; at < n;) {
-        int rc = match(c, stage, text, n, at);
-        if (rc == PCRE2_ERROR_NOMATCH)
-            return cut(c, stage + 1, text + at, n - at);
+        int rc = match(c, at_stage, text, n, at);
+        if (rc == PCRE2_ERROR_NOMATCH) {
+            ST_TRY(join(&j, text, at, n, 0));
+            break;
+        }
         if (rc < 0)
             return st_fail(
                 c->err, rc == PCRE2_ERROR_NOMEMORY ? SETUN_NO_MEMORY : SETUN_FULL,
                 "the pre-tokenizer's regex gave up on the text (error %d): too much backtracking",
                 rc);
-        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(c->match[stage]);
+        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(c->match[at_stage]);
         int64_t begin = (int64_t)span[0], end = (int64_t)span[1];
         if (begin < at || end <= begin || end > n)
             return st_fail(c->err, SETUN_UNKNOWN,
                            "the pre-tokenizer's regex matches the empty text");
-        ST_TRY(cut(c, stage + 1, text + at, begin - at));
-        ST_TRY(cut(c, stage + 1, text + begin, end - begin));
+        ST_TRY(join(&j, text, at, begin, 0));
+        ST_TRY(join(&j, text, begin, end, 1));
         at = end;
     }
-    return SETUN_OK;
+    return pass(c, at_stage + 1, text + j.begin, j.end - j.begin);
 }
 
-setun_status st_pretok_split(const st_pretok *p, const char *text, int64_t n, st_piece_fn piece,
-                             void *user, setun_error *err)
+/* Stages that change their piece.  A buffer for each stage: the piece of one is done with, in all
+ * later stages, before its next one is made. */
+static setun_status rewrite(cutter *c, int at_stage, const char *text, int64_t n)
 {
-    cutter c = { .p = p, .piece = piece, .user = user, .err = err };
+    const stage *s = &c->p->stage[at_stage];
+    st_str *out = &c->held[at_stage];
+    out->len = 0;
+    if (s->kind == PREFIX) {
+        if (text[0] == ' ')
+            return pass(c, at_stage + 1, text, n);
+        st_str_add(out, " ");
+        st_str_addn(out, text, (size_t)n);
+    } else if (s->kind == METASPACE) {
+        size_t len = strlen(s->space);
+        int has = text[0] == ' ' || ((size_t)n >= len && memcmp(text, s->space, len) == 0);
+        if (!has && (s->prepend == ALWAYS || (s->prepend == FIRST && c->first)))
+            st_str_add(out, s->space);
+        for (int64_t i = 0; i < n; i++)
+            st_str_addn(out, text[i] == ' ' ? s->space : text + i, text[i] == ' ' ? len : 1);
+    } else {
+        char two[2];
+        for (int64_t i = 0; i < n; i++)
+            st_str_addn(out, two, (size_t)st_bpe_map(text + i, 1, two));
+    }
+    if (out->failed)
+        return st_fail(c->err, SETUN_NO_MEMORY, "no memory to split the text");
+    return pass(c, at_stage + 1, out->text, (int64_t)out->len);
+}
+
+static setun_status pass(cutter *c, int at_stage, const char *text, int64_t n)
+{
+    if (n == 0)
+        return SETUN_OK;
+    if (at_stage < c->p->n_stages)
+        return c->p->stage[at_stage].kind == CUT ? cut(c, at_stage, text, n)
+                                                 : rewrite(c, at_stage, text, n);
+    if (!c->p->mapped)
+        return c->piece(c->user, text, n, c->err);
+    st_str *out = &c->held[MAX_STAGES];
+    out->len = 0;
+    st_str_addn(out, text, (size_t)n);
+    if (out->failed)
+        return st_fail(c->err, SETUN_NO_MEMORY, "no memory to split the text");
+    return c->piece(c->user, out->text, st_bpe_unmap(text, (size_t)n, out->text), c->err);
+}
+
+setun_status st_pretok_split(const st_pretok *p, const char *text, int64_t n, int first,
+                             st_piece_fn piece, void *user, setun_error *err)
+{
+    if (p->n_stages == 0)
+        return n ? piece(user, text, n, err) : SETUN_OK;
+    cutter c = { .p = p, .first = first, .piece = piece, .user = user, .err = err };
     c.allowance = ALLOWANCE + 64 * n;
     c.deadline = st_now_ns() + DEADLINE_NS + 20000 * n;
     c.context = pcre2_match_context_create(NULL);
@@ -308,12 +491,14 @@ setun_status st_pretok_split(const st_pretok *p, const char *text, int64_t n, st
     if (good) {
         (void)pcre2_set_heap_limit(c.context, 256 << 10); /* KiB: the interpreter's frames */
         pcre2_jit_stack_assign(c.context, NULL, c.stack);
-        st = cut(&c, 0, text, n);
+        st = pass(&c, 0, text, n);
     } else {
         st = st_fail(err, SETUN_NO_MEMORY, "no memory to split the text");
     }
     for (int i = 0; i < p->n_stages; i++)
         pcre2_match_data_free(c.match[i]);
+    for (int i = 0; i <= MAX_STAGES; i++)
+        st_str_free(&c.held[i]);
     pcre2_jit_stack_free(c.stack);
     pcre2_match_context_free(c.context);
     return st;

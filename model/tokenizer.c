@@ -1,6 +1,10 @@
 /* model/tokenizer.c -- text to ids and back, as tokenizer.json says.
  *
- *     text -> added tokens cut out -> pieces (pretok.c) -> merged symbols (bpe.c) -> template around
+ *     text -> added tokens cut out -> normalized (normal.c) -> other added tokens cut out
+ *          -> pieces (pretok.c) -> merged symbols (bpe.c) -> template around
+ *
+ * Two kinds of vocabulary are read.  With ByteLevel as pre-tokenizer and decoder, symbols are bytes;
+ * otherwise they are characters, and the decoder says how tokens become text (SentencePiece).
  *
  * Not here: chat templates, and tokenizer_config.json.  The settings for truncation and padding are
  * not read either: whoever calls a tokenizer decides those.
@@ -20,6 +24,7 @@
 #include "base/str.h"
 #include "model/bpe.h"
 #include "model/gguf.h"
+#include "model/normal.h"
 #include "model/pretok.h"
 
 #define FILE_LIMIT ((int64_t)64 << 20)
@@ -46,7 +51,10 @@ struct st_tokenizer {
     st_arena  *arena;
     const char *path;
     st_bpe     bpe;
+    st_normal *normal;
     st_pretok *pretok;
+    st_table  *names; /* added tokens, as written in the file */
+    int32_t    strip; /* spaces that decoding drops at the start of a text */
     added_set  set[2]; /* 0: "normalized" false, matched first; 1: the others */
     int32_t    before[MAX_TEMPLATE], after[MAX_TEMPLATE];
     int64_t    n_before, n_after;
@@ -76,6 +84,17 @@ static int compare_added(const void *a, const void *b)
     return d ? d : x->n < y->n ? -1 : x->n > y->n;
 }
 
+static setun_status normalize_name(const st_tokenizer *t, char **name, int64_t *n, setun_error *err)
+{
+    st_str held = { 0 };
+    const char *text;
+    setun_status st = st_normal_apply(t->normal, *name, *n, &held, &text, n, err);
+    if (st == SETUN_OK && text != *name && !(*name = st_arena_strdup(t->arena, text)))
+        st = st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
+    st_str_free(&held);
+    return st;
+}
+
 static setun_status read_added_token(st_tokenizer *t, json_t *json, setun_error *err)
 {
     const char *text = json_string_value(json_object_get(json, "content"));
@@ -101,28 +120,40 @@ static setun_status read_added_token(st_tokenizer *t, json_t *json, setun_error 
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
     st_bpe *b = &t->bpe;
     char bytes[MAX_ADDED_BYTES];
-    int64_t len = st_bpe_unmap(text, (size_t)n, bytes), in_vocab = -1;
+    int64_t len = b->chars ? n : st_bpe_unmap(text, (size_t)n, bytes), in_vocab = -1;
     if (len > 0)
-        (void)st_table_get(b->by_bytes, bytes, (size_t)len, &in_vocab);
+        (void)st_table_get(b->by_bytes, b->chars ? text : bytes, (size_t)len, &in_vocab);
     if (value >= 0 && value < b->n_tokens && b->token[value].bytes) {
         /* Also an entry of the vocabulary: then it must be this one. */
         int same = in_vocab == value ||
-                   (b->token[value].n == n && memcmp(b->token[value].bytes, text, (size_t)n) == 0);
+                   (!b->chars && b->token[value].n == n && memcmp(b->token[value].bytes, text, (size_t)n) == 0);
         if (!same || b->token[value].added)
             return st_fail(err, SETUN_BAD_FILE,
                            "%s: added token %s has the id %lld of another token", t->path, text,
                            (long long)value);
-        b->token[value].bytes = copy;
-        b->token[value].n = (int32_t)n;
+        /* The byte-level decoder leaves its text alone; the other one is for all tokens. */
+        if (!b->chars) {
+            b->token[value].bytes = copy;
+            b->token[value].n = (int32_t)n;
+        }
     } else {
         if (in_vocab >= 0)
             return st_fail(err, SETUN_BAD_FILE, "%s: token %s has two ids, %lld and %lld", t->path,
                            text, (long long)in_vocab, (long long)value);
-        ST_TRY(st_bpe_add(b, value, copy, n, t->path, err));
+        char *decoded = b->chars ? st_arena_strdup(t->arena, text) : copy;
+        if (!decoded)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
+        ST_TRY(st_bpe_add(b, value, decoded, b->chars ? st_bpe_spell(b, text, (size_t)n, decoded) : n,
+                          t->path, err));
     }
     b->token[value].added = 1;
     b->token[value].special = json_is_true(json_object_get(json, "special"));
-    added_set *set = &t->set[json_is_true(json_object_get(json, "normalized"))];
+    if (st_table_put(t->names, copy, (size_t)n, value))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
+    int normalized = json_is_true(json_object_get(json, "normalized"));
+    if (normalized) /* looked for in normalized text, so as normalized itself */
+        ST_TRY(normalize_name(t, &copy, &n, err));
+    added_set *set = &t->set[normalized];
     set->item[set->n++] = (added){ copy, n, (int32_t)value, b->token[value].special };
     set->first[(uint8_t)copy[0]] = 1;
     return SETUN_OK;
@@ -134,6 +165,8 @@ static setun_status read_added(st_tokenizer *t, json_t *list, setun_error *err)
     if ((list && !json_is_array(list) && !json_is_null(list)) || n > MAX_ADDED)
         return st_fail(err, SETUN_BAD_FILE, "%s: added_tokens is not a list of at most %d", t->path,
                        MAX_ADDED);
+    if (!(t->names = st_table_new((int64_t)n)))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
     for (int i = 0; i < 2; i++)
         if (!(t->set[i].item = st_arena_array(t->arena, (int64_t)n + 1, sizeof(added))))
             return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokens of %s", t->path);
@@ -206,14 +239,66 @@ static setun_status read_post(st_tokenizer *t, json_t *json, int depth, setun_er
     return SETUN_OK;
 }
 
-static setun_status check_decoder(st_tokenizer *t, json_t *json, int depth, setun_error *err)
+/* ByteLevel for bytes.  For characters, some of these in this order, in a Sequence: Replace of
+ * U+2581 by a space, ByteFallback, Fuse, Strip of leading spaces. */
+static setun_status read_decoder(st_tokenizer *t, json_t *json, int depth, int *last,
+                                 setun_error *err)
 {
-    if (is_type(json, "ByteLevel"))
-        return SETUN_OK;
-    json_t *list = json_object_get(json, "decoders");
-    if (!is_type(json, "Sequence") || depth > 0 || json_array_size(list) != 1)
+    static const char *const order[] = { "Sequence", "Replace", "ByteFallback", "Fuse", "Strip" };
+    const char *path = t->path;
+    st_bpe *b = &t->bpe;
+    int at = 4;
+    while (at >= 0 && !is_type(json, order[at]))
+        at--;
+    if (at < 0 && is_type(json, "ByteLevel") && !b->chars && *last == 0) {
+        *last = 5;
+        return st_json_known(json, "add_prefix_space trim_offsets use_regex ", "decoder ByteLevel",
+                             path, err);
+    }
+    /* Strip without Fuse would be for each token. */
+    if (at < 0 || depth > 1 || (at > 0 && (!b->chars || at <= *last)) || (at == 4 && *last != 3))
         return unsupported(t, "decoder", json, err);
-    return check_decoder(t, json_array_get(list, 0), depth + 1, err);
+    if (at > 0)
+        *last = at;
+    if (at == 0) {
+        json_t *list = json_object_get(json, "decoders");
+        ST_TRY(st_json_known(json, "decoders ", "decoder Sequence", path, err));
+        for (size_t i = 0; i < json_array_size(list); i++)
+            ST_TRY(read_decoder(t, json_array_get(list, i), depth + 1, last, err));
+    } else if (at == 1) {
+        json_t *from = json_object_get(json_object_get(json, "pattern"), "String");
+        const char *a = json_string_value(from),
+                   *c = json_string_value(json_object_get(json, "content"));
+        ST_TRY(st_json_known(json, "pattern content ", "decoder Replace", path, err));
+        if (!a || !c || strcmp(a, "\xe2\x96\x81") != 0 || strcmp(c, " ") != 0)
+            return st_fail(err, SETUN_UNKNOWN,
+                           "%s: decoder Replace of anything but U+2581 by a space is not supported", path);
+        b->decode_space = 1;
+    } else if (at == 4) {
+        const char *c = json_string_value(json_object_get(json, "content"));
+        json_t *start = json_object_get(json, "start"), *stop = json_object_get(json, "stop");
+        ST_TRY(st_json_known(json, "content start stop ", "decoder Strip", path, err));
+        if (!c || strcmp(c, " ") != 0 || !json_is_integer(start) || json_integer_value(start) < 0 ||
+            json_integer_value(start) > ST_TOK_MAX_STRIP || !json_is_integer(stop) ||
+            json_integer_value(stop) != 0)
+            return st_fail(err, SETUN_UNKNOWN,
+                           "%s: decoder Strip of anything but up to %d spaces at the start is not supported",
+                           path, ST_TOK_MAX_STRIP);
+        t->strip = (int32_t)json_integer_value(start);
+    } else {
+        ST_TRY(st_json_known(json, "", at == 2 ? "decoder ByteFallback" : "decoder Fuse", path, err));
+        b->decode_bytes |= at == 2;
+    }
+    return SETUN_OK;
+}
+
+static setun_status check_decoder(st_tokenizer *t, json_t *json, setun_error *err)
+{
+    int last = 0;
+    ST_TRY(read_decoder(t, json, 0, &last, err));
+    return last > 0 ? SETUN_OK
+                    : st_fail(err, SETUN_UNKNOWN, "%s: a decoder that does nothing is not supported",
+                              t->path);
 }
 
 /* Is member key absent, null, false, or the empty string? */
@@ -227,9 +312,9 @@ static int is_off(json_t *json, const char *key)
 
 static setun_status check_model(st_tokenizer *t, json_t *model, setun_error *err)
 {
-    static const char *const off[] = { "unk_token", "byte_fallback", "continuing_subword_prefix",
-                                       "end_of_word_suffix", "dropout" };
-    static const char *const known[] = { "type", "vocab", "merges", "ignore_merges", "fuse_unk" };
+    static const char *const off[] = { "continuing_subword_prefix", "end_of_word_suffix", "dropout" };
+    static const char *const known[] = { "type", "vocab", "merges", "ignore_merges", "fuse_unk",
+                                         "byte_fallback", "unk_token" };
     const char *key;
     json_t *value;
     /* Old files lack the type; their members show it. */
@@ -245,11 +330,12 @@ static setun_status check_model(st_tokenizer *t, json_t *model, setun_error *err
             return st_fail(err, SETUN_UNKNOWN, "%s: model.%s with this value is not supported",
                            t->path, key);
     }
-    value = json_object_get(model, "ignore_merges");
-    if (value && !json_is_boolean(value))
-        return st_fail(err, SETUN_BAD_FILE, "%s: model.ignore_merges is neither true nor false", t->path);
-    t->bpe.ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
-    return SETUN_OK;
+    value = json_object_get(model, "unk_token");
+    if (value && !json_is_null(value) && !json_is_string(value))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.unk_token is not a string", t->path);
+    ST_TRY(st_json_flag(model, "ignore_merges", 0, &t->bpe.ignore_merges, t->path, err));
+    ST_TRY(st_json_flag(model, "fuse_unk", 0, &t->bpe.fuse_unk, t->path, err));
+    return st_json_flag(model, "byte_fallback", 0, &t->bpe.byte_fallback, t->path, err);
 }
 
 typedef struct place {
@@ -303,7 +389,7 @@ static setun_status read_root(st_tokenizer *t, json_t *root, const char *text, p
     static const char *const known[] = { "version", "truncation", "padding", "added_tokens", "normalizer",
                                          "pre_tokenizer", "post_processor", "decoder", "model" };
     const char *key;
-    json_t *member, *normalizer = json_object_get(root, "normalizer");
+    json_t *member, *model = json_object_get(root, "model");
     json_object_foreach(root, key, member) {
         size_t i = 0;
         while (i < sizeof known / sizeof *known && strcmp(key, known[i]))
@@ -311,17 +397,19 @@ static setun_status read_root(st_tokenizer *t, json_t *root, const char *text, p
         if (i == sizeof known / sizeof *known)
             return st_fail(err, SETUN_UNKNOWN, "%s: the member %s is not known to Setun", t->path, key);
     }
-    if (normalizer && !json_is_null(normalizer))
-        return unsupported(t, "normalizer", normalizer, err);
-    ST_TRY(check_model(t, json_object_get(root, "model"), err));
+    ST_TRY(st_normal_new(&t->normal, json_object_get(root, "normalizer"), t->path, err));
+    ST_TRY(check_model(t, model, err));
     if (vocab.end == 0 || merges.end == 0)
         return st_fail(err, SETUN_BAD_FILE, "%s: model has no vocab or no merges", t->path);
     ST_TRY(st_pretok_new(&t->pretok, json_object_get(root, "pre_tokenizer"), t->path, err));
-    ST_TRY(check_decoder(t, json_object_get(root, "decoder"), 0, err));
+    t->bpe.chars = !st_pretok_is_bytes(t->pretok);
+    ST_TRY(check_decoder(t, json_object_get(root, "decoder"), err));
     st_jscan j = { text + vocab.begin, text + vocab.end, scratch, 0 };
     ST_TRY(st_bpe_vocab(&t->bpe, &j, t->path, err));
     j = (st_jscan){ text + merges.begin, text + merges.end, scratch, 0 };
     ST_TRY(st_bpe_merges(&t->bpe, &j, t->path, err));
+    const char *unk = json_string_value(json_object_get(model, "unk_token"));
+    ST_TRY(st_bpe_ready(&t->bpe, unk, t->path, err));
     ST_TRY(read_added(t, json_object_get(root, "added_tokens"), err));
     return read_post(t, json_object_get(root, "post_processor"), 0, err);
 }
@@ -409,7 +497,9 @@ void st_tokenizer_close(st_tokenizer *t)
     if (!t)
         return;
     st_bpe_free(&t->bpe);
+    st_normal_free(t->normal);
     st_pretok_free(t->pretok);
+    st_table_free(t->names);
     st_arena_free(t->arena);
     free(t);
 }
@@ -461,12 +551,14 @@ static const added *match_added(const added_set *set, const char *text, int64_t 
     return best;
 }
 
-static setun_status encode_part(encoder *e, int set, const char *text, int64_t n, setun_error *err)
+static setun_status encode_part(encoder *e, int set, const char *text, int64_t n, int first,
+                                setun_error *err);
+
+/* What lies between the added tokens of one set goes on to the next one; first: nothing stands before
+ * the text. */
+static setun_status cut_added(encoder *e, int set, const char *text, int64_t n, int first,
+                              setun_error *err)
 {
-    if (n == 0)
-        return SETUN_OK;
-    if (set == 2)
-        return st_pretok_split(e->t->pretok, text, n, add_piece, e, err);
     const added_set *s = &e->t->set[set];
     int64_t start = 0;
     for (int64_t at = 0; s->n && at < n;) {
@@ -477,11 +569,29 @@ static setun_status encode_part(encoder *e, int set, const char *text, int64_t n
             at++;
             continue;
         }
-        ST_TRY(encode_part(e, set + 1, text + start, at - start, err));
+        ST_TRY(encode_part(e, set + 1, text + start, at - start, first && start == 0, err));
         ST_TRY(st_ids_add(&e->ids, a->id, err));
         start = at += a->n;
     }
-    return encode_part(e, set + 1, text + start, n - start, err);
+    return encode_part(e, set + 1, text + start, n - start, first && start == 0, err);
+}
+
+static setun_status encode_part(encoder *e, int set, const char *text, int64_t n, int first,
+                                setun_error *err)
+{
+    if (n == 0)
+        return SETUN_OK;
+    if (set == 2)
+        return st_pretok_split(e->t->pretok, text, n, first, add_piece, e, err);
+    if (set == 0 || st_normal_is_none(e->t->normal))
+        return cut_added(e, set, text, n, first, err);
+    st_str held = { 0 };
+    const char *normal;
+    setun_status st = st_normal_apply(e->t->normal, text, n, &held, &normal, &n, err);
+    if (st == SETUN_OK)
+        st = cut_added(e, set, normal, n, first, err);
+    st_str_free(&held);
+    return st;
 }
 
 static setun_status encode_all(encoder *e, const char *text, int64_t n, setun_error *err)
@@ -489,7 +599,7 @@ static setun_status encode_all(encoder *e, const char *text, int64_t n, setun_er
     const st_tokenizer *t = e->t;
     for (int64_t i = 0; (e->flags & ST_TOK_BOS) && i < t->n_before; i++)
         ST_TRY(st_ids_add(&e->ids, t->before[i], err));
-    ST_TRY(encode_part(e, 0, text, n, err));
+    ST_TRY(encode_part(e, 0, text, n, 1, err));
     for (int64_t i = 0; (e->flags & ST_TOK_BOS) && i < t->n_after; i++)
         ST_TRY(st_ids_add(&e->ids, t->after[i], err));
     return SETUN_OK;
@@ -541,11 +651,10 @@ int32_t st_tokenizer_find(const st_tokenizer *t, const char *token)
 {
     size_t n = strlen(token);
     int64_t id;
-    for (int i = 0; i < 2; i++) {
-        const added *a = match_added(&t->set[i], token, (int64_t)n, 1);
-        if (a && a->n == (int64_t)n)
-            return a->id;
-    }
+    if (st_table_get(t->names, token, n, &id))
+        return (int32_t)id;
+    if (t->bpe.chars)
+        return st_table_get(t->bpe.by_bytes, token, n, &id) ? (int32_t)id : -1;
     char *bytes = malloc(n + 1);
     if (!bytes)
         return -1;
@@ -578,8 +687,13 @@ static char *replacement(char *out)
     return out + 3;
 }
 
+void st_detok_start(st_detok *d, const st_tokenizer *t)
+{
+    *d = (st_detok){ .drop = (uint8_t)t->strip };
+}
+
 /* held is always a proper beginning of one valid character. */
-int64_t st_detok_push(st_detok *d, const char *bytes, int64_t n, char *out)
+static int64_t push(st_detok *d, const char *bytes, int64_t n, char *out)
 {
     char *q = out;
     if (!bytes) {
@@ -618,4 +732,15 @@ int64_t st_detok_push(st_detok *d, const char *bytes, int64_t n, char *out)
             d->held[d->n_held++] = (char)c;
     }
     return q - out;
+}
+
+int64_t st_detok_push(st_detok *d, const char *bytes, int64_t n, char *out)
+{
+    int64_t made = push(d, bytes, n, out), gone = 0;
+    while (gone < made && gone < d->drop && out[gone] == ' ')
+        gone++;
+    if (made > 0)
+        d->drop = gone == made ? (uint8_t)(d->drop - gone) : 0;
+    memmove(out, out + gone, (size_t)(made - gone));
+    return made - gone;
 }

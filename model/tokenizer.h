@@ -1,6 +1,6 @@
-/* model/tokenizer.h -- byte-level BPE from tokenizer.json.
+/* model/tokenizer.h -- BPE from tokenizer.json, over bytes or over characters.
  *
- * Text is split on added tokens, then by the pre-tokenizer's own regex (PCRE2), then merged by rank.
+ * Text is split on added tokens, normalized, split by the pre-tokenizer (PCRE2), then merged by rank.
  * Immutable after opening; [any] for all functions with a const tokenizer (each call has its own
  * scratch).  Ids are int32. */
 #ifndef ST_MODEL_TOKENIZER_H
@@ -31,9 +31,13 @@ int32_t      st_tokenizer_bos(const st_tokenizer *t); /* -1: none */
 
 /* Streaming detokeniser: feed tokens, get whole UTF-8 characters; invalid sequences become U+FFFD. */
 typedef struct st_detok {
-    char    held[8];
+    char    held[7];
+    uint8_t drop; /* leading spaces still to be dropped */
     int32_t n_held;
 } st_detok;
+/* Begins a whole text, whose first spaces the decoder may drop (Strip).  A zeroed state continues one. */
+void st_detok_start(st_detok *d, const st_tokenizer *t);
+#define ST_TOK_MAX_STRIP 255
 /* Appends to out (at least 4 * (n + 8) bytes); returns the bytes written.  bytes NULL flushes. */
 int64_t st_detok_push(st_detok *d, const char *bytes, int64_t n, char *out);
 

@@ -103,6 +103,13 @@ setun_status setun_vocab_piece(const setun_vocab *v, int32_t id, int32_t special
 
 SETUN_STATIC_ASSERT(sizeof(setun_stream) == sizeof(st_detok), "one streaming state");
 
+void setun_stream_start(setun_stream *s, const setun_vocab *v)
+{
+    st_detok d;
+    st_detok_start(&d, v->tokenizer);
+    memcpy(s, &d, sizeof d);
+}
+
 size_t setun_stream_push(setun_stream *s, const char *bytes, size_t n, char *out)
 {
     st_detok d;

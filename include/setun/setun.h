@@ -323,6 +323,8 @@ typedef struct setun_stream {
     char    held[8];
     int32_t n_held;
 } setun_stream;
+/* Begins a whole text, whose first space some vocabularies drop; a zeroed state goes on with one. */
+SETUN_EXPORT void setun_stream_start(setun_stream *s, const setun_vocab *v);
 SETUN_EXPORT size_t setun_stream_push(setun_stream *s, const char *bytes, size_t n, char *out);
 
 /* ---------------------------------------------------------------- the rest of the house */
