@@ -8,7 +8,9 @@
  *
  * Vocabularies of the SentencePiece kind merge characters instead of bytes, and a whole text is one
  * piece.  It may be cut before every U+2581 that follows another character, unless some merge joins
- * such a pair: no merge crosses the cut, so both sides are merged as if the other were not there. */
+ * such a pair: no merge crosses the cut, so both sides are merged as if the other were not there.
+ * Which merges do is noted by the last byte of their left side.  Tokens for bytes, and the unknown
+ * one, are spelled otherwise than the text they stand for: if their last byte is noted, all are. */
 #include "model/bpe.h"
 
 #include <stdio.h>
@@ -204,7 +206,9 @@ setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_er
     if (unk && b->chars && !b->byte_fallback && !st_table_get(b->by_bytes, unk, strlen(unk), &id))
         return st_fail(err, SETUN_BAD_FILE, "%s: unk_token %s is not in model.vocab", path, unk);
     b->unk = (int32_t)id;
-    b->crosses |= !st_table_get(b->by_bytes, SPACE, 3, &id);
+    if (b->crosses['>'] || (unk && unk[0] && b->crosses[(uint8_t)unk[strlen(unk) - 1]]) ||
+        !st_table_get(b->by_bytes, SPACE, 3, &id))
+        memset(b->crosses, 1, sizeof b->crosses);
     return SETUN_OK;
 }
 
@@ -264,8 +268,9 @@ static setun_status add_merge(st_bpe *b, const char *text, size_t n, size_t spli
         n_right = (int64_t)(n - split) - 1;
         memcpy(bytes, text, split);
         memcpy(bytes + split, right_text, n - split - 1);
-        b->crosses |= n_right >= 3 && memcmp(right_text, SPACE, 3) == 0 &&
-                      (split < 3 || memcmp(right_text - 4, SPACE, 3) != 0);
+        if (split > 0 && n_right >= 3 && memcmp(right_text, SPACE, 3) == 0 &&
+            (split < 3 || memcmp(right_text - 4, SPACE, 3) != 0))
+            b->crosses[(uint8_t)text[split - 1]] = 1;
     } else if (n <= sizeof bytes) {
         n_left = st_bpe_unmap(text, split, bytes);
         n_right = n_left > 0 ? st_bpe_unmap(right_text, n - split - 1, bytes + n_left) : -1;
@@ -533,8 +538,8 @@ setun_status st_bpe_piece(const st_bpe *b, const char *piece, int64_t n, st_ids 
     if (b->ignore_merges && st_table_get(b->by_bytes, piece, (size_t)n, &id) && !b->token[id].added)
         return st_ids_add(out, (int32_t)id, err);
     /* Cut before each U+2581 that does not follow another one; the first bytes of a text are no cut. */
-    for (int64_t at = 3; b->chars && !b->crosses && at + 3 <= n; at++) {
-        if (piece[at] != SPACE[0] || memcmp(piece + at, SPACE, 3) != 0 ||
+    for (int64_t at = 3; b->chars && at + 3 <= n; at++) {
+        if (piece[at] != SPACE[0] || b->crosses[(uint8_t)piece[at - 1]] || memcmp(piece + at, SPACE, 3) != 0 ||
             memcmp(piece + at - 3, SPACE, 3) == 0)
             continue;
         ST_TRY(merge(b, piece + start, at - start, out, err));

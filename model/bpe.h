@@ -34,7 +34,7 @@ typedef struct st_bpe {
     /* Set before the vocabulary is read.  Over characters, tokens are spelled as in the file, and
      * decoding may turn U+2581 into a space and "<0x41>" into a byte. */
     int     chars, byte_fallback, fuse_unk, decode_space, decode_bytes;
-    int     crosses;       /* some merge joins a U+2581 to another character before it */
+    uint8_t crosses[256]; /* does a merge join U+2581 to a character before it that ends in this byte? */
     int32_t unk, ascii[128]; /* over characters; -1: none */
 } st_bpe;
 

@@ -42,7 +42,7 @@ local owners = {
   ["^lualib%.h$"]    = { "^scripts/host%.c$" },
   ["^llvm"]          = { "^codegen/llvm", "^codegen/jit%.c$", "^codegen/target%.c$" },
   ["^jansson%.h$"]   = { "^model/" },
-  ["^pcre2%.h$"]     = { "^model/pretok%.c$" },
+  ["^pcre2%.h$"]     = { "^model/pretok%.c$", "^model/normal%.c$" },
   ["intrin%.h$"]     = {},
   ["^arm_neon%.h$"]  = {},
 }

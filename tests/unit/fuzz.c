@@ -59,8 +59,27 @@ static const char shape[] =
 enum { CONFIG, GENERATION, TOKENIZER, WEIGHTS, N_FILES };
 static const char *const names[N_FILES] = {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors"};
 
+/* A tokenizer with one of everything that the other one has not; all its tokens are characters. */
+static const char chars[] =
+    "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":["
+    "{\"id\":0,\"content\":\"<unk>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true},"
+    "{\"id\":40,\"content\":\"<|eot_id|>\",\"normalized\":true,\"special\":true}],"
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"},"
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]},"
+    "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+    "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\",\"prepend_scheme\":\"first\",\"split\":true},"
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{L}+|\\\\s*[.,:]\"},\"behavior\":\"MergedWithPrevious\",\"invert\":true},"
+    "{\"type\":\"Digits\",\"individual_digits\":true},{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"}]},"
+    "\"post_processor\":null,\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xe2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
+    "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},"
+    "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":false,\"ignore_merges\":true,"
+    "\"vocab\":{\"<unk>\":0,\"<0x0A>\":1,\"\xe2\x96\x81\":2,\"t\":3,\"o\":4,\"b\":5,\"e\":6,\"\xe2\x96\x81t\":7,\"be\":8,\"to\":9,"
+    "\"\xe2\x96\x81to\":10,\"3\":11,\".\":12,\"\xe2\x82\xac\":13,\"r\":14,\"or\":15},"
+    "\"merges\":[\"\xe2\x96\x81 t\",[\"b\",\"e\"],[\"t\",\"o\"],\"\xe2\x96\x81t o\",\"o r\"]}}";
+
 typedef struct world {
-    char   *dir, *model;
+    char   *dir, *model, *chars;
     char   *good[N_FILES];
     int64_t bytes[N_FILES];
 } world;
@@ -107,6 +126,11 @@ static int make_world(void **state)
     gguf_bytes(&m, &file);
     put_file(w->dir, "file", file.text, file.len);
     st_str_free(&file);
+    w->chars = join(w->dir, "chars");
+    assert_int_equal(mkdir(w->chars, 0777), 0);
+    char *path = join(w->chars, names[TOKENIZER]);
+    put(path, chars, sizeof chars - 1);
+    free(path);
     *state = w;
     return 0;
 }
@@ -117,6 +141,7 @@ static int drop_world(void **state)
     for (int i = 0; i < N_FILES; i++)
         free(w->good[i]);
     free(w->model);
+    free(w->chars);
     drop_dir(w->dir);
     free(w);
     return 0;
@@ -159,13 +184,13 @@ static setun_status use(const world *w, const char *cache, setun_error *err)
     return status;
 }
 
-static setun_status use_vocab(const world *w, setun_error *err)
+static setun_status use_tokenizer(const char *dir, setun_error *err)
 {
     static const char text[] = "To be, or not to be: 3.14 \xe2\x82\xac\n\n  <|eot_id|>";
     setun_vocab *v = NULL;
     int32_t *ids = NULL;
     int64_t n = 0;
-    setun_status s = setun_vocab_open(&v, w->model, err);
+    setun_status s = setun_vocab_open(&v, dir, err);
     if (s == SETUN_OK)
         s = setun_vocab_encode(v, text, sizeof text - 1, SETUN_ENCODE_BOS | SETUN_ENCODE_SPECIAL, &ids, &n, err);
     for (int64_t i = 0; s == SETUN_OK && i < n; i++) {
@@ -188,6 +213,9 @@ static setun_status use_vocab(const world *w, setun_error *err)
     setun_vocab_free(v);
     return s;
 }
+
+static setun_status use_vocab(const world *w, setun_error *err) { return use_tokenizer(w->model, err); }
+static setun_status use_chars(const world *w, setun_error *err) { return use_tokenizer(w->chars, err); }
 
 /* ---------------------------------------------------------------- damage */
 
@@ -324,6 +352,32 @@ static void test_damage(void **state)
     assert_int_equal(use(w, NULL, &err), SETUN_OK);
 }
 
+static void test_damaged_chars(void **state)
+{
+    const world *w = *state;
+    int good = 0, bad = 0;
+    setun_error err = {0, ""};
+    char *path = join(w->chars, names[TOKENIZER]);
+    if (use_chars(w, &err) != SETUN_OK)
+        fail_msg("%s", err.text);
+    double end = now() + 1.5;
+    for (int i = 0; i < LEAST || now() < end; i++) {
+        uint64_t r = (uint64_t)N_FILES << 32 | (uint64_t)i;
+        size_t n = sizeof chars - 1;
+        char *text = damage(chars, &n, &r);
+        put(path, text, n);
+        err.text[0] = 0;
+        setun_status s = use_chars(w, &err);
+        judge("characters", TOKENIZER, i, s, &err);
+        good += s == SETUN_OK;
+        bad += s != SETUN_OK;
+        free(text);
+    }
+    put(path, chars, sizeof chars - 1);
+    free(path);
+    assert_true(good > 0 && bad > good);
+}
+
 /* ---------------------------------------------------------------- refused memory */
 
 static void run_out(const world *w, setun_status (*fn)(const world *, setun_error *), int tries)
@@ -394,12 +448,13 @@ static void test_memory(void **state)
 {
     run_out(*state, use_vocab, 60);
     run_out(*state, use_file, 30);
+    run_out(*state, use_chars, 60);
     run_out(*state, without_cache, 60);
     run_out(*state, with_cache, 30);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_damage), cmocka_unit_test(test_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_damage), cmocka_unit_test(test_damaged_chars), cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, make_world, drop_world);
 }

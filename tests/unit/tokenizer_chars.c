@@ -55,6 +55,10 @@ static void make(spell *v, uint64_t *r)
     for (int tries = 0; tries < 600 && v->n_merges < 250; tries++) {
         int a = first + (int)(next_random(r) % (uint32_t)(v->n_tokens - first)),
             b = first + (int)(next_random(r) % (uint32_t)(v->n_tokens - first)), twice = 0;
+        if (v->crosses && next_random(r) % 4 == 0) /* a byte, or the unknown token */
+            a = (int)(next_random(r) % (uint32_t)first);
+        if (v->crosses && next_random(r) % 8 == 0)
+            b = first; /* U+2581 */
         char text[2 * MAX_LEN];
         (void)snprintf(text, sizeof text, "%s%s", v->token[a], v->token[b]);
         size_t la = strlen(v->token[a]);
@@ -62,7 +66,7 @@ static void make(spell *v, uint64_t *r)
                        (la < 3 || strcmp(v->token[a] + la - 3, U2581) != 0);
         for (int i = 0; i < v->n_merges; i++)
             twice |= v->merge[i].left == a && v->merge[i].right == b;
-        if (twice || strlen(text) > 14 || (crossing && !v->crosses))
+        if (twice || strlen(text) > 16 || (crossing && !v->crosses))
             continue;
         int merged = find(v, text);
         v->merge[v->n_merges].merged = merged < 0 ? add(v, text) : merged;
@@ -208,8 +212,9 @@ static void test_naive(void **state)
                 fail_msg("kind %d, round %d: '%s' gives %lld tokens, not %d, or others", kind, round, s.text,
                          (long long)got, n);
             free(ids);
-            /* Metaspace puts no mark before a leading space, but the decoder takes one away. */
-            if (v->fallback && !(v->metaspace && s.text[0] == ' '))
+            /* Metaspace puts no mark before a leading space, but the decoder takes one away; and a token
+             * merged from one for a byte is spelled like it. */
+            if (v->fallback && !v->crosses && !(v->metaspace && s.text[0] == ' '))
                 check_round(t, s.text, (int64_t)s.len, 0);
             st_str_free(&s);
         }
@@ -349,7 +354,11 @@ static void test_long(void **state)
             for (int64_t i = 0; i < m; i++)
                 text[i] = kinds[k][(size_t)i % len];
             int64_t start = st_now_ns();
-            check_round(t, text, m, 0);
+            int64_t got;
+            free(encode(t, text, m, 0, &got));
+            assert_true(got > 0);
+            if (!crosses)
+                check_round(t, text, m, 0);
             assert_true(st_now_ns() - start < INT64_C(30000000000));
         }
         st_tokenizer_close(t);
