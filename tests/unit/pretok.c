@@ -184,6 +184,90 @@ static void test_behaviors(void **state)
     }
 }
 
+/* The well-known expressions, read by hand: what matches at the start of a run of characters, the
+ * alternatives in their order.  Classes are those of the few characters the test uses. */
+static int is_letter(int c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == 0xe9 || c == 0x65e5; }
+static int is_number(int c) { return (c >= '0' && c <= '9') || c == 0xb2; }
+static int is_white(int c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == 0xa0 || c == 0x3000; }
+static int is_line(int c) { return c == '\n' || c == '\r'; }
+static int is_other(int c) { return c > 0 && !is_letter(c) && !is_number(c) && !is_white(c); }
+
+static size_t run_of(const int *c, int (*is)(int))
+{
+    size_t n = 0;
+    while (is(c[n]))
+        n++;
+    return n;
+}
+
+/* c ends with a 0; digits: how many at most in a piece, 0 for GPT-2. */
+static size_t by_hand(const int *c, int digits)
+{
+    static const char *const ends[] = { "s", "t", "re", "ve", "m", "ll", "d" };
+    for (size_t i = 0; c[0] == '\'' && i < 7; i++) {
+        size_t n = strlen(ends[i]), k = 0;
+        while (k < n && (c[k + 1] == ends[i][k] || (digits && c[k + 1] == ends[i][k] - 32)))
+            k++;
+        if (k == n)
+            return n + 1;
+    }
+    size_t skip = digits ? c[0] && !is_line(c[0]) && !is_letter(c[0]) && !is_number(c[0]) : c[0] == ' ', n;
+    if ((n = run_of(c + skip, is_letter)) > 0)
+        return skip + n;
+    n = digits ? run_of(c, is_number) : run_of(c + skip, is_number);
+    if (n > 0)
+        return digits ? (n < (size_t)digits ? n : (size_t)digits) : skip + n;
+    skip = c[0] == ' ';
+    if ((n = run_of(c + skip, is_other)) > 0)
+        return skip + n + (digits ? run_of(c + skip + n, is_line) : 0);
+    n = run_of(c, is_white);
+    for (size_t k = n; digits && k > 0; k--) /* up to the last end of a line */
+        if (is_line(c[k - 1]))
+            return k;
+    return n > 1 && c[n] ? n - 1 : n;
+}
+
+static void test_by_hand(void **state)
+{
+    (void)state;
+    static const struct {
+        int         code;
+        const char *text;
+    } chars[] = { { 'a', "a" }, { 'S', "S" }, { 's', "s" }, { 'l', "l" }, { 't', "t" }, { '\'', "'" },
+                  { '1', "1" }, { '2', "2" }, { ' ', " " }, { ' ', " " }, { ' ', " " }, { '\n', "\n" },
+                  { '\r', "\r" }, { '\t', "\t" }, { '.', "." }, { '!', "!" }, { 0xe9, "\xc3\xa9" },
+                  { 0xb2, "\xc2\xb2" }, { 0xa0, "\xc2\xa0" }, { 0x3000, "\xe3\x80\x80" },
+                  { 0x65e5, "\xe6\x97\xa5" }, { 0x180e, "\xe1\xa0\x8e" }, { 0x301, "\xcc\x81" } };
+    static const struct {
+        const char *json;
+        int         digits;
+    } kinds[] = { { BYTES("false", "true"), 0 }, { LLAMA3("\\\\p{N}{1,3}"), 3 }, { LLAMA3("\\\\p{N}"), 1 } };
+    uint64_t r = 41;
+    for (int round = 0; round < 6000; round++) {
+        int code[48] = { 0 }, kind = round % 3;
+        size_t pick[48], n = 1 + next_random(&r) % 40;
+        st_str text = { 0 }, want = { 0 }, got = { 0 };
+        for (size_t i = 0; i < n; i++) {
+            pick[i] = next_random(&r) % (sizeof chars / sizeof *chars);
+            code[i] = chars[pick[i]].code;
+            st_str_add(&text, chars[pick[i]].text);
+        }
+        for (size_t at = 0; at < n;) {
+            size_t end = at + by_hand(code + at, kinds[kind].digits);
+            assert_true(end > at && end <= n);
+            for (; at < end; at++)
+                st_str_add(&want, chars[pick[at]].text);
+            st_str_add(&want, "|");
+        }
+        pieces(kinds[kind].json, text.text, text.len, 1, &got);
+        if (strcmp(got.text, want.text) != 0)
+            fail_msg("kind %d: '%s' gives '%s' and not '%s'", kind, text.text, got.text, want.text);
+        st_str_free(&text);
+        st_str_free(&want);
+        st_str_free(&got);
+    }
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -317,7 +401,7 @@ static void test_normal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases), cmocka_unit_test(test_behaviors), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_cases), cmocka_unit_test(test_behaviors), cmocka_unit_test(test_by_hand), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_long),  cmocka_unit_test(test_normal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
