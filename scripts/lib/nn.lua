@@ -267,4 +267,28 @@ function nn.head(g, x, c)
   g:output("logits", g:matmul(x, nn.matrix(g, name, c.vocab_size, c.hidden_size)))
 end
 
+-- All of a model of the Llama family, from tokens to logits.  o: act, the operator of the gate; theta, the
+-- base of the angles where config.json has none; sub_norms: a norm after attention, and one behind the gate;
+-- bias and head_norm: as in nn.attention.  models/bitnet_b158.lua has it written out, for reading, and so that
+-- every node has a line of its own.
+function nn.llama(g, hp, c, o)
+  local eps = c.rms_norm_eps
+  local t = { c = c, kv = hp.kv, n_ctx = hp.n_ctx, pos = g:input "positions", bias = o.bias,
+              head_norm = o.head_norm, rope = nn.rope_table(g, hp, c, o.theta) }
+
+  local x = g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
+  for i = 0, c.num_hidden_layers - 1 do
+    local b = g:scope("blk.%d", i)
+    local function sub_norm(v, name) return o.sub_norms and nn.rmsnorm(b, v, name, eps) or v end
+    local h = nn.attention(b, nn.rmsnorm(b, x, "attn_norm", eps), t)
+    x = x + nn.linear(b, sub_norm(h, "attn_sub_norm"), "attn_out", c.hidden_size)
+
+    h = nn.rmsnorm(b, x, "ffn_norm", eps)
+    local gate = b[o.act](b, nn.linear(b, h, "ffn_gate", c.intermediate_size))
+    h = gate * nn.linear(b, h, "ffn_up", c.intermediate_size)
+    x = x + nn.linear(b, sub_norm(h, "ffn_sub_norm"), "ffn_down", c.hidden_size)
+  end
+  nn.head(g, x, c)
+end
+
 return nn

@@ -14,23 +14,6 @@ return setun.model {
   build = function(g, hp)
     -- Other widths would be other layers: float ones for 16 bits, coarser inputs below 8.
     local c = nn.llama_config(hp, { hidden_act = nn.only "silu", weight_bits = nn.only(1), input_bits = nn.only(8) })
-    local eps = c.rms_norm_eps
-    local t = { c = c, kv = hp.kv, n_ctx = hp.n_ctx, pos = g:input "positions",
-                rope = nn.rope_table(g, hp, c, 10000) }
-
-    local x = g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
-    for i = 0, c.num_hidden_layers - 1 do
-      local b = g:scope("blk.%d", i)
-      local h = nn.attention(b, nn.rmsnorm(b, x, "attn_norm", eps), t)
-      h = nn.rmsnorm(b, h, "attn_sub_norm", eps)
-      x = x + nn.linear(b, h, "attn_out", c.hidden_size)
-
-      h = nn.rmsnorm(b, x, "ffn_norm", eps)
-      local gate = b:silu(nn.linear(b, h, "ffn_gate", c.intermediate_size))
-      h = gate * nn.linear(b, h, "ffn_up", c.intermediate_size)
-      h = nn.rmsnorm(b, h, "ffn_sub_norm", eps)
-      x = x + nn.linear(b, h, "ffn_down", c.hidden_size)
-    end
-    nn.head(g, x, c)
+    nn.llama(g, hp, c, { theta = 10000, act = "silu", sub_norms = true })
   end,
 }
