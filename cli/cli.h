@@ -67,6 +67,7 @@ void cli_finish(cli *c);
 int  cli_fail(const setun_error *err);                                       /* prints; returns CLI_FAILED */
 int  cli_usage(const cli *c, const char *fmt, ...) SETUN_PRINTF(2, 3);       /* prints; returns CLI_USAGE */
 int  cli_write(void *file, const char *text, size_t n);                      /* a setun_write_fn for a FILE */
+void cli_json(const char *text, size_t n); /* to stdout, as the inside of a JSON string */
 int  cli_close_out(void);  /* flush stdout: a full disk is a failure; returns an exit code */
 int  cli_int(const cli *c, const char *name, const char *text, long long min, long long max, long long *out);
 int  cli_float(const cli *c, const char *name, const char *text, double min, double max, double *out);

@@ -42,8 +42,7 @@ static void say(doctor *d, const char *what, verdict v, const char *text)
     d->n_wrong += v == WRONG;
     if (d->c->json) {
         printf("%s\n  {\"check\": \"%s\", \"result\": \"%s\", \"text\": \"", d->n_line ? "," : "", what, v == WRONG ? "wrong" : word[v]);
-        for (const char *p = text; *p; p++) /* errors quote files, which may have any bytes in them */
-            printf((unsigned char)*p < 32 || *p == '"' || *p == '\\' ? "\\u%04x" : "%c", (unsigned char)*p);
+        cli_json(text, strlen(text)); /* errors quote files, which may have any bytes in them */
         fputs("\"}", stdout);
     } else {
         printf("%-11s %-9s %s\n", what, word[v], text);

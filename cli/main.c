@@ -92,6 +92,19 @@ int cli_write(void *file, const char *text, size_t n)
     return fwrite(text, 1, n, file) != n;
 }
 
+void cli_json(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == '"' || c == '\\')
+            putchar('\\');
+        if (c < 32)
+            printf("\\u%04x", c);
+        else
+            putchar(c);
+    }
+}
+
 int cli_close_out(void)
 {
     if (fflush(stdout) != 0 || ferror(stdout)) {

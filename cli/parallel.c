@@ -109,15 +109,10 @@ static int decode(const parallel *p, text *t, int64_t most, int32_t want, setun_
 /* A piece of text on stdout, as it is or inside a JSON string. */
 static void put(const char *bytes, size_t n, int json)
 {
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)bytes[i];
-        if (json && (c == '"' || c == '\\'))
-            putchar('\\');
-        if (json && c < 32)
-            printf("\\u%04x", c);
-        else
-            putchar(c);
-    }
+    if (json)
+        cli_json(bytes, n);
+    else
+        (void)fwrite(bytes, 1, n, stdout);
 }
 
 static int print(const parallel *p, const text *t, int number, setun_error *err)

@@ -21,6 +21,6 @@ truncate -s -100 "$TMP/short/model.safetensors"
 "$SETUN" doctor "$TMP/short" >"$TMP/out" 2>/dev/null; same "a short file" $? 1
 grep -q '^files *WRONG .*model.safetensors: tensor' "$TMP/out" || bad "a short file is not found: $(cat "$TMP/out")"
 "$SETUN" doctor "$TMP/there is \"none" --json >"$TMP/out" 2>/dev/null; same "no model" $? 1
-lua5.4 -e 'assert(io.read("a"):find("\\u0022none.*\"sound\": false"))' <"$TMP/out" || bad "no model, as JSON: $(cat "$TMP/out")"
+lua5.4 -e 'assert(io.read("a"):find("\\\"none.*\"sound\": false"))' <"$TMP/out" || bad "no model, as JSON: $(cat "$TMP/out")"
 "$SETUN" doctor >/dev/null 2>&1; same "no model named" $? 2
 finish
