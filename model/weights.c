@@ -568,8 +568,7 @@ static setun_status make_ternary(st_weights *w, const st_tensor *t, const char *
     return st == SETUN_OK ? st_pack_put(w->pack, s, near, slot, err) : st;
 }
 
-setun_status st_weights_ternary(st_weights *w, const char *name, int across, setun_view *codes,
-                                setun_view *scale, setun_error *err)
+setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_ternary *out, setun_error *err)
 {
     const char *full = st_arena_printf(w->arena, "%s.weight", name);
     const char *full_scale = st_arena_printf(w->arena, "%s.weight_scale", name);
@@ -602,8 +601,8 @@ setun_status st_weights_ternary(st_weights *w, const char *name, int across, set
         w->stats.n_across += across != 0;
         w->seen |= 1 << rule;
     }
-    *codes = (setun_view){ slot->data, SETUN_T2, 2, { dim[0], dim[1], 1, 1 } };
-    *scale = w->scale[at];
+    *out = (st_ternary){ .scale = w->scale[at], .across = across };
+    out->codes = (setun_view){ slot->data, SETUN_T2, 2, { dim[0], dim[1], 1, 1 } };
     w->used[at] = 1;
     if (scale_at >= 0)
         w->used[scale_at] = 1;

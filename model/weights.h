@@ -49,8 +49,14 @@ int          st_weights_has(st_weights *w, const char *name);
 /* 1: tensor name has the type, the shape and the bytes of tensor of, and counts as consumed. */
 int          st_weights_repeats(st_weights *w, const char *name, const char *of);
 setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, setun_view *view, setun_error *err);
-/* across: codes are the transpose, [cols, rows].  A file holds what it was written with alone. */
-setun_status st_weights_ternary(st_weights *w, const char *name, int across, setun_view *codes, setun_view *scale, setun_error *err);
+/* A ternary matrix, fields as in scripts/host.h. */
+typedef struct st_ternary {
+    setun_view codes, scale;
+    int32_t    group, across, weight_only;
+} st_ternary;
+/* across: codes are wanted as the transpose, [cols, rows]; granted, as out->across says, for one scale per
+ * tensor and 8-bit activations.  A file holds what it was written with alone. */
+setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_ternary *out, setun_error *err);
 /* Short rows of a head that st_weights_tensor gave (model/head.h), made at first load like ternary
  * matrices.  Between pack_begin and pack_end.  SETUN_DECLINED: the view is not a tensor of the files. */
 typedef struct st_head {

@@ -85,10 +85,10 @@ static setun_status tensor(void *user, const char *name, uint32_t want, setun_vi
     return s;
 }
 /* A script names the matrix; weights.h names the linear that owns the matrix and its scale. */
-static setun_status ternary(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
-                            int32_t *across, setun_error *err)
+static setun_status ternary(void *user, const char *name, int32_t zeros, st_script_ternary *out, setun_error *err)
 {
     setun_model *m = user;
+    st_ternary t;
     static const char suffix[] = ".weight";
     char linear[256];
     size_t n = strlen(name), tail = sizeof suffix - 1;
@@ -96,10 +96,11 @@ static setun_status ternary(void *user, const char *name, int32_t zeros, setun_v
         return SETUN_DECLINED;
     memcpy(linear, name, n - tail);
     linear[n - tail] = 0;
-    *across = zeros >= m->least_zeros;
-    int64_t t = st_now_ns();
-    setun_status s = st_weights_ternary(m->weights, linear, *across, codes, scale, err);
-    m->stats.pack_ns += st_now_ns() - t;
+    int64_t start = st_now_ns();
+    setun_status s = st_weights_ternary(m->weights, linear, zeros >= m->least_zeros, &t, err);
+    m->stats.pack_ns += st_now_ns() - start;
+    if (s == SETUN_OK)
+        *out = (st_script_ternary){ t.codes, t.scale, t.group, t.across, t.weight_only };
     return s;
 }
 

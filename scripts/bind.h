@@ -63,7 +63,8 @@ typedef struct st_build {
     st_graph              *g;
     const st_script_model *m;    /* NULL: a graph made by setun.graph() */
     int                    open; /* 0: over, g and m may be gone */
-    /* user value 1: names table or nil; 2: file tensor -> the name it was taken for */
+    /* user value 1: names table or nil; 2: file tensor -> the name it was taken for, and the id of a
+     * ternary scale -> 2 * group + weight_only */
     uint8_t                read[]; /* one per hyperparameter: a script asked for it */
 } st_build;
 

@@ -415,14 +415,32 @@ static int32_t zeros_of(const st_graph *g, st_value_id v)
     return ST_ZEROS_UNKNOWN;
 }
 
-/* codes, scale, across = g:ternary(name [, x]), or nil if the tensor is an ordinary matrix.  x is what it
- * will be multiplied with: then codes may be transposed (for ternary_matmul_t), and across is true. */
+/* Pushes what g:ternary gives for a matrix that the graph has, whose scale has this value id. */
+static int push_ternary(lua_State *L, const st_handle *g, int b, st_value_id codes, st_value_id scale, int across)
+{
+    lua_getiuservalue(L, b, 2);
+    lua_rawgeti(L, -1, (lua_Integer)scale);
+    lua_Integer form = lua_tointeger(L, -1);
+    st_bind_push_handle(L, VALUE, g->b, b, codes, g->text);
+    st_bind_push_handle(L, VALUE, g->b, b, scale, g->text);
+    lua_pushboolean(L, across);
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, form / 2);
+    lua_setfield(L, -2, "group");
+    lua_pushboolean(L, form % 2 != 0);
+    lua_setfield(L, -2, "weight_only");
+    return 4;
+}
+
+/* codes, scale, across, form = g:ternary(name [, x]), or nil if the tensor is an ordinary matrix.  x is what
+ * it will be multiplied with: then codes may be transposed (for ternary_matmul_t), and across is true.
+ * form.group: weights of a row that share a scale, 0: all; form.weight_only: x must not be quantised. */
 static int graph_ternary(lua_State *L)
 {
-    int b;
-    int32_t zeros = ST_ZEROS_UNKNOWN, across = 0;
+    int b, across = 0;
+    int32_t zeros = ST_ZEROS_UNKNOWN;
     setun_error err;
-    setun_view codes = { NULL, 0, 0, { 1, 1, 1, 1 } }, scale = { NULL, 0, 0, { 1, 1, 1, 1 } };
+    st_script_ternary t;
     const char *part = st_bind_text(L, 2, "a weight's name");
     int has_input = !lua_isnoneornil(L, 3);
     lua_settop(L, 3);
@@ -438,18 +456,14 @@ static int graph_ternary(lua_State *L)
         if (across && !has_input)
             return st_bind_fail(L, "ternary: %s is transposed already, so this call must name its input, too", name);
     }
-    if (old != ST_NO_ID && old_scale != ST_NO_ID) {
-        st_bind_push_handle(L, VALUE, g->b, b, old, g->text);
-        st_bind_push_handle(L, VALUE, g->b, b, old_scale, g->text);
-        lua_pushboolean(L, across);
-        return 3;
-    }
+    if (old != ST_NO_ID && old_scale != ST_NO_ID)
+        return push_ternary(L, g, b, old, old_scale, across);
     if (old != ST_NO_ID || old_scale != ST_NO_ID)
         return st_bind_fail(L, "ternary: the name %s is used already", name);
     const st_script_model *m = check_model(L, g->b);
     const char *file = push_file_name(L, b, name);
     int64_t since = st_bind_pause(st_bind_script(L));
-    setun_status s = m->ternary(m->user, file, zeros, &codes, &scale, &across, &err);
+    setun_status s = m->ternary(m->user, file, zeros, &t, &err);
     st_bind_resume(st_bind_script(L), since);
     if (s == SETUN_DECLINED) {
         lua_pushnil(L);
@@ -458,10 +472,14 @@ static int graph_ternary(lua_State *L)
     if (s != SETUN_OK)
         return st_bind_error(L, &err);
     claim(L, b, file, name);
-    add_value(L, g, b, across ? across_name : name, ST_CONST, &codes);
-    add_value(L, g, b, scale_name, ST_CONST, &scale);
-    lua_pushboolean(L, across);
-    return 3;
+    add_value(L, g, b, t.across ? across_name : name, ST_CONST, &t.codes);
+    add_value(L, g, b, scale_name, ST_CONST, &t.scale);
+    old = st_graph_find(g->b->g, t.across ? across_name : name);
+    old_scale = st_graph_find(g->b->g, scale_name);
+    lua_getiuservalue(L, b, 2);
+    lua_pushinteger(L, 2 * (lua_Integer)t.group + (t.weight_only != 0));
+    lua_rawseti(L, -2, (lua_Integer)old_scale);
+    return push_ternary(L, g, b, old, old_scale, t.across);
 }
 
 static int graph_has(lua_State *L)

@@ -13,6 +13,15 @@
 
 typedef struct st_script st_script;
 
+/* A ternary matrix: the weights of row r are -1, 0 or +1 times a scale. */
+typedef struct st_script_ternary {
+    setun_view codes;       /* T2 [rows, cols]; with across the transpose, [cols, rows] */
+    setun_view scale;       /* f32[1], f32[rows] or f32[rows, ceil(cols / group)] */
+    int32_t    group;       /* weights of a row that share a scale; 0: all of them */
+    int32_t    across;
+    int32_t    weight_only; /* activations must not be quantised */
+} st_script_ternary;
+
 /* What a script may ask of the model's files.  Names are as the file has them. */
 typedef struct st_script_model {
     void            *user;
@@ -26,12 +35,10 @@ typedef struct st_script_model {
     int          (*repeats)(void *user, const char *name, const char *of);
     /* A tensor as a view, consumed; want SETUN_F32 converts it (norms), 0 leaves 16-bit as it is. */
     setun_status (*tensor)(void *user, const char *name, uint32_t want, setun_view *view, setun_error *err);
-    /* A ternary linear: codes as T2 [rows, cols] and the f32[1] scale to multiply with; packed
-     * tensors are transcoded, float masters quantised by absmean when the model says so.
-     * SETUN_DECLINED: the tensor is an ordinary float matrix.  zeros says what is known about the input
-     * that it will be multiplied with; *across != 0 answers that codes are transposed, [cols, rows]. */
-    setun_status (*ternary)(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
-                            int32_t *across, setun_error *err);
+    /* A ternary matrix; packed tensors are transcoded, float masters quantised by absmean when the model
+     * says so.  SETUN_DECLINED: the tensor is an ordinary float matrix.  zeros says what is known about the
+     * input that it will be multiplied with. */
+    setun_status (*ternary)(void *user, const char *name, int32_t zeros, st_script_ternary *out, setun_error *err);
 } st_script_model;
 
 #define ST_ZEROS_UNKNOWN 0

@@ -15,6 +15,19 @@
 
 #include "base/file.h"
 #include "base/str.h"
+#include "model/weights.h"
+
+/* A matrix with one scale and 8-bit activations, as two views. */
+static inline setun_status ask_ternary(st_weights *w, const char *name, int across, setun_view *codes, setun_view *scale,
+                                       setun_error *err)
+{
+    st_ternary t = { .group = 0 };
+    setun_status s = st_weights_ternary(w, name, across, &t, err);
+    assert_true(s != SETUN_OK || (!t.group && !t.weight_only && t.across == across));
+    *codes = t.codes;
+    *scale = t.scale;
+    return s;
+}
 
 /* A new empty directory below the build directory. */
 static inline char *temp_dir(void)

@@ -58,22 +58,22 @@ static setun_status fake_tensor(void *user, const char *name, uint32_t want, set
     return SETUN_OK;
 }
 
-static setun_status fake_ternary(void *user, const char *name, int32_t zeros, setun_view *codes, setun_view *scale,
-                                 int32_t *across, setun_error *err)
+static setun_status fake_ternary(void *user, const char *name, int32_t zeros, st_script_ternary *out, setun_error *err)
 {
     fake *f = user;
+    setun_view *codes = &out->codes;
+    *out = (st_script_ternary){ .scale = { NULL, SETUN_F32, 1, { 1, 1, 1, 1 } } };
     if (!f->is_ternary || strstr(name, "embed_tokens") || strstr(name, "lm_head"))
         return SETUN_DECLINED;
     if (!fake_view(f, name, codes))
         return setun_fail(err, SETUN_BAD_FILE, "model.safetensors: there is no tensor '%s'", name);
     codes->dtype = SETUN_T2;
-    *across = zeros >= f->least_zeros;
-    if (*across) {
+    out->across = zeros >= f->least_zeros;
+    if (out->across) {
         int64_t rows = codes->dim[0];
         codes->dim[0] = codes->dim[1];
         codes->dim[1] = rows;
     }
-    *scale = (setun_view){ NULL, SETUN_F32, 1, { 1, 1, 1, 1 } };
     f->n_taken++;
     return SETUN_OK;
 }

@@ -50,7 +50,7 @@ static uint64_t walk(st_weights *w, double *zeros, const char **rule)
         for (size_t i = 0; i < 7; i++) {
             char name[128], full[160];
             (void)snprintf(name, sizeof name, "model.layers.%d.%s", (int)layer, linears[i]);
-            setun_status st = st_weights_ternary(w, name, 0, &v, &s, NULL);
+            setun_status st = ask_ternary(w, name, 0, &v, &s, NULL);
             if (st == SETUN_DECLINED) {
                 (void)snprintf(full, sizeof full, "%s.weight", name);
                 assert_int_equal(st_weights_tensor(w, full, 0, &v, NULL), SETUN_OK);
@@ -145,7 +145,7 @@ static void test_density(void **state)
             for (size_t i = 0; i < 7; i++) {
                 char full[128];
                 (void)snprintf(full, sizeof full, "model.layers.%d.%s", layer, linears[i]);
-                assert_int_equal(st_weights_ternary(w, full, 0, &v, &scale, NULL), SETUN_OK);
+                assert_int_equal(ask_ternary(w, full, 0, &v, &scale, NULL), SETUN_OK);
                 int adds = strstr(full, "o_proj") || strstr(full, "down_proj"), is_gate = !!strstr(full, "gate_proj");
                 for (int64_t r = 0; r < v.dim[0]; r++) {
                     int64_t others = 0;

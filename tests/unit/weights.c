@@ -92,7 +92,7 @@ static void test_packed(void **state)
         setun_view codes, scale;
         assert_int_equal(st_weights_open(&w, dir, NULL, NULL), SETUN_OK);
         assert_int_equal(st_weights_pack_begin(w, NULL, "auto", NULL), SETUN_OK);
-        assert_int_equal(st_weights_ternary(w, "l", 0, &codes, &scale, NULL), SETUN_OK);
+        assert_int_equal(ask_ternary(w, "l", 0, &codes, &scale, NULL), SETUN_OK);
         assert_int_equal(st_weights_pack_end(w, NULL), SETUN_OK);
         assert_int_equal(codes.dtype, SETUN_T2);
         assert_int_equal(codes.dim[0], 4 * quarter);
@@ -123,7 +123,7 @@ static void test_example(void **state)
     st_weights *w;
     setun_view codes, scale;
     assert_int_equal(st_weights_open(&w, dir, NULL, NULL), SETUN_OK);
-    assert_int_equal(st_weights_ternary(w, "l", 0, &codes, &scale, NULL), SETUN_OK);
+    assert_int_equal(ask_ternary(w, "l", 0, &codes, &scale, NULL), SETUN_OK);
     for (int r = 0; r < 8; r++)
         assert_int_equal(t2_at(&codes, r, 0), want[r]);
     st_weights_close(w);
@@ -138,7 +138,7 @@ static setun_status ask(const char *config, maker *m, float *scale, setun_error 
     setun_view codes, s;
     setun_status st = st_weights_open(&w, dir, NULL, err);
     if (st == SETUN_OK)
-        st = st_weights_ternary(w, "l", 0, &codes, &s, err);
+        st = ask_ternary(w, "l", 0, &codes, &s, err);
     if (st == SETUN_OK)
         *scale = scale_of(&s);
     st_weights_close(w);
@@ -275,8 +275,8 @@ static void test_not_converted(void **state)
     setun_view c, s;
     setun_error err;
     assert_int_equal(st_weights_open(&w, dir, NULL, NULL), SETUN_OK);
-    assert_int_equal(st_weights_ternary(w, "a.gate_proj", 0, &c, &s, &err), SETUN_UNKNOWN);
-    assert_int_equal(st_weights_ternary(w, "lm_head", 0, &c, &s, &err), SETUN_DECLINED);
+    assert_int_equal(ask_ternary(w, "a.gate_proj", 0, &c, &s, &err), SETUN_UNKNOWN);
+    assert_int_equal(ask_ternary(w, "lm_head", 0, &c, &s, &err), SETUN_DECLINED);
     st_weights_close(w);
     drop_dir(dir);
 }
@@ -306,7 +306,7 @@ static void check_master(const char *dtype, const float *x, int64_t rows, int64_
     st_weights *w;
     setun_view codes, scale;
     assert_int_equal(st_weights_open(&w, dir, NULL, NULL), SETUN_OK);
-    assert_int_equal(st_weights_ternary(w, "l", 0, &codes, &scale, NULL), SETUN_OK);
+    assert_int_equal(ask_ternary(w, "l", 0, &codes, &scale, NULL), SETUN_OK);
     assert_true(scale_of(&scale) == m);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < cols; c++) {
@@ -428,7 +428,7 @@ static setun_status load(const char *dir, const char *cache, int only, int *hit,
     setun_status st = st_weights_pack_begin(w, cache, "auto", err);
     int n = only ? 1 : 2;
     for (int i = 0; st == SETUN_OK && i < n; i++)
-        st = st_weights_ternary(w, i ? "b" : "a", 0, &codes[i], &scale[i], err);
+        st = ask_ternary(w, i ? "b" : "a", 0, &codes[i], &scale[i], err);
     if (st == SETUN_OK)
         st = st_weights_pack_end(w, err);
     *hit = st_weights_pack_hit(w);
@@ -480,9 +480,9 @@ static void test_transposed(void **state)
             setun_view plain = { 0 }, turned, scale;
             assert_int_equal(st_weights_open(&w, dir, NULL, NULL), SETUN_OK);
             assert_int_equal(st_weights_pack_begin(w, run == 4 ? NULL : cache, run == 2 ? "row" : "auto", NULL), SETUN_OK);
-            assert_int_equal(st_weights_ternary(w, "a", 1, &turned, &scale, NULL), SETUN_OK);
+            assert_int_equal(ask_ternary(w, "a", 1, &turned, &scale, NULL), SETUN_OK);
             if (run >= 3)
-                assert_int_equal(st_weights_ternary(w, "a", 0, &plain, &scale, NULL), SETUN_OK);
+                assert_int_equal(ask_ternary(w, "a", 0, &plain, &scale, NULL), SETUN_OK);
             assert_int_equal(st_weights_pack_hit(w), run == 1);
             assert_int_equal(st_weights_pack_end(w, NULL), SETUN_OK);
             assert_true(turned.dim[0] == cols && turned.dim[1] == rows);
@@ -716,7 +716,7 @@ static void test_shakespeare(void **state)
         }
         char name[128];
         (void)snprintf(name, sizeof name, "%.*s", (int)strlen(t->name) - 7, t->name);
-        assert_int_equal(st_weights_ternary(w, name, 0, &v, &s, NULL), SETUN_OK);
+        assert_int_equal(ask_ternary(w, name, 0, &v, &s, NULL), SETUN_OK);
         const uint8_t *p = t->view.data;
         int64_t quarter = t->view.dim[0], cols = t->view.dim[1];
         for (int64_t r = 0; r < 4 * quarter; r += 7)
