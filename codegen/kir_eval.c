@@ -286,15 +286,22 @@ static int make_pointer(machine *m, const st_step *s)
     return FAULT_NONE;
 }
 
+/* Where the low bytes of a u64 begin that an element of so many bytes fills. */
+static uint8_t *low_bytes(uint64_t *x, uint32_t bytes)
+{
+    int big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    return (uint8_t *)x + (big_endian ? sizeof *x - bytes : 0);
+}
+
 static int divide(uint8_t *f, const st_step *s)
 {
-    uint64_t a = 0, b = 0; /* zero extended: the frame is little-endian */
-    memcpy(&a, f + s->a, s->bytes);
-    memcpy(&b, f + s->b, s->bytes);
+    uint64_t a = 0, b = 0; /* zero extended */
+    memcpy(low_bytes(&a, s->bytes), f + s->a, s->bytes);
+    memcpy(low_bytes(&b, s->bytes), f + s->b, s->bytes);
     if (b == 0)
         return FAULT_DIVISOR;
     uint64_t r = s->op == K_udiv ? a / b : a % b;
-    memcpy(f + s->d, &r, s->bytes);
+    memcpy(f + s->d, low_bytes(&r, s->bytes), s->bytes);
     return FAULT_NONE;
 }
 

@@ -207,10 +207,31 @@ static void fill(uint8_t *f, const st_step *s, uint64_t by)
 static void iota(uint8_t *f, const st_step *s) { fill(f, s, 1); }
 static void constant(uint8_t *f, const st_step *s) { fill(f, s, 0); }
 
-/* The frame is little-endian as the lane order of cast is: the same bytes are the same bits. */
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+/* Each of the elements of size bytes gets its bytes in the other order. */
+static void turn(uint8_t *p, size_t n, size_t size)
+{
+    for (size_t i = 0; i < n; i += size)
+        for (size_t j = 0; j < size / 2; j++) {
+            uint8_t x = p[i + j];
+            p[i + j] = p[i + size - 1 - j];
+            p[i + size - 1 - j] = x;
+        }
+}
+#endif
+
+/* The lane order of cast is little-endian, and elements in the frame are in the host's order.  Where that is
+ * the same, the same bytes are the same bits; else through the other order.  Also the move of a value. */
 static void cast(uint8_t *f, const st_step *s)
 {
-    memcpy(f + s->d, f + s->a, (size_t)s->n * s->bytes);
+    size_t n = (size_t)s->n * s->bytes;
+    memcpy(f + s->d, f + s->a, n);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    if (s->na != s->n) {
+        turn(f + s->d, n, n / s->na);
+        turn(f + s->d, n, s->bytes);
+    }
+#endif
 }
 static void extract(uint8_t *f, const st_step *s)
 {

@@ -1,4 +1,5 @@
 /* tests/unit/gguf.c -- the GGUF container: a golden file, and files that lie. */
+#include "setun/numerics.h"
 #include "tests/unit/gguf_read.h"
 
 #include <time.h>
@@ -18,13 +19,16 @@ static const char example[] =
 
 static void tiny(gguf_maker *m, st_str *out)
 {
-    static const float a[8] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+    st_str a = { 0 };
+    for (int i = 0; i < 8; i++)
+        put_le(&a, setun_f32_bits((float)i), 4);
     make(m, out, "llama", -1);
     kv_u32(m, "x.u", 7);
     kv_array(m, "x.arr", KV_I32, 3, "\xff\xff\xff\xff\0\0\0\0\1\0\0", 12);
-    gguf_tensor(m, "a", 0, 2, (const int64_t[]){ 4, 2 }, a, sizeof a);
+    gguf_tensor(m, "a", 0, 2, (const int64_t[]){ 4, 2 }, a.text, a.len);
     gguf_tensor(m, "b", 1, 1, (const int64_t[]){ 3 }, "\x00\x3c\x00\x38\x00\xc0", 6);
     gguf_bytes(m, out);
+    st_str_free(&a);
 }
 
 static void test_example(void **state)

@@ -19,18 +19,17 @@
 
 static uint64_t get(const void *data, k_type t, int64_t i)
 {
-    uint64_t x = 0;
-    uint32_t n = sample_elem_bytes(t);
-    memcpy(&x, (const char *)data + i * (int64_t)n, n);
-    return K_ELEM(t) == K_I1 ? x & 1 : x;
+    switch (sample_elem_bytes(t)) {
+    case 1: return ((const uint8_t *)data)[i] & (K_ELEM(t) == K_I1 ? 1 : 255);
+    case 2: return ((const uint16_t *)data)[i];
+    case 4: return ((const uint32_t *)data)[i];
+    default: return ((const uint64_t *)data)[i];
+    }
 }
 
 static void put(void *data, k_type t, int64_t i, uint64_t x)
 {
-    uint32_t n = sample_elem_bytes(t);
-    if (K_ELEM(t) == K_I1)
-        x &= 1;
-    memcpy((char *)data + i * (int64_t)n, &x, n);
+    sample_put(data, sample_elem_bytes(t), i, K_ELEM(t) == K_I1 ? x & 1 : x);
 }
 
 static int64_t sign_extend(uint64_t x, uint32_t bits)
@@ -212,9 +211,10 @@ static uint64_t lane(const sample *s, void *const in[3], int64_t r, uint32_t j)
     case K_and: case K_or: case K_xor: case K_udiv: case K_urem:
         return K_ELEM(ta) == K_F32 ? float_binary(s->op, a, b) : int_binary(s->op, a, b, bits);
     case K_cast: { /* through bytes, little end first */
-        uint32_t n = sample_elem_bytes(s->out);
+        uint32_t n = sample_elem_bytes(s->out), m = sample_elem_bytes(ta);
         uint64_t x = 0;
-        memcpy(&x, (const char *)in[0] + ra * sample_elem_bytes(ta) + (size_t)j * n, n);
+        for (uint32_t i = 0, at = j * n; i < n; i++, at++)
+            x |= (get(in[0], ta, ra + at / m) >> 8 * (at % m) & 255) << 8 * i;
         return x;
     }
     case K_sext: case K_zext: case K_trunc: case K_i2f: case K_f2i: case K_h2f: case K_f2h:

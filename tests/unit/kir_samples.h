@@ -298,6 +298,17 @@ static inline uint64_t sample_random(uint64_t *state)
     return x ^ x >> 31;
 }
 
+/* The low bytes of x as element i. */
+static inline void sample_put(void *data, uint32_t bytes, int64_t i, uint64_t x)
+{
+    switch (bytes) {
+    case 1: ((uint8_t *)data)[i] = (uint8_t)x; break;
+    case 2: ((uint16_t *)data)[i] = (uint16_t)x; break;
+    case 4: ((uint32_t *)data)[i] = (uint32_t)x; break;
+    default: ((uint64_t *)data)[i] = x; break;
+    }
+}
+
 /* Contents of input o: half edge values in all combinations that come up, half random bits. */
 static inline void sample_data(const sample *s, uint32_t o, int64_t rows, uint64_t seed, void *data)
 {
@@ -336,7 +347,7 @@ static inline void sample_data(const sample *s, uint32_t o, int64_t rows, uint64
         uint64_t all = bytes == 8 ? UINT64_MAX : ((uint64_t)1 << 8 * bytes) - 1;
         if ((s->op == K_udiv || s->op == K_urem) && o == 1 && (x & all) == 0)
             x = 3;
-        memcpy((char *)data + i * (int64_t)bytes, &x, bytes); /* little-endian: the low bytes */
+        sample_put(data, bytes, i, x);
     }
 }
 

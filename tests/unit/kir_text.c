@@ -176,7 +176,8 @@ static void put_number(void *data, uint32_t dtype, int64_t i, const char *text)
         memcpy((char *)data + 4 * i, &f, 4);
     else {
         int64_t n = setun_align(dtype);
-        memcpy((char *)data + n * i, &whole, (size_t)n);
+        int big_endian = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+        memcpy((char *)data + n * i, (const char *)&whole + (big_endian ? (int64_t)sizeof whole - n : 0), (size_t)n);
     }
 }
 
