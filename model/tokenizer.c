@@ -510,6 +510,11 @@ typedef struct encoder {
     const st_tokenizer *t;
     uint32_t            flags;
     st_ids              ids;
+    /* Of a text in parts: a byte of it each, whether it is a marker's.  NULL: flags say for all of it. */
+    const char         *marker, *text;
+    const int32_t      *control;
+    int64_t             n_control;
+    int                 normalized; /* inside text that is a copy: where it came from is not known */
 } encoder;
 
 static setun_status add_piece(void *user, const char *piece, int64_t n, setun_error *err)
@@ -518,10 +523,21 @@ static setun_status add_piece(void *user, const char *piece, int64_t n, setun_er
     return st_bpe_piece(&e->t->bpe, piece, n, &e->ids, err);
 }
 
+/* May a stand for the bytes at text, which spell it? */
+static int allowed(const encoder *e, const added *a, const char *text)
+{
+    int ordinary = !a->special;
+    if (!e->marker)
+        return ordinary || (e->flags & ST_TOK_SPECIAL);
+    for (int64_t i = 0; i < e->n_control; i++)
+        ordinary &= e->control[i] != a->id;
+    return ordinary || (!e->normalized && !memchr(e->marker + (text - e->text), 0, (size_t)a->n));
+}
+
 /* The longest allowed token of a set at the start of text, or NULL.  The set is sorted, so those that
  * share the first k bytes are a range, which shrinks as k grows; the first of a range is its
  * shortest. */
-static const added *match_added(const added_set *set, const char *text, int64_t n, int specials)
+static const added *match_added(const encoder *e, const added_set *set, const char *text, int64_t n)
 {
     const added *best = NULL;
     int64_t low = 0, high = set->n;
@@ -545,7 +561,7 @@ static const added *match_added(const added_set *set, const char *text, int64_t 
                 b = mid;
         }
         high = a;
-        if (low < high && set->item[low].n == k + 1 && (specials || !set->item[low].special))
+        if (low < high && set->item[low].n == k + 1 && allowed(e, &set->item[low], text))
             best = &set->item[low];
     }
     return best;
@@ -563,7 +579,7 @@ static setun_status cut_added(encoder *e, int set, const char *text, int64_t n, 
     int64_t start = 0;
     for (int64_t at = 0; s->n && at < n;) {
         const added *a = s->first[(uint8_t)text[at]]
-                             ? match_added(s, text + at, n - at, (e->flags & ST_TOK_SPECIAL) != 0)
+                             ? match_added(e, s, text + at, n - at)
                              : NULL;
         if (!a) {
             at++;
@@ -588,8 +604,10 @@ static setun_status encode_part(encoder *e, int set, const char *text, int64_t n
     st_str held = { 0 };
     const char *normal;
     setun_status st = st_normal_apply(e->t->normal, text, n, &held, &normal, &n, err);
+    e->normalized = 1;
     if (st == SETUN_OK)
         st = cut_added(e, set, normal, n, first, err);
+    e->normalized = 0;
     st_str_free(&held);
     return st;
 }
@@ -597,36 +615,69 @@ static setun_status encode_part(encoder *e, int set, const char *text, int64_t n
 static setun_status encode_all(encoder *e, const char *text, int64_t n, setun_error *err)
 {
     const st_tokenizer *t = e->t;
+    if (n < 0 || n > TEXT_LIMIT)
+        return st_fail(err, SETUN_BAD_ARG, "a text of %lld bytes cannot be encoded, at most %lld",
+                       (long long)n, (long long)TEXT_LIMIT);
+    size_t valid = n ? st_utf8_valid(text, (size_t)n) : 0;
+    if (valid != (size_t)n)
+        return st_fail(err, SETUN_BAD_ARG, "the text is not valid UTF-8 at byte %zu", valid);
     for (int64_t i = 0; (e->flags & ST_TOK_BOS) && i < t->n_before; i++)
         ST_TRY(st_ids_add(&e->ids, t->before[i], err));
     ST_TRY(encode_part(e, 0, text, n, 1, err));
-    for (int64_t i = 0; (e->flags & ST_TOK_BOS) && i < t->n_after; i++)
+    for (int64_t i = 0; (e->flags & ST_TOK_BOS) && !e->marker && i < t->n_after; i++)
         ST_TRY(st_ids_add(&e->ids, t->after[i], err));
+    return SETUN_OK;
+}
+
+/* Encode, and hand the ids over. */
+static setun_status encode(encoder *e, const char *text, int64_t n_bytes, int32_t **ids, int64_t *n,
+                           setun_error *err)
+{
+    *ids = NULL;
+    *n = 0;
+    setun_status st = encode_all(e, text, n_bytes, err);
+    if (st == SETUN_OK && !e->ids.id && !(e->ids.id = malloc(sizeof *e->ids.id)))
+        st = st_fail(err, SETUN_NO_MEMORY, "no memory to encode");
+    if (st != SETUN_OK) {
+        free(e->ids.id);
+        return st;
+    }
+    *ids = e->ids.id;
+    *n = e->ids.n;
     return SETUN_OK;
 }
 
 setun_status st_tokenizer_encode(const st_tokenizer *t, const char *text, int64_t n_bytes,
                                  uint32_t flags, int32_t **ids, int64_t *n, setun_error *err)
 {
-    encoder e = { t, flags, { 0 } };
+    encoder e = { .t = t, .flags = flags };
+    return encode(&e, text, n_bytes, ids, n, err);
+}
+
+setun_status st_tokenizer_encode_parts(const st_tokenizer *t, const st_tok_part *part, int64_t n_parts,
+                                       const int32_t *control, int64_t n_control, uint32_t flags,
+                                       int32_t **ids, int64_t *n, setun_error *err)
+{
+    st_str text = { 0 };
+    int64_t total = 0;
     *ids = NULL;
     *n = 0;
-    if (n_bytes < 0 || n_bytes > TEXT_LIMIT)
-        return st_fail(err, SETUN_BAD_ARG, "a text of %lld bytes cannot be encoded, at most %lld",
-                       (long long)n_bytes, (long long)TEXT_LIMIT);
-    size_t valid = n_bytes ? st_utf8_valid(text, (size_t)n_bytes) : 0;
-    if (valid != (size_t)n_bytes)
-        return st_fail(err, SETUN_BAD_ARG, "the text is not valid UTF-8 at byte %zu", valid);
-    setun_status st = encode_all(&e, text, n_bytes, err);
-    if (st == SETUN_OK && !e.ids.id && !(e.ids.id = malloc(sizeof *e.ids.id)))
-        st = st_fail(err, SETUN_NO_MEMORY, "no memory to encode");
-    if (st != SETUN_OK) {
-        free(e.ids.id);
-        return st;
-    }
-    *ids = e.ids.id;
-    *n = e.ids.n;
-    return SETUN_OK;
+    for (int64_t i = 0; i < n_parts; i++)
+        if (st_add_i64(total, part[i].n, &total) || total > TEXT_LIMIT)
+            return st_fail(err, SETUN_BAD_ARG, "a text of more than %lld bytes cannot be encoded", (long long)TEXT_LIMIT);
+    for (int64_t i = 0; i < n_parts; i++)
+        st_str_addn(&text, part[i].text, (size_t)part[i].n);
+    char *marker = malloc((size_t)total + 1);
+    setun_status st = !marker || text.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory to encode") : SETUN_OK;
+    for (int64_t i = 0, at = 0; st == SETUN_OK && i < n_parts; at += part[i++].n)
+        memset(marker + at, part[i].marker != 0, (size_t)part[i].n);
+    encoder e = { .t = t, .flags = flags, .marker = marker, .text = text.text, .control = control,
+                  .n_control = n_control };
+    if (st == SETUN_OK)
+        st = encode(&e, text.text, total, ids, n, err);
+    free(marker);
+    st_str_free(&text);
+    return st;
 }
 
 /* ---------------------------------------------------------------- looking up */

@@ -22,6 +22,18 @@ int64_t      st_tokenizer_size(const st_tokenizer *t); /* 1 + largest id */
 /* ids is malloc'ed (free it); text must be valid UTF-8, else SETUN_BAD_ARG with the byte offset. */
 setun_status st_tokenizer_encode(const st_tokenizer *t, const char *text, int64_t n_bytes, uint32_t flags,
                                  int32_t **ids, int64_t *n, setun_error *err);
+/* The parts as one text, except that special tokens are recognised in markers only, each as a whole; so no
+ * part of what somebody typed ever becomes one.  control lists tokens that are treated like that although the
+ * vocabulary does not call them special.  flags: ST_TOK_BOS for what stands before a text, without what
+ * stands behind it. */
+typedef struct st_tok_part {
+    const char *text;
+    int64_t     n;
+    int         marker;
+} st_tok_part;
+setun_status st_tokenizer_encode_parts(const st_tokenizer *t, const st_tok_part *part, int64_t n_parts,
+                                       const int32_t *control, int64_t n_control, uint32_t flags,
+                                       int32_t **ids, int64_t *n, setun_error *err);
 /* The bytes of one token as decoding yields them (special tokens: their text); not NUL-terminated.
  * Fails for an id that the vocabulary does not have. */
 setun_status st_tokenizer_bytes(const st_tokenizer *t, int32_t id, const char **bytes, int64_t *n,

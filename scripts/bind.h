@@ -116,6 +116,7 @@ st_handle *st_bind_push_handle(lua_State *L, const char *class, st_build *b, int
 /* Each adds its functions to the table `setun` at the top of the stack and makes its metatables. */
 void st_bind_graph_open(lua_State *L);
 void st_bind_model_open(lua_State *L);
+void st_bind_template_open(lua_State *L);
 void st_bind_op_open(lua_State *L);
 /* Makes metatables only. */
 void st_bind_kernel_open(lua_State *L);

@@ -8,6 +8,7 @@
 #define ST_SCRIPTS_HOST_H
 
 #include "base/hparam.h"
+#include "base/message.h"
 #include "graph/graph.h"
 #include "graph/registry.h"
 
@@ -60,6 +61,38 @@ void         st_script_close(st_script *s);
  * when it is not NULL, and call its build(g, hp) on a new graph. *path is the file used (arena). */
 setun_status st_script_model_build(st_script *s, const char *file, const char *arch, const st_script_model *m,
                                    st_graph **g, const char **path, setun_error *err);
+
+/* ---------------------------------------------------------------- chat templates */
+
+/* What a conversation looks like to a model: a file of lib_dir/templates each.  A template sees who speaks and
+ * may cut what they say, but never sees it: it orders pieces of messages between markers of its own. */
+typedef struct st_chat {
+    const st_message *message;
+    int64_t           n;
+    int               prompt; /* end with what an answer begins with */
+    int               think;  /* -1: as the template does by itself; 0 no, 1 yes */
+    const char       *bos, *eos, *date; /* NULL: not known */
+} st_chat;
+
+typedef struct st_script_template {
+    const char        *name, *file; /* "llama3", its path */
+    const char *const *token;       /* special tokens that it writes; ends with NULL */
+    const char *const *stop;        /* tokens that end an answer, if the vocabulary has them; ends with NULL */
+    const char        *repairs;     /* "": none; else why another template than the model's own was taken */
+    int                thinks;      /* it can tell the model to think first, or not to */
+} st_script_template;
+
+/* Choose the template called name; or, when that is NULL, the one that is known to write all of the marks and
+ * nothing else (model/template.h), or that repairs such marks for this architecture.  SETUN_UNKNOWN, also
+ * without any marks: names all there are.  The answer lives in the script's arena. */
+setun_status st_script_template_find(st_script *s, const char *name, const char *arch, const char *const *mark,
+                                     int64_t n_mark, const st_script_template **t, setun_error *err);
+/* Run the chosen one.  add gets the pieces in order: of message i, or of a marker with i = -1.  What add
+ * returns other than SETUN_OK ends it. */
+setun_status st_script_template_render(st_script *s, const st_chat *chat,
+                                       setun_status (*add)(void *user, int64_t i, const char *text, int64_t n, setun_error *err),
+                                       void *user, setun_error *err);
+
 /* Operators defined by a script infer always, lower while the script is open, and eval then and on
  * its thread only. */
 /* Run a file that defines operators with setun.op; they are in the registry afterwards. */

@@ -1,0 +1,99 @@
+/* model/history.c -- conversations as JSON: read strictly, written in one piece or not at all. */
+#include "model/history.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/str.h"
+
+static const char *const roles[] = {"system", "user", "assistant"};
+
+const char *st_history_role(const char *role)
+{
+    for (size_t i = 0; role && i < sizeof roles / sizeof roles[0]; i++)
+        if (strcmp(role, roles[i]) == 0)
+            return roles[i];
+    return NULL;
+}
+
+setun_status st_history_check(const st_message *list, int64_t n, const char *who, setun_error *err)
+{
+    int64_t first = n && strcmp(list[0].role, "system") == 0;
+    for (int64_t i = first; i < n; i++) {
+        const char *want = (i - first) % 2 ? "assistant" : "user";
+        if (strcmp(list[i].role, want))
+            return st_fail(err, SETUN_BAD_ARG, "%s: message %lld is of '%s', but '%s' is next: a system message comes first, then user "
+                           "and assistant take turns", who, (long long)i + 1, list[i].role, want);
+    }
+    return SETUN_OK;
+}
+
+static setun_status read_message(const json_t *item, const char *path, size_t i, st_arena *arena, st_message *m, setun_error *err)
+{
+    const char *role = json_string_value(json_object_get(item, "role"));
+    const json_t *content = json_object_get(item, "content");
+    if (json_object_size(item) != 2 || !role || !json_is_string(content))
+        return st_fail(err, SETUN_BAD_FILE, "%s: message %zu is not {\"role\": text, \"content\": text}", path, i + 1);
+    if (!(m->role = st_history_role(role)))
+        return st_fail(err, SETUN_BAD_FILE, "%s: message %zu has the role '%.40s'; system, user and assistant are known", path, i + 1, role);
+    m->n = (int64_t)json_string_length(content);
+    m->text = st_arena_strndup(arena, json_string_value(content), (size_t)m->n);
+    return m->text ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory to read %s", path);
+}
+
+static setun_status read_root(const json_t *root, const char *path, st_arena *arena, const st_message **list, int64_t *n, setun_error *err)
+{
+    const json_t *messages = json_object_get(root, "messages");
+    if (json_integer_value(json_object_get(root, "setun_chat")) != 1 || !json_is_array(messages) || json_object_size(root) != 2)
+        return st_fail(err, SETUN_BAD_FILE, "%s: not a conversation, {\"setun_chat\": 1, \"messages\": [...]}", path);
+    size_t count = json_array_size(messages);
+    if (count > ST_HISTORY_MESSAGES)
+        return st_fail(err, SETUN_BAD_FILE, "%s: %zu messages; at most %d are read", path, count, ST_HISTORY_MESSAGES);
+    st_message *h = st_arena_array(arena, (int64_t)count + 1, sizeof *h);
+    if (!h)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to read %s", path);
+    for (size_t i = 0; i < count; i++)
+        ST_TRY(read_message(json_array_get(messages, i), path, i, arena, &h[i], err));
+    *list = h;
+    *n = (int64_t)count;
+    return st_history_check(h, *n, path, err);
+}
+
+setun_status st_history_read(const char *path, st_arena *arena, const st_message **list, int64_t *n, setun_error *err)
+{
+    char *text = NULL;
+    int64_t bytes;
+    json_error_t je;
+    ST_TRY(st_file_read(path, ST_HISTORY_BYTES, &text, &bytes, err));
+    /* Zero bytes are refused by the JSON library. */
+    json_t *root = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &je);
+    free(text);
+    if (!root)
+        return st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s", path, je.text);
+    setun_status s = read_root(root, path, arena, list, n, err);
+    json_decref(root);
+    return s;
+}
+
+setun_status st_history_write(const char *path, const st_message *list, int64_t n, setun_error *err)
+{
+    st_str t = {0};
+    st_out *o = NULL;
+    st_str_add(&t, "{\"setun_chat\": 1, \"messages\": [");
+    for (int64_t i = 0; i < n; i++) {
+        st_str_addf(&t, "%s\n  {\"role\": \"%s\", \"content\": ", i ? "," : "", list[i].role);
+        st_str_add_json(&t, list[i].text, (size_t)list[i].n);
+        st_str_add(&t, "}");
+    }
+    st_str_add(&t, "\n]}\n");
+    setun_status s = t.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory to write %s", path) : st_out_open(&o, path, 1, err);
+    if (s == SETUN_OK && (s = st_out_write(o, t.text, (int64_t)t.len, err)) != SETUN_OK)
+        st_out_abort(o);
+    else if (s == SETUN_OK)
+        s = st_out_commit(o, err);
+    st_str_free(&t);
+    return s;
+}
