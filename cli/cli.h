@@ -77,11 +77,13 @@ char *cli_read(const char *path, size_t *n);
 /* Ctrl-C: the first one is noted, the second one ends the process. */
 void cli_catch_interrupt(void);
 int  cli_interrupted(void);
+int  cli_take_interrupt(void); /* the signal that was noted, or 0; forgets it, so that the next one is a first one */
 /* setun_model_load with the command's options; an interrupt ends the process here, and is noted from then on. */
 setun_status cli_load(const cli *c, const char *path, setun_model **m, setun_error *err);
 
 /* The commands: argv[0] is the command's name. */
 int cli_run(int argc, char **argv);
+int cli_chat(int argc, char **argv);
 int cli_logits(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_detokenize(int argc, char **argv);

@@ -1,28 +1,20 @@
 /* cli/generate.c -- run: a prompt in, streamed text out. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "parallel.h"
+#include "sampling.h"
 
-enum { TEMP = CLI_OWN, TOP_K, TOP_P, MIN_P, REPEAT, REPEAT_LAST, SEED, IGNORE_EOS, SPECIAL, ECHO, GREEDY, PROFILE, PARALLEL };
+enum { IGNORE_EOS = CLI_OWN, SPECIAL, ECHO, PROFILE, PARALLEL };
 
 static const char help[] =
     "usage: setun run MODEL [-p TEXT | -f FILE] [options]\n\n"
     "Generate text after a prompt (standard input when neither -p nor -f is given).\n\n"
     "  -p, --prompt TEXT     the prompt;  -f, --file FILE: read it from a file\n"
     "  -n, --tokens N        most tokens to generate (default 256; -1: until the context is full)\n"
-    "      --temp T          temperature (default 0.8; 0 is greedy)\n"
-    "      --greedy          the same as --temp 0\n"
-    "      --top-k K --top-p P --min-p P\n"
-    "                        keep K best (40), the smallest set of probability P (0.95), those with at least P\n"
-    "                        times the best one's probability (0)\n"
-    "      --repeat-penalty R --repeat-last N\n"
-    "                        discourage the last N tokens (1: off; 64)\n"
-    "      --seed S          runs with equal seeds are equal (default 1)\n"
+    CLI_SAMPLING_HELP
     "      --ignore-eos      do not stop at the end token\n"
     "      --special         recognise and print special tokens\n"
     "      --echo            print the prompt first\n"
@@ -39,50 +31,31 @@ typedef struct settings {
     int            ignore_eos, special, echo, profile;
 } settings;
 
-static double seconds(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Returns -1 to go on, else an exit code. */
 static int parse(settings *a, int argc, char **argv)
 {
     static const struct option options[] = {
         {"prompt", required_argument, NULL, 'p'}, {"file", required_argument, NULL, 'f'}, {"tokens", required_argument, NULL, 'n'},
-        {"temp", required_argument, NULL, TEMP}, {"top-k", required_argument, NULL, TOP_K}, {"top-p", required_argument, NULL, TOP_P},
-        {"min-p", required_argument, NULL, MIN_P}, {"repeat-penalty", required_argument, NULL, REPEAT},
-        {"repeat-last", required_argument, NULL, REPEAT_LAST}, {"seed", required_argument, NULL, SEED},
         {"ignore-eos", no_argument, NULL, IGNORE_EOS}, {"special", no_argument, NULL, SPECIAL}, {"echo", no_argument, NULL, ECHO},
-        {"greedy", no_argument, NULL, GREEDY}, {"profile", no_argument, NULL, PROFILE},
-        {"parallel", required_argument, NULL, PARALLEL}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
-    int opt;
-    long long i;
-    double f;
+        {"profile", no_argument, NULL, PROFILE}, {"parallel", required_argument, NULL, PARALLEL}, CLI_SAMPLING_OPTIONS,
+        CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+    int opt, r;
     while ((opt = getopt_long(argc, argv, "p:f:n:" CLI_COMMON_LETTERS, options, NULL)) != -1) {
         const cli *c = &a->c;
         switch (opt) {
         case 'p': a->prompt = optarg; break;
         case 'f': a->file = optarg; break;
         case 'n': if (cli_int(c, "-n", optarg, -1, 1 << 30, &a->n)) return CLI_USAGE; break;
-        case TEMP: if (cli_float(c, "--temp", optarg, 0, 100, &f)) return CLI_USAGE; a->s.temp = (float)f; break;
-        case TOP_P: if (cli_float(c, "--top-p", optarg, 1e-6, 1, &f)) return CLI_USAGE; a->s.top_p = (float)f; break;
-        case MIN_P: if (cli_float(c, "--min-p", optarg, 0, 1, &f)) return CLI_USAGE; a->s.min_p = (float)f; break;
-        case REPEAT: if (cli_float(c, "--repeat-penalty", optarg, 0.01, 100, &f)) return CLI_USAGE; a->s.repeat_penalty = (float)f; break;
-        case TOP_K: if (cli_int(c, "--top-k", optarg, 0, 1 << 30, &i)) return CLI_USAGE; a->s.top_k = (int32_t)i; break;
-        case REPEAT_LAST: if (cli_int(c, "--repeat-last", optarg, 0, 1 << 20, &i)) return CLI_USAGE; a->s.repeat_last = (int32_t)i; break;
-        case SEED: if (cli_int(c, "--seed", optarg, 0, INT64_MAX, &i)) return CLI_USAGE; a->s.seed = (uint64_t)i; break;
         case IGNORE_EOS: a->ignore_eos = 1; break;
         case SPECIAL: a->special = 1; break;
         case ECHO: a->echo = 1; break;
-        case GREEDY: a->s.temp = 0; break;
         case PROFILE: a->profile = 1; break;
         case PARALLEL: if (cli_int(c, "--parallel", optarg, 1, PARALLEL_MOST, &a->n_text)) return CLI_USAGE; break;
         default:
-            i = cli_common(&a->c, opt);
-            if (i != 1)
-                return i == 2 ? 0 : i == 0 ? cli_usage(c, "unknown option") : CLI_USAGE;
+            if ((r = cli_sampling(c, &a->s, opt)) == 0)
+                r = cli_common(&a->c, opt);
+            if (r != 1)
+                return r == 2 ? 0 : r == 0 ? cli_usage(c, "unknown option") : CLI_USAGE;
         }
     }
     if (optind + 1 != argc)
@@ -105,85 +78,57 @@ static int on_progress(void *user, int64_t done, int64_t total)
     return cli_interrupted();
 }
 
-typedef struct writer {
-    const setun_vocab *v;
-    setun_stream       stream;
-    int                special;
-} writer;
-
-/* Whole characters go to stdout as soon as they are whole. */
-static int emit(writer *w, int32_t token, setun_error *err)
-{
-    const char *bytes;
-    size_t n;
-    if (setun_vocab_piece(w->v, token, w->special, &bytes, &n, err) != SETUN_OK)
-        return -1;
-    char *out = malloc(4 * (n + 8));
-    if (!out) {
-        (void)snprintf(err->text, sizeof err->text, "no memory for a piece of text");
-        return -1;
-    }
-    size_t m = n ? setun_stream_push(&w->stream, bytes, n, out) : 0;
-    int bad = m && (fwrite(out, 1, m, stdout) != m || fflush(stdout) != 0);
-    free(out);
-    if (bad)
-        (void)snprintf(err->text, sizeof err->text, "writing the text failed");
-    return bad ? -1 : 0;
-}
-
-/* Where few logits decide the next token, the others are not computed. */
 static setun_status feed(const settings *a, setun_session *s, const setun_sampler *sampler, const int32_t *ids, int64_t n,
                          const float **logits, setun_error *err)
 {
-    setun_screen screen = {.size = sizeof screen};
-    int few = !a->c.o.full_head && setun_sampler_screen(sampler, &screen);
-    setun_status status = few ? setun_session_set_screen(s, &screen, err) : SETUN_OK;
-    return status == SETUN_OK ? setun_session_feed(s, ids, n, few ? SETUN_LOGITS_TOP : SETUN_LOGITS_LAST, logits, err) : status;
+    int32_t want = 0;
+    setun_status status = cli_want(&a->c, s, sampler, &want, err);
+    return status == SETUN_OK ? setun_session_feed(s, ids, n, want, logits, err) : status;
+}
+
+/* Text appears as it is made. */
+static int write_now(void *file, const char *text, size_t n)
+{
+    return cli_write(file, text, n) || fflush(file) != 0;
 }
 
 static int generate(settings *a, setun_model *m, setun_session *s, setun_sampler *sampler, const int32_t *ids, int64_t n_ids)
 {
     setun_error err = {0};
-    writer w = {setun_model_vocab(m), {{0}, 0}, a->special};
+    cli_writer w = {setun_model_vocab(m), {{0}, 0}, a->special, write_now, stdout};
     const float *logits;
-    char tail[64];
     int64_t room = setun_model_n_ctx(m) - n_ids, made = 0;
     setun_session_on_progress(s, on_progress, a);
-    setun_top top = {.size = sizeof top};
-    double t0 = seconds();
+    double t0 = cli_seconds();
     if (feed(a, s, sampler, ids, n_ids, &logits, &err) != SETUN_OK)
         return cli_fail(&err);
-    setun_session_top(s, &top);
     (void)on_progress(a, n_ids, n_ids);
-    double t1 = seconds();
+    double t1 = cli_seconds();
     for (int64_t i = 0; i < n_ids; i++) {
         setun_sampler_accept(sampler, ids[i]);
-        if (a->echo && emit(&w, ids[i], &err))
+        if (a->echo && cli_emit(&w, ids[i], &err))
             return cli_fail(&err);
     }
     if (a->profile && setun_session_note(s, SETUN_NOTE_TIME | SETUN_NOTE_WORK, &err) != SETUN_OK)
         return cli_fail(&err);
     int64_t want = a->n < 0 ? room : a->n < room ? a->n : room;
     while (made < want && !cli_interrupted()) {
-        int32_t token = logits ? setun_sampler_pick(sampler, logits) : setun_sampler_pick_top(sampler, &top);
-        /* Among the largest a logit that is no number counts as minus infinity. */
-        if (logits ? logits[token] != logits[token] : !(top.logit[0] > -INFINITY)) {
-            (void)snprintf(err.text, sizeof err.text, "the model's logits are not numbers: its weights may be damaged");
+        int32_t token = cli_pick(sampler, s, logits, &err);
+        if (token < 0)
             return cli_fail(&err);
-        }
         if (setun_model_is_end(m, token) && !a->ignore_eos)
             break;
         made++;
         setun_sampler_accept(sampler, token);
-        if (emit(&w, token, &err))
+        if (cli_emit(&w, token, &err))
             return cli_fail(&err);
         if (made < want && feed(a, s, sampler, &token, 1, &logits, &err) != SETUN_OK)
             return err.code == SETUN_CANCELLED ? CLI_INTERRUPTED : cli_fail(&err);
-        setun_session_top(s, &top);
     }
-    double t2 = seconds();
-    size_t n = setun_stream_push(&w.stream, NULL, 0, tail);
-    if (fwrite(tail, 1, n, stdout) != n || fputc('\n', stdout) == EOF || cli_close_out())
+    double t2 = cli_seconds();
+    if (cli_flush(&w, &err))
+        return cli_fail(&err);
+    if (fputc('\n', stdout) == EOF || cli_close_out())
         return CLI_FAILED;
     if (!a->c.quiet) {
         setun_model_stats st = {.size = sizeof st};

@@ -13,6 +13,7 @@
 
 static const struct { const char *name; int (*fn)(int, char **); const char *what; } commands[] = {
     {"run", cli_run, "generate text, streamed"},
+    {"chat", cli_chat, "a conversation, in the format that the model was taught"},
     {"logits", cli_logits, "logits of the last or every position, or their hash"},
     {"tokenize", cli_tokenize, "text to token ids"},
     {"detokenize", cli_detokenize, "token ids to text"},
@@ -52,6 +53,13 @@ void cli_catch_interrupt(void)
 }
 
 int cli_interrupted(void) { return interrupted > 0; }
+
+int cli_take_interrupt(void)
+{
+    int number = interrupted;
+    interrupted = 0;
+    return number;
+}
 
 setun_status cli_load(const cli *c, const char *path, setun_model **m, setun_error *err)
 {

@@ -4,10 +4,10 @@
  * seed of the first plus i.  Texts that have ended leave; the others go on in a smaller batch. */
 #include "parallel.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "sampling.h"
 
 typedef struct text {
     setun_session *s;
@@ -24,13 +24,6 @@ static int fail(setun_error *err, const char *why)
     return cli_fail(err);
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int stop(void *user, int64_t done, int64_t total)
 {
     (void)user; (void)done; (void)total;
@@ -40,11 +33,9 @@ static int stop(void *user, int64_t done, int64_t total)
 /* The next token of a text.  Returns an exit code. */
 static int pick(const parallel *p, text *t, int64_t most, setun_error *err)
 {
-    setun_top top = {.size = sizeof top};
-    setun_session_top(t->s, &top);
-    int32_t token = t->logits ? setun_sampler_pick(t->sampler, t->logits) : setun_sampler_pick_top(t->sampler, &top);
-    if (t->logits ? t->logits[token] != t->logits[token] : !(top.logit[0] > -INFINITY))
-        return fail(err, "the model's logits are not numbers: its weights may be damaged");
+    int32_t token = cli_pick(t->sampler, t->s, t->logits, err);
+    if (token < 0)
+        return cli_fail(err);
     t->ended = setun_model_is_end(p->m, token) && !p->ignore_eos;
     if (!t->ended) {
         t->token[t->n++] = token;
@@ -178,18 +169,18 @@ int cli_parallel(const parallel *p)
     int64_t room = setun_model_n_ctx(p->m) - p->n_ids, most = p->n < 0 || p->n > room ? room : p->n;
     int32_t want = 0;
     int code = 0;
-    double t0 = seconds(), t1 = t0, t2;
+    double t0 = cli_seconds(), t1 = t0, t2;
     memset(t, 0, sizeof t);
     for (long long i = 0; i < p->n_text && code == 0; i++) {
         t[i].ended = most < 1;
         if (start(p, t, i, most < 1 ? 0 : most, &want, &err) != SETUN_OK)
             code = cli_fail(&err);
         if (i == 0)
-            t1 = seconds();
+            t1 = cli_seconds();
     }
     if (code == 0)
         code = decode(p, t, most, want, &err);
-    t2 = seconds();
+    t2 = cli_seconds();
     for (int i = 0; i < p->n_text && (code == 0 || code == CLI_INTERRUPTED); i++)
         if (print(p, &t[i], i, &err))
             code = CLI_FAILED;

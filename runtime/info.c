@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "runtime/model.h"
+#include "runtime/format.h"
 #include "runtime/tune.h"
 
 static setun_status finish(st_str *t, setun_status s, setun_write_fn *out, void *user, setun_error *err)
@@ -61,6 +61,21 @@ static void megabytes(facts *f, const char *key, int64_t bytes)
     }
 }
 
+/* Which template conversations would have, or why none. */
+static void chat_template(facts *f, const setun_model *m)
+{
+    st_format format = {0};
+    setun_error why;
+    if (st_format_open(&format, m, NULL, &why) == SETUN_OK) {
+        text(f, "chat_template", format.t->name);
+        text(f, "chat_template_from", format.evidence);
+    } else {
+        text(f, "chat_template", "none");
+        text(f, "chat_template_from", why.text);
+    }
+    st_format_close(&format);
+}
+
 setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn *out, void *user, setun_error *err)
 {
     facts f = {.json = json};
@@ -116,6 +131,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     number(&f, "vocabulary", m->n_vocab, "");
     text(&f, "head", s->top_bytes ? "screened by 6-bit rows with proven bounds, then 8, then 16 bits: the largest logits are exact"
                                   : "all logits from the stored rows");
+    chat_template(&f, m);
     text(&f, "backend", s->backend);
     text(&f, "kernels", s->isa);
     number(&f, "kernels_compiled", s->n_compiled, "");

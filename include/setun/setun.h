@@ -327,6 +327,68 @@ typedef struct setun_stream {
 SETUN_EXPORT void setun_stream_start(setun_stream *s, const setun_vocab *v);
 SETUN_EXPORT size_t setun_stream_push(setun_stream *s, const char *bytes, size_t n, char *out);
 
+/* ---------------------------------------------------------------- conversations */
+
+/* Messages, the template that makes them a prompt, and what a session remembers of it.  What is said is
+ * encoded without special tokens; only the template's own markers have them.  A chat borrows model and
+ * session, which nobody else may feed or rewind as long as it lives.  [owner] of the session */
+typedef struct setun_chat setun_chat;
+typedef struct setun_chat_options {
+    uint32_t    size;
+    int32_t     think;         /* SETUN_THINK_...: for templates of models that think before they answer */
+    const char *template_name; /* "llama3"; NULL: the one that the model's own template stands for */
+    const char *date;          /* for templates that tell it; NULL: "26 Jul 2024", which they fall back to */
+    int32_t     forget;        /* 1: where the context is too small for all, the oldest turns are removed until half
+                                * of it is free, or only the last question is left; the system message stays */
+    int32_t     reserved;
+} setun_chat_options;
+#define SETUN_THINK_DEFAULT 0
+#define SETUN_THINK_OFF     1
+#define SETUN_THINK_ON      2
+/* o and s may be NULL: defaults; a chat that cannot be fed.  SETUN_UNKNOWN: there is no template, or none
+ * that is known; the sentence lists those there are. */
+SETUN_EXPORT setun_status setun_chat_new(setun_chat **c, const setun_model *m, setun_session *s, const setun_chat_options *o,
+                                         setun_error *err);
+SETUN_EXPORT void setun_chat_free(setun_chat *c); /* not its session; NULL is allowed */
+SETUN_EXPORT const char *setun_chat_template(const setun_chat *c); /* "llama3"; lives as long as the chat */
+SETUN_EXPORT const char *setun_chat_evidence(const setun_chat *c); /* where that was read, or why it was taken */
+
+typedef struct setun_message {
+    uint32_t    size, reserved;
+    const char *role; /* "system", "user", "assistant" */
+    const char *text; /* valid until the message is removed */
+    size_t      n;
+} setun_message;
+SETUN_EXPORT int64_t setun_chat_count(const setun_chat *c);
+SETUN_EXPORT setun_status setun_chat_get(const setun_chat *c, int64_t i, setun_message *m, setun_error *err);
+/* At place i (0 to the count); text is copied.  A system message comes first or not at all, then user and assistant take
+ * turns: that is checked when a prompt is made.  Text that is not UTF-8 is refused with the byte's offset. */
+SETUN_EXPORT setun_status setun_chat_insert(setun_chat *c, int64_t i, const char *role, const char *text, size_t n, setun_error *err);
+SETUN_EXPORT setun_status setun_chat_remove(setun_chat *c, int64_t i, int64_t n, setun_error *err);
+
+/* Make the session ready for the next answer: only what it does not remember is fed.  room: positions that
+ * must be left behind the prompt, else SETUN_FULL.  want and logits as in setun_session_feed; what it refuses
+ * leaves the chat as it was. */
+SETUN_EXPORT setun_status setun_chat_feed(setun_chat *c, int64_t room, int32_t want, const float **logits, setun_error *err);
+/* Ends an answer of this token?  The model's ends, and those of the template. */
+SETUN_EXPORT int32_t setun_chat_is_end(const setun_chat *c, int32_t token);
+/* The answer that was generated since, without the token that ended it, all of which or all but the last were fed:
+ * becomes the next message. */
+SETUN_EXPORT setun_status setun_chat_answer(setun_chat *c, const int32_t *ids, int64_t n, setun_error *err);
+
+typedef struct setun_chat_stats {
+    uint32_t size, reserved;
+    int64_t  prompt, reused; /* tokens of the last prompt, and how many of them the session remembered */
+    int64_t  forgotten;      /* messages that were removed for it */
+    int64_t  all_fed;        /* tokens of prompts that were fed, since the beginning */
+} setun_chat_stats;
+SETUN_EXPORT void setun_chat_get_stats(const setun_chat *c, setun_chat_stats *s);
+
+/* The messages as JSON, {"setun_chat": 1, "messages": [{"role": "user", "content": "..."}, ...]}.  Writing replaces the
+ * file at once or not at all; what is read replaces the messages only if all of it is good. */
+SETUN_EXPORT setun_status setun_chat_save(const setun_chat *c, const char *path, setun_error *err);
+SETUN_EXPORT setun_status setun_chat_load(setun_chat *c, const char *path, setun_error *err);
+
 /* ---------------------------------------------------------------- the rest of the house */
 
 /* Every operator's cases through eval, interpreter, JIT (all given cpu_features) and every backend; files (may be 0)
