@@ -351,14 +351,14 @@ static int command(talk *t, char *line)
         s = clear(t, &err);
     else if (strcmp(line, "/system") == 0)
         s = set_system(t, rest, &err);
-    else if ((strcmp(line, "/save") == 0 || strcmp(line, "/load") == 0) && !*rest)
-        fprintf(stderr, "setun: %s needs the name of a file\n", line);
-    else if (strcmp(line, "/save") == 0)
+    else if (strcmp(line, "/save") == 0 && *rest)
         s = setun_chat_save(t->chat, rest, &err);
-    else if (strcmp(line, "/load") == 0)
+    else if (strcmp(line, "/load") == 0 && *rest)
         s = load(t, rest, &err);
     else {
-        (void)snprintf(err.text, sizeof err.text, "there is no command '%.60s'; /help lists them, and // begins a message with a /", line);
+        int known = strcmp(line, "/save") == 0 || strcmp(line, "/load") == 0;
+        (void)snprintf(err.text, sizeof err.text, known ? "%.60s needs the name of a file" : "there is no command '%.60s'; /help lists "
+                       "them, and // begins a message with a /", line);
         s = SETUN_UNKNOWN;
     }
     if (s != SETUN_OK)

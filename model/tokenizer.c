@@ -6,7 +6,7 @@
  * Two kinds of vocabulary are read.  With ByteLevel as pre-tokenizer and decoder, symbols are bytes;
  * otherwise they are characters, and the decoder says how tokens become text (SentencePiece).
  *
- * Not here: chat templates, and tokenizer_config.json.  The settings for truncation and padding are
+ * Not here: chat templates and tokenizer_config.json (template.c).  The settings for truncation and padding are
  * not read either: whoever calls a tokenizer decides those.
  *
  * Everything that could change an id is honoured or refused.  The two large members of the file,

@@ -3,7 +3,7 @@
 "$SETUN" >/dev/null 2>&1; same "no command" $? 2
 "$SETUN" nonsense >/dev/null 2>&1; same "unknown command" $? 2
 "$SETUN" --version | grep >/dev/null '^setun [0-9]' || bad "--version"
-for c in run logits tokenize detokenize perplexity bench info doctor dump check plugins synth doc; do
+for c in run chat logits tokenize detokenize perplexity bench info doctor dump check plugins synth doc; do
   "$SETUN" $c --help | grep >/dev/null "usage: setun $c" || bad "$c --help"
   "$SETUN" $c --no-such-option >/dev/null 2>&1; same "$c with an unknown option" $? 2
 done

@@ -102,6 +102,14 @@ plugin "$TMP/flat.c" flat
 "$SETUN" check --plugin "$TMP/flat.so" >"$TMP/out" 2>"$TMP/err" || bad "the written-out kernel: $(head -c 600 "$TMP/out" "$TMP/err")"
 grep -q '^relu2_flat ' "$TMP/out" || bad "check did not see the written-out kernel: $(head -c 600 "$TMP/out")"
 
+# docs/chat.md, without anybody at the terminal.
+grep -E '^\$ ' docs/chat.md | sed 's/^\$ //' >"$TMP/commands"
+same "commands in docs/chat.md" "$(wc -l <"$TMP/commands")" 2
+while IFS= read -r line; do
+  (PATH=$TMP:$PATH eval "$line") >"$TMP/out" 2>"$TMP/err" </dev/null || bad "docs/chat.md: $line ($(head -c 300 "$TMP/err"))"
+done <"$TMP/commands"
+grep -q '^{"text": "' "$TMP/out" || bad "docs/chat.md: no answer in JSON"
+
 # docs/performance.md, with a small model in place of the large one.
 "$SETUN" synth --like tiny --as hf -o "$TMP/DIR" -q || bad "synth"
 grep -E '^    setun bench' docs/performance.md | sed 's/^ *setun //' >"$TMP/commands"

@@ -439,6 +439,66 @@ static void conversations(void **state)
     close_world(&w);
 }
 
+/* The format that docs/chat.md shows works in a directory of its own. */
+static void the_one_in_the_documents(void **state)
+{
+    char *dir = temp_dir(), *templates = join(dir, "templates"), *doc, *begin, *end;
+    int64_t n;
+    world w;
+    const st_script_template *f;
+    st_template t;
+    setun_error err;
+    st_str got = {0};
+    (void)state;
+    assert_int_equal(st_file_read(SETUN_SOURCE_DIR "/docs/chat.md", 1 << 20, &doc, &n, &err), SETUN_OK);
+    assert_non_null(begin = strstr(doc, "```lua\n"));
+    assert_non_null(end = strstr(begin, "\n```\n"));
+    assert_int_equal(st_make_dirs(templates, 0, &err), SETUN_OK);
+    put_file(templates, "robin.lua", begin + 7, (size_t)(end - begin - 7));
+    assert_non_null(w.arena = st_arena_new());
+    assert_int_equal(st_registry_new(&w.registry, &err), SETUN_OK);
+    assert_int_equal(st_script_open(&w.script, dir, w.registry, w.arena, NULL, &err), SETUN_OK);
+    assert_int_equal(parse(&w, "{{ '<|user|>' }}{{ '<|robin|>' }}{{ x | trim }}{{ '<|end|>' }}", &t, &err), SETUN_OK);
+    if (st_script_template_find(w.script, NULL, NULL, t.mark, t.n_mark, &f, &err) != SETUN_OK)
+        fail_msg("%s", err.text);
+    assert_string_equal(f->token[0], "<|end|>");
+    assert_null(f->token[1]);
+    const st_chat chat = {talk + 1, 3, 1, -1, NULL, NULL, ""};
+    assert_int_equal(st_script_template_render(w.script, &chat, add, &got, &err), SETUN_OK);
+    assert_string_equal(got.text, "<|user|>{Hi <|im_end|>}<|end|><|robin|>{Hello!}<|end|><|user|>{Why?}<|end|><|robin|>");
+    st_str_free(&got);
+    /* Two that fit are one too many; and what is no template is said to be none. */
+    put_file(templates, "twin.lua", begin + 7, (size_t)(end - begin - 7));
+    assert_int_equal(st_script_template_find(w.script, NULL, NULL, t.mark, t.n_mark, &f, &err), SETUN_BAD_SCRIPT);
+    assert_non_null(strstr(err.text, "more than one chat template fits"));
+    static const char *const bad[][2] = {
+        {"return 1", "a chat template ends with return setun.template {...}"},
+        {"return setun.template { name = 'a' }", "render must be a function"},
+        {"return setun.template { name = 'a', colour = 1, render = print }", "there is no field 'colour'"},
+        {"return setun.template { name = 'a', must = 'x', render = print }", "must must be a list of strings"},
+        {"return setun.template { name = 'a', repairs = { must = {} }, render = print }", "repairs needs the lists"},
+        {"return setun.template 'a'", "setun.template wants a table"}, {"x(", "twin.lua:1:"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        put_text(templates, "twin.lua", bad[i][0]);
+        setun_status s = st_script_template_find(w.script, "robin", NULL, NULL, 0, &f, &err);
+        if (s != SETUN_BAD_SCRIPT || !strstr(err.text, bad[i][1]))
+            fail_msg("%s gives %d '%s'", bad[i][0], s, err.text);
+    }
+    /* What a template keeps is closed when its rendering is over. */
+    put_text(templates, "twin.lua", "local kept return setun.template { name = 'keep', render = function(c)\n"
+             "if kept then kept.chat:text(kept.m) end kept = { chat = c, m = c.messages[1] } end }");
+    assert_int_equal(st_script_template_find(w.script, "keep", NULL, NULL, 0, &f, &err), SETUN_OK);
+    assert_int_equal(st_script_template_render(w.script, &chat, add, &got, &err), SETUN_OK);
+    assert_int_equal(st_script_template_render(w.script, &chat, add, &got, &err), SETUN_BAD_SCRIPT);
+    assert_non_null(strstr(err.text, "twin.lua:2: the conversation is gone after render"));
+    st_str_free(&got);
+    free(doc);
+    free(templates);
+    close_world(&w);
+    drop_dir(dir);
+}
+
 /* White space is what the reference's language says it is. */
 static void trimming(void **state)
 {
@@ -620,9 +680,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written), cmocka_unit_test(what_can_run), cmocka_unit_test(damaged_texts),
-        cmocka_unit_test(known_formats), cmocka_unit_test(conversations), cmocka_unit_test(trimming),
-        cmocka_unit_test(what_rendering_refuses), cmocka_unit_test(long_messages), cmocka_unit_test(template_files),
-        cmocka_unit_test(histories),
+        cmocka_unit_test(known_formats), cmocka_unit_test(conversations), cmocka_unit_test(the_one_in_the_documents),
+        cmocka_unit_test(trimming), cmocka_unit_test(what_rendering_refuses), cmocka_unit_test(long_messages),
+        cmocka_unit_test(template_files), cmocka_unit_test(histories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
