@@ -228,8 +228,8 @@ static void replace(const char *from, const char *to, const char *text, int64_t 
     st_str_addn(out, start, (size_t)(end - start));
 }
 
-setun_status st_normal_apply(const st_normal *m, const char *text, int64_t n, st_str *held,
-                             const char **result, int64_t *n_result, setun_error *err)
+static setun_status apply(const st_normal *m, int midst, const char *text, int64_t n, st_str *held,
+                          const char **result, int64_t *n_result, setun_error *err)
 {
     int64_t limit = MAX_GROWTH * n + MAX_CONTENT;
     *result = text;
@@ -241,6 +241,8 @@ setun_status st_normal_apply(const st_normal *m, const char *text, int64_t n, st
             ST_TRY(check_nfc(m, *result, *n_result, err));
             continue;
         }
+        if (r->kind == PREPEND && midst)
+            continue;
         if (r->kind == PREPEND) {
             st_str_add(&made, r->to);
             st_str_addn(&made, *result, (size_t)*n_result);
@@ -257,4 +259,16 @@ setun_status st_normal_apply(const st_normal *m, const char *text, int64_t n, st
             return st_fail(err, SETUN_FULL, "the normalizer makes the text %d times longer", MAX_GROWTH);
     }
     return SETUN_OK;
+}
+
+setun_status st_normal_apply(const st_normal *m, const char *text, int64_t n, st_str *held,
+                             const char **result, int64_t *n_result, setun_error *err)
+{
+    return apply(m, 0, text, n, held, result, n_result, err);
+}
+
+setun_status st_normal_continue(const st_normal *m, const char *text, int64_t n, st_str *held,
+                                const char **result, int64_t *n_result, setun_error *err)
+{
+    return apply(m, 1, text, n, held, result, n_result, err);
 }

@@ -17,6 +17,9 @@ int          st_normal_is_none(const st_normal *m);
 /* text is valid UTF-8; *result is either text itself or *held, which the caller frees.  [any] */
 setun_status st_normal_apply(const st_normal *m, const char *text, int64_t n, st_str *held,
                              const char **result, int64_t *n_result, setun_error *err);
+/* The same in the midst of a text, to which nothing is prepended any more. */
+setun_status st_normal_continue(const st_normal *m, const char *text, int64_t n, st_str *held,
+                                const char **result, int64_t *n_result, setun_error *err);
 
 /* Fails, naming it, if json has a member other than those of known, a list with a space after each
  * name; "type " is always known. */

@@ -432,16 +432,19 @@ static setun_status rewrite(cutter *c, int at_stage, const char *text, int64_t n
 {
     const stage *s = &c->p->stage[at_stage];
     st_str *out = &c->held[at_stage];
+    int midst = c->first < 0; /* only the first piece goes on from a text */
     out->len = 0;
+    if (midst && s->kind != MAP)
+        c->first = 0;
     if (s->kind == PREFIX) {
-        if (text[0] == ' ')
+        if (text[0] == ' ' || midst)
             return pass(c, at_stage + 1, text, n);
         st_str_add(out, " ");
         st_str_addn(out, text, (size_t)n);
     } else if (s->kind == METASPACE) {
         size_t len = strlen(s->space);
         int has = text[0] == ' ' || ((size_t)n >= len && memcmp(text, s->space, len) == 0);
-        if (!has && (s->prepend == ALWAYS || (s->prepend == FIRST && c->first)))
+        if (!has && !midst && (s->prepend == ALWAYS || (s->prepend == FIRST && c->first)))
             st_str_add(out, s->space);
         for (int64_t i = 0; i < n; i++)
             st_str_addn(out, text[i] == ' ' ? s->space : text + i, text[i] == ' ' ? len : 1);

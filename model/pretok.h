@@ -14,7 +14,7 @@ void         st_pretok_free(st_pretok *p);
 int          st_pretok_is_bytes(const st_pretok *p); /* is there a ByteLevel in it? */
 
 /* Calls piece for each piece in order; text is valid UTF-8, and so are the pieces unless they are
- * bytes.  first: nothing stands before this text.  Stops at the first failure.  [any] */
+ * bytes.  first: 1 nothing stands before this text, 0 a token, -1 text that it goes on from.  Stops at the first failure.  [any] */
 typedef setun_status (*st_piece_fn)(void *user, const char *piece, int64_t n, setun_error *err);
 setun_status st_pretok_split(const st_pretok *p, const char *text, int64_t n, int first,
                              st_piece_fn piece, void *user, setun_error *err);

@@ -570,8 +570,8 @@ static const added *match_added(const encoder *e, const added_set *set, const ch
 static setun_status encode_part(encoder *e, int set, const char *text, int64_t n, int first,
                                 setun_error *err);
 
-/* What lies between the added tokens of one set goes on to the next one; first: nothing stands before
- * the text. */
+/* What lies between the added tokens of one set goes on to the next one; first: 1 nothing stands before
+ * the text, 0 a token, -1 text that was encoded before. */
 static setun_status cut_added(encoder *e, int set, const char *text, int64_t n, int first,
                               setun_error *err)
 {
@@ -585,11 +585,11 @@ static setun_status cut_added(encoder *e, int set, const char *text, int64_t n, 
             at++;
             continue;
         }
-        ST_TRY(encode_part(e, set + 1, text + start, at - start, first && start == 0, err));
+        ST_TRY(encode_part(e, set + 1, text + start, at - start, start == 0 ? first : 0, err));
         ST_TRY(st_ids_add(&e->ids, a->id, err));
         start = at += a->n;
     }
-    return encode_part(e, set + 1, text + start, n - start, first && start == 0, err);
+    return encode_part(e, set + 1, text + start, n - start, start == 0 ? first : 0, err);
 }
 
 static setun_status encode_part(encoder *e, int set, const char *text, int64_t n, int first,
@@ -603,7 +603,7 @@ static setun_status encode_part(encoder *e, int set, const char *text, int64_t n
         return cut_added(e, set, text, n, first, err);
     st_str held = { 0 };
     const char *normal;
-    setun_status st = st_normal_apply(e->t->normal, text, n, &held, &normal, &n, err);
+    setun_status st = (first < 0 ? st_normal_continue : st_normal_apply)(e->t->normal, text, n, &held, &normal, &n, err);
     e->normalized = 1;
     if (st == SETUN_OK)
         st = cut_added(e, set, normal, n, first, err);
@@ -623,7 +623,7 @@ static setun_status encode_all(encoder *e, const char *text, int64_t n, setun_er
         return st_fail(err, SETUN_BAD_ARG, "the text is not valid UTF-8 at byte %zu", valid);
     for (int64_t i = 0; (e->flags & ST_TOK_BOS) && i < t->n_before; i++)
         ST_TRY(st_ids_add(&e->ids, t->before[i], err));
-    ST_TRY(encode_part(e, 0, text, n, 1, err));
+    ST_TRY(encode_part(e, 0, text, n, e->flags & ST_TOK_MIDST ? -1 : 1, err));
     for (int64_t i = 0; (e->flags & ST_TOK_BOS) && !e->marker && i < t->n_after; i++)
         ST_TRY(st_ids_add(&e->ids, t->after[i], err));
     return SETUN_OK;

@@ -25,7 +25,8 @@ setun_status st_tokenizer_encode(const st_tokenizer *t, const char *text, int64_
 /* The parts as one text, except that special tokens are recognised in markers only, each as a whole; so no
  * part of what somebody typed ever becomes one.  control lists tokens that are treated like that although the
  * vocabulary does not call them special.  flags: ST_TOK_BOS for what stands before a text, without what
- * stands behind it. */
+ * stands behind it; ST_TOK_MIDST when other text stands there, and no space is to be put before this one. */
+#define ST_TOK_MIDST 4u
 typedef struct st_tok_part {
     const char *text;
     int64_t     n;

@@ -245,7 +245,7 @@ static setun_status encode(const setun_chat *c, const rendered *r, size_t from, 
         i = j;
     }
     setun_status s = st_tokenizer_encode_parts(c->m->vocab.tokenizer, part, (int64_t)n_part, f->control, f->n_control,
-                                               from == 0 && !has_bos ? ST_TOK_BOS : 0, ids, n, err);
+                                               from ? ST_TOK_MIDST : has_bos ? 0 : ST_TOK_BOS, ids, n, err);
     free(part);
     return s;
 }
