@@ -24,7 +24,7 @@
 #include "model/history.h"
 #include "model/template.h"
 #include "scripts/host.h"
-#include "tests/unit/files.h"
+#include "tests/unit/gguf_files.h"
 
 /* ---------------------------------------------------------------- texts */
 
@@ -630,6 +630,44 @@ static void template_files(void **state)
     st_arena_free(arena);
 }
 
+static void gguf_files(void **state)
+{
+    char *dir = temp_dir(), *path = join(dir, "m.gguf");
+    st_arena *arena = st_arena_new();
+    st_template t;
+    setun_error err;
+    (void)state;
+    for (int with = 0; with < 3; with++) {
+        gguf_maker m = {.alignment = 0};
+        st_str file = {0};
+        kv_text(&m, "general.architecture", "bitnet-b1.58");
+        kv_u32(&m, "tokenizer.ggml.bos_token_id", 128000);
+        kv_u32(&m, "tokenizer.ggml.eos_token_id", 128001);
+        if (with == 1)
+            kv_text(&m, "tokenizer.chat_template", bitnet_wrong);
+        if (with == 2)
+            kv_u32(&m, "tokenizer.chat_template", 7);
+        gguf_bytes(&m, &file);
+        put_file(dir, "m.gguf", file.text, file.len);
+        st_str_free(&file);
+        setun_status s = st_template_open(&t, path, arena, &err);
+        if (with == 2 && (s != SETUN_BAD_FILE || !strstr(err.text, "not a string")))
+            fail_msg("%d '%s'", s, err.text);
+        if (with < 2 && s != (with ? SETUN_OK : SETUN_DECLINED))
+            fail_msg("%d '%s'", s, err.text);
+        assert_int_equal(t.bos_id, 128000);
+        assert_int_equal(t.eos_id, 128001);
+        if (with == 1) {
+            assert_non_null(strstr(t.from, "tokenizer.chat_template of "));
+            assert_int_equal(t.n_mark, 4);
+            assert_string_equal(t.mark[2], "\n\nBITNETAssistant: ");
+        }
+    }
+    drop_dir(dir);
+    free(path);
+    st_arena_free(arena);
+}
+
 static void histories(void **state)
 {
     static const char *const bad[][2] = {
@@ -682,7 +720,7 @@ int main(void)
         cmocka_unit_test(what_is_written), cmocka_unit_test(what_can_run), cmocka_unit_test(damaged_texts),
         cmocka_unit_test(known_formats), cmocka_unit_test(conversations), cmocka_unit_test(the_one_in_the_documents),
         cmocka_unit_test(trimming), cmocka_unit_test(what_rendering_refuses), cmocka_unit_test(long_messages),
-        cmocka_unit_test(template_files), cmocka_unit_test(histories),
+        cmocka_unit_test(template_files), cmocka_unit_test(gguf_files), cmocka_unit_test(histories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
