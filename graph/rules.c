@@ -102,7 +102,8 @@ static int is_op(const struct st_rewrite *r, st_node_id n, const char *name, uin
            !is_in_place(op);
 }
 
-/* Attributes go by name.  One that the fused operator lacks would be lost, so then nothing is fused. */
+/* Attributes go by name.  One that the fused operator lacks would be lost, so then nothing is fused;
+ * unless it has its default value, which says no more than its absence. */
 static int pass_attrs(const st_node *from, fused *f, uint32_t *given)
 {
     for (uint32_t i = 0; i < from->op->n_attr; i++) {
@@ -110,6 +111,8 @@ static int pass_attrs(const st_node *from, fused *f, uint32_t *given)
         uint32_t k = 0;
         while (k < f->op->n_attr && strcmp(f->op->attr[k].name, a->name) != 0)
             k++;
+        if (k == f->op->n_attr && !a->required && st_attr_same(a, &from->attr[i], &a->fallback))
+            continue;
         if (k == f->op->n_attr || f->op->attr[k].kind != a->kind || (*given >> k & 1))
             return 0;
         f->attr[k] = from->attr[i];

@@ -2,6 +2,7 @@
  * meaning, and four kernels that add up int8 activations times ternary weights.
  *
  *     y[t][r] = (float)S * (ws / scale[t]),     S = sum over k of (code[r][k] - 1) * q[t][k]
+ *     y[t][r] = ((float)S * (1 / scale[t])) * ws[r]              with a scale for each row
  *
  * S is an exact integer, so every kernel below gives the same bits: any order, any instruction set.
  * Bounds: |q| <= 127 gives |S| <= 127 K, and K <= 132104 keeps S below 2^24, where (float)S is exact.
@@ -21,16 +22,17 @@
 #ifndef SETUN_OPS_TERNARY_KERNELS_H
 #define SETUN_OPS_TERNARY_KERNELS_H
 
-#include "setun/op.h"
+#include "ops/ternary_sums.h"
 
 enum { Q, SCALE, SUM, W, WS, GATE }; /* arguments, as kernels count them; outputs follow the inputs */
 
 #define MAX_K 132104
 
-static setun_status infer_product(setun_args *a, setun_error *err)
+/* All but the shape of ws. */
+static setun_status infer_sums(setun_args *a, setun_error *err)
 {
     static const uint32_t want[5] = {SETUN_I8, SETUN_F32, SETUN_I32, SETUN_T2, SETUN_F32};
-    static const uint32_t rank[5] = {2, 1, 1, 2, 1};
+    const uint32_t rank[5] = {2, 1, 1, 2, a->in[WS].rank};
     const setun_view *q = &a->in[Q], *w = &a->in[W];
     for (uint32_t i = 0; i < 5; i++)
         if (a->in[i].dtype != want[i] || a->in[i].rank != rank[i])
@@ -41,8 +43,6 @@ static setun_status infer_product(setun_args *a, setun_error *err)
                           (long long)q->dim[1], (long long)setun_t2_padded(w->dim[1]), (long long)w->dim[1]);
     if (a->in[SCALE].dim[0] != q->dim[0] || a->in[SUM].dim[0] != q->dim[0])
         return setun_fail(err, SETUN_BAD_SHAPE, "scale and sum must have one element per row of q");
-    if (a->in[WS].dim[0] != 1)
-        return setun_fail(err, SETUN_BAD_SHAPE, "ws has %lld elements, wants 1", (long long)a->in[WS].dim[0]);
     if (w->dim[1] < 1 || w->dim[1] > MAX_K)
         return setun_fail(err, SETUN_BAD_SHAPE, "weight has %lld columns; 1 to %d keep the sum exact in f32",
                           (long long)w->dim[1], MAX_K);
@@ -53,6 +53,12 @@ static setun_status infer_product(setun_args *a, setun_error *err)
     return SETUN_OK;
 }
 
+/* Does each row of weights have a scale of its own? */
+static int has_row_scales(const setun_args *a)
+{
+    return a->in[WS].dim[0] != 1;
+}
+
 /* The product alone, for one output of its shape. */
 static void eval_product(const setun_args *a, float *y)
 {
@@ -61,7 +67,7 @@ static void eval_product(const setun_args *a, float *y)
     const uint8_t *w = a->in[W].data;
     int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], rows = a->in[W].dim[0], row_bytes = kp / 4;
     for (int64_t t = 0; t < n; t++) {
-        float m = ws[0] / scale[t];
+        float m = (has_row_scales(a) ? 1.0f : ws[0]) / scale[t];
         for (int64_t r = 0; r < rows; r++) {
             const uint8_t *p = w + r * row_bytes;
             int32_t s = 0;
@@ -70,6 +76,8 @@ static void eval_product(const setun_args *a, float *y)
                     for (int j = 0; j < 32; j++)
                         s += ((p[j] >> (2 * f) & 3) - 1) * q[t * kp + 128 * b + 32 * f + j];
             y[t * rows + r] = (float)s * m;
+            if (has_row_scales(a))
+                y[t * rows + r] *= ws[r];
         }
     }
 }
@@ -77,23 +85,35 @@ static void eval_product(const setun_args *a, float *y)
 /* ---------------------------------------------------------------- results */
 
 typedef struct sink {
-    k_val y, gate; /* arguments; gate 0: none */
+    k_val y, gate, scale; /* arguments; gate 0: none; scale: of each row, 0: none */
 } sink;
 
 static sink open_sink(setun_kernel *k, const setun_args *a)
 {
-    sink s = {0, 0};
+    sink s = {0, 0, 0};
     s.y = k_arg(k, (int32_t)a->n_in, K_F32);
     if (a->n_in > GATE)
         s.gate = k_arg(k, GATE, K_F32);
+    if (has_row_scales(a))
+        s.scale = k_arg(k, WS, K_F32);
     return s;
 }
 
-/* y[at ...] = v, or with a gate relu2(gate[at ...]) * v + 0, the sum making +0 of -0. */
-static void put(setun_kernel *k, const sink *s, k_val at, k_val v)
+/* What every sum of the token with this scale is multiplied with. */
+static k_val token_factor(setun_kernel *k, const setun_args *a, k_val scale)
 {
+    k_val ws = has_row_scales(a) ? k_f32(k, 1.0f) : k_load(k, k_arg(k, WS, K_F32), k_i64(k, 0), 1);
+    return k_div(k, ws, scale);
+}
+
+/* y[base + r ...] = v (base 0: none), or with a gate relu2(gate[...]) * v + 0, the sum making +0 of -0. */
+static void put(setun_kernel *k, const sink *s, k_val base, k_val r, k_val v)
+{
+    k_val at = base ? k_add(k, base, r) : r;
+    uint32_t n = K_LANES(k_type_of(k, v));
+    if (s->scale)
+        v = k_mul(k, v, k_load(k, s->scale, r, n));
     if (s->gate) {
-        uint32_t n = K_LANES(k_type_of(k, v));
         k_val none = k_f32v(k, 0.0f, n), g = k_max(k, k_load(k, s->gate, at, n), none);
         v = k_add(k, k_mul(k, k_mul(k, g, g), v), none);
     }
@@ -264,7 +284,7 @@ static void row_start(setun_kernel *k, const setun_args *a, row_kernel *c)
     c->prefetch = setun_knob_value(a, PREFETCH);
     c->pairs &= setun_knob_value(a, ROWS) == 2;
     k_grid(k, W, 0, ROW_GRANULE);
-    c->m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), zero, 1));
+    c->m = token_factor(k, a, k_load(k, k_arg(k, SCALE, K_F32), zero, 1));
     c->bias = k_load(k, k_arg(k, SUM, K_I32), zero, 1);
     c->r0 = k_muli(k, k_begin(k), ROW_GRANULE);
     c->r1 = k_min(k, k_muli(k, k_end(k), ROW_GRANULE), rows);
@@ -293,7 +313,7 @@ static void row_all(const row_kernel *c, const sink *to)
             roff[u] = k_muli(k, k_addi(k, r, u), c->row_bytes);
         row_sums(c, roff, n_row, s);
         for (int u = 0; u < n_row; u++)
-            put(k, to, k_addi(k, r, u), row_value(c, s[u]));
+            put(k, to, 0, k_addi(k, r, u), row_value(c, s[u]));
         k_stop(k);
         from = end;
     }
@@ -368,28 +388,6 @@ static void few_sums(const row_kernel *c, k_val r, int n_row, const k_val tok[FE
         out[s] = k_add(k, k_get(k, one[s]), k_shrs(k, k_get(k, four[s]), 2));
 }
 
-/* The sums of the lanes of v[0 .. n), n a power of two, as n lanes.  Two vectors are joined while they are
- * halved, so that lanes stay full:  a0 a1 a2 a3, b0 b1 b2 b3  ->  a0+a2 a1+a3 b0+b2 b1+b3. */
-static k_val sum_lanes(setun_kernel *k, k_val *v, int n)
-{
-    int32_t lo[16], hi[16];
-    int lanes = (int)K_LANES(k_type_of(k, v[0]));
-    for (int part = lanes / 2; part > 0; part /= 2) { /* lanes of a sum after this round */
-        int join = n > 1, wide = join ? lanes : lanes / 2;
-        for (int i = 0; i < wide; i++) {
-            lo[i] = i / part * 2 * part + i % part; /* in both vectors, one behind the other */
-            hi[i] = lo[i] + part;
-        }
-        n = join ? n / 2 : n;
-        for (int i = 0; i < n; i++) {
-            k_val a = v[join ? 2 * i : i], b = v[join ? 2 * i + 1 : i];
-            v[i] = k_add(k, k_shuffle(k, a, b, lo, (uint32_t)wide), k_shuffle(k, a, b, hi, (uint32_t)wide));
-        }
-        lanes = wide;
-    }
-    return v[0];
-}
-
 typedef struct few_kernel {
     row_kernel c;
     sink  to;
@@ -417,7 +415,7 @@ static void few_block(const few_kernel *c, k_val r, int n_row, k_val t0)
     s = k_sub(k, s, k_load(k, c->bias, from, n));
     s = k_mul(k, k_i2f(k, s), k_load(k, c->m, from, n));
     for (int t = 0; t < FEW_TOKENS; t++)
-        put(k, &c->to, k_add(k, k_mul(k, at[t], c->rows), r), n_row > 1 ? k_slice(k, s, t * n_row, (uint32_t)n_row) : k_extract(k, s, t));
+        put(k, &c->to, k_mul(k, at[t], c->rows), r, n_row > 1 ? k_slice(k, s, t * n_row, (uint32_t)n_row) : k_extract(k, s, t));
 }
 
 /* Rows [begin, end), any number of tokens n from 1 to FEW. */
@@ -438,7 +436,7 @@ static void few_tokens(setun_kernel *k, const setun_args *a, k_val begin, k_val 
         c.m = k_local(k, K_F32, FEW * n_row);
         c.bias = k_local(k, K_I32, FEW * n_row);
         k_val t = k_for(k, zero, k_i64(k, FEW), 1), at = k_min(k, t, c.last), to = k_muli(k, t, n_row);
-        k_val m = k_div(k, k_load(k, k_arg(k, WS, K_F32), zero, 1), k_load(k, k_arg(k, SCALE, K_F32), at, 1));
+        k_val m = token_factor(k, a, k_load(k, k_arg(k, SCALE, K_F32), at, 1));
         for (int u = 0; u < n_row; u++) {
             k_store(k, c.m, k_addi(k, to, u), m);
             k_store(k, c.bias, k_addi(k, to, u), k_load(k, k_arg(k, SUM, K_I32), at, 1));
@@ -477,14 +475,13 @@ static void transpose(setun_kernel *k, k_val *v, int n)
     }
 }
 
-/* Per token of the tile, to out[at ...]: ws / scale, 0 past the end. */
-static void token_scales(setun_kernel *k, k_val t0, k_val n, k_val out, k_val at)
+/* Per token of the tile, to out[at ...]: its factor, 0 past the end. */
+static void token_scales(setun_kernel *k, const setun_args *a, k_val t0, k_val n, k_val out, k_val at)
 {
-    k_val zero = k_i64(k, 0);
+    k_val zero = k_i64(k, 0), scale = k_arg(k, SCALE, K_F32);
     k_store(k, out, at, k_f32v(k, 0.0f, TOKENS));
-    k_val ws = k_load(k, k_arg(k, WS, K_F32), zero, 1), scale = k_arg(k, SCALE, K_F32);
     k_val t = k_for(k, zero, k_min(k, k_i64(k, TOKENS), k_sub(k, n, t0)), 1);
-    k_store(k, out, k_add(k, at, t), k_div(k, ws, k_load(k, scale, k_add(k, t0, t), 1)));
+    k_store(k, out, k_add(k, at, t), token_factor(k, a, k_load(k, scale, k_add(k, t0, t), 1)));
     k_stop(k);
 }
 
@@ -511,13 +508,13 @@ static void store_tile(setun_kernel *k, const setun_args *a, k_val acc, k_val mu
     }
     /* Only valid tokens have a row of y, hence the way through memory. */
     k_val t = k_for(k, zero, valid, 1);
-    put(k, &to, k_add(k, k_mul(k, k_add(k, t0, t), rows), k_add(k, r0, r)), k_load(k, quad, k_muli(k, t, 4), 4));
+    put(k, &to, k_mul(k, k_add(k, t0, t), rows), k_add(k, r0, r), k_load(k, quad, k_muli(k, t, 4), 4));
     k_stop(k);
     k_stop(k);
     r = k_for(k, whole, count, 1);
     k_store(k, quad, zero, k_mul(k, k_i2f(k, k_load(k, acc, k_muli(k, r, TOKENS), TOKENS)), mult));
     t = k_for(k, zero, valid, 1);
-    put(k, &to, k_add(k, k_mul(k, k_add(k, t0, t), rows), k_add(k, r0, r)), k_load(k, quad, t, 1));
+    put(k, &to, k_mul(k, k_add(k, t0, t), rows), k_add(k, r0, r), k_load(k, quad, t, 1));
     k_stop(k);
     k_stop(k);
 }
@@ -636,7 +633,7 @@ static void lower_lut(setun_kernel *k, const setun_args *a)
     repack(k, w, codes, n_group, cap, r0, count);
     k_val t0 = k_for(k, zero, n, TOKENS);
     transpose_tokens(k, xt, kp, t0, n);
-    token_scales(k, t0, n, m, zero);
+    token_scales(k, a, t0, n, m, zero);
     k_val r = k_for(k, zero, count, 1);
     k_store(k, acc32, k_muli(k, r, TOKENS), k_int(k, K_TYPE(K_I32, TOKENS), 0));
     k_stop(k);
@@ -764,7 +761,7 @@ static void lower_tile(setun_kernel *k, const setun_args *a)
     k_val t0 = k_for(k, block, block_end, TOKENS);
     k_val in_block = k_sub(k, t0, block);
     pack_tokens(k, xp, k_muli(k, in_block, kp / 4), kp, t0, n);
-    token_scales(k, t0, n, m, in_block);
+    token_scales(k, a, t0, n, m, in_block);
     token_bias(k, t0, n, bias, in_block);
     k_stop(k);
     for (int part = 0; part < 2; part++) { /* whole groups of rows, then what is left one by one */
@@ -792,7 +789,8 @@ static void fill_product(const setun_args *a, uint64_t seed)
     int32_t *sum = a->in[SUM].data;
     int8_t *edge = a->in[Q].data;
     int64_t n = a->in[Q].dim[0], kp = a->in[Q].dim[1], k = a->in[W].dim[1];
-    ws[0] = 0.75f + (float)(seed % 7) * 0.125f;
+    for (int64_t i = 0, n_scale = setun_count(&a->in[WS]); i < n_scale; i++)
+        ws[i] = 0.75f + (float)((seed + (uint64_t)i) % 7) * 0.125f;
     for (int64_t t = 0; t < n; t++) {
         /* Every third row is all +-127, the worst case for narrow sums. */
         if ((t + (int64_t)seed) % 3 == 0)

@@ -31,7 +31,11 @@ static const setun_knob knobs[] = {
 
 static setun_status infer(setun_args *a, setun_error *err)
 {
-    setun_status s = infer_product(a, err);
+    setun_status s = infer_sums(a, err);
+    if (s == SETUN_OK)
+        s = setun_want(a, WS, SETUN_OF(SETUN_F32), 1, err);
+    if (s == SETUN_OK)
+        s = setun_want_range(a, WS, 0, 1, 1, err);
     if (s == SETUN_OK)
         s = setun_want(a, GATE, SETUN_OF(SETUN_F32), 2, err);
     if (s == SETUN_OK)
@@ -109,7 +113,7 @@ static void row_listed(row_kernel *c, const sink *to, k_val list, k_val count, i
         }
         row_sums(c, roff, n_row, s);
         for (int u = 0; u < n_row; u++)
-            put(k, to, row[u], row_value(c, s[u]));
+            put(k, to, 0, row[u], row_value(c, s[u]));
         k_stop(k);
         c->ahead[0] = c->ahead[1] = 0;
         from = end;

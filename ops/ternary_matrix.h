@@ -81,7 +81,7 @@ static void matrix_put(const matrix *c, k_val r0, k_val r, uint32_t width)
     k_val t = k_for(k, k_i64(k, 0), c->valid, 1), from = k_add(k, k_muli(k, t, MATRIX_ROWS), r);
     k_val m = k_splat(k, k_load(k, c->m, t, 1), width), bias = k_splat(k, k_load(k, c->bias, t, 1), width);
     k_val s = k_sub(k, k_load(k, c->acc, from, width), bias);
-    put(k, &c->to, k_add(k, k_mul(k, k_add(k, c->t0, t), c->rows), k_add(k, r0, r)), k_mul(k, k_i2f(k, s), m));
+    put(k, &c->to, k_mul(k, k_add(k, c->t0, t), c->rows), k_add(k, r0, r), k_mul(k, k_i2f(k, s), m));
     k_stop(k);
 }
 
@@ -168,7 +168,7 @@ static void lower_matrix(setun_kernel *k, const setun_args *a)
     k_stop(k);
     c.t0 = k_for(k, zero, n, MATRIX_TOKENS);
     c.valid = k_min(k, k_i64(k, MATRIX_TOKENS), k_sub(k, n, c.t0));
-    token_scales(k, c.t0, n, c.m, zero);
+    token_scales(k, a, c.t0, n, c.m, zero);
     k_val t = k_for(k, zero, c.valid, 1);
     k_store(k, c.bias, t, k_load(k, k_arg(k, SUM, K_I32), k_add(k, c.t0, t), 1));
     k_stop(k);

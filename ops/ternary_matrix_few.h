@@ -123,7 +123,7 @@ static void matrix_few(setun_kernel *k, const setun_args *a)
     f.c.acc = k_local(k, K_I32, MATRIX_TOKENS * MATRIX_ROWS);
     f.c.m = k_local(k, K_F32, TOKENS);
     f.c.bias = k_local(k, K_I32, TOKENS);
-    token_scales(k, zero, n, f.c.m, zero);
+    token_scales(k, a, zero, n, f.c.m, zero);
     k_val t = k_for(k, zero, n, 1);
     k_store(k, f.c.bias, t, k_load(k, k_arg(k, SUM, K_I32), t, 1));
     k_stop(k);

@@ -218,6 +218,12 @@ static inline float setun_get_f32(const setun_view *v, int64_t i)
         return setun_bf16_f32(((const uint16_t *)v->data)[i]);
     return ((const float *)v->data)[i];
 }
+/* Weight i of a row of t2: -1, 0 or 1. */
+static inline int32_t setun_get_t2(const uint8_t *row, int64_t i)
+{
+    int64_t at = i % SETUN_T2_BLOCK;
+    return (row[i / SETUN_T2_BLOCK * SETUN_T2_BLOCK_BYTES + at % 32] >> (2 * (at / 32)) & 3) - 1;
+}
 static inline void setun_put_f32(const setun_view *v, int64_t i, float f)
 {
     if (v->dtype == SETUN_F16)
