@@ -7,6 +7,7 @@
  *   U8 X.weight and X.weight_scale       linear_class autobitlinear      planes           weight_scale
  *   U8 X.weight and X.weight_scale       linear_class bitlinear or none  planes           1 / weight_scale
  *   float X.weight, no X.weight_scale    mode online, or weight_bits 1   absmean on load  mean |W|
+ *   float X.weight                       none, all values ternary        values           as found (unpacked.c)
  *   float X.weight                       none, or module not converted   declined: an ordinary matrix
  *
  * Anything else is refused.  The rule is never guessed from magnitudes: scales are near 1 both ways
@@ -26,6 +27,7 @@
 #include "model/head.h"
 #include "model/pack.h"
 #include "model/safetensors.h"
+#include "model/unpacked.h"
 
 enum { RULE_NONE, RULE_MULTIPLY, RULE_DIVIDE, RULE_ABSMEAN };
 
@@ -43,11 +45,16 @@ struct st_weights {
     int              reader;   /* of the file with the head, -1: none; and where the head begins there */
     int64_t          reader_at;
     int              rule, online, seen; /* seen: bits of the rules that were applied */
+    int              forms;              /* bits of the unpacked forms that were found */
     st_weights_stats stats;
 };
 
 static const char *const rule_names[] = { "none", "multiply (autobitlinear)", "divide (bitlinear)",
                                           "absmean on load" };
+static const char *const form_names[ST_UNPACKED_N_FORM] = {
+    "exact in the file's floats: one for each row, weights only", "exact in the file's floats: one for 256 weights, weights only",
+    "exact in the file's floats: one for 128 weights, weights only", "exact in the file's floats: one for 64 weights, weights only"
+};
 
 /* ---------------------------------------------------------------- quantization_config */
 
@@ -103,12 +110,13 @@ static setun_status read_rule(st_weights *w, setun_error *err)
 
 /* Is name one of modules_to_not_convert?  A listed name means itself and all below it, by whole
  * dotted parts.  Some versions of the reference compare plain substrings; where that would differ
- * the answer is -1, and the caller refuses.  The output head is never converted, listed or not. */
+ * the answer is -1, and the caller refuses.  The output head and the embedding, which are no linears, are
+ * never converted, listed or not. */
 static int is_unconverted(const st_weights *w, const char *name)
 {
     static const char list[] = "quantization_config.modules_to_not_convert";
     const char *last = strrchr(name, '.');
-    int answer = strcmp(last ? last + 1 : name, "lm_head") == 0;
+    int answer = strcmp(last ? last + 1 : name, "lm_head") == 0 || strcmp(last ? last + 1 : name, "embed_tokens") == 0;
     for (int64_t i = 0; i < w->config.n && answer != 1; i++) {
         const st_hparam *h = &w->config.item[i];
         if (strncmp(h->key, list, sizeof list - 1) != 0 || h->kind != ST_HP_STRING || !h->s[0])
@@ -364,7 +372,8 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
             bytes_ok = v->rank == 2 && v->dim[1] > 0 && v->dim[1] <= INT32_MAX;
         int64_t bytes, turned;
         if (bytes_ok && (v->dtype == SETUN_BF16 || v->dtype == SETUN_F16 || v->dtype == SETUN_F32)) {
-            /* It may be the head: codes in two parts, and four floats a row. */
+            /* It may be the head: codes in two parts, and four floats a row.  If it is ternary instead, its
+             * codes and scales, of 64 weights or more, need less. */
             if (st_mul_i64(v->dim[0], st_head_blocks(v->dim[1]) * (ST_HEAD_CODE_BYTES + ST_HEAD_FINE_BYTES) + 16, &bytes) ||
                 st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, 192, &capacity))
                 return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->files.tensor[i].file,
@@ -568,6 +577,78 @@ static setun_status make_ternary(st_weights *w, const st_tensor *t, const char *
     return st == SETUN_OK ? st_pack_put(w->pack, s, near, slot, err) : st;
 }
 
+/* The first answer for tensor `at`: its scales, as they will be given out again. */
+static void count_first(st_weights *w, int64_t at, const setun_view *scale, int64_t weights, int64_t bytes)
+{
+    w->scale[at] = *scale;
+    w->stats.ternary_weights += weights;
+    w->stats.ternary_bytes += bytes;
+}
+
+/* Codes and scales of an unpacked matrix.  One matrix at a time can be filled, so scales wait in memory
+ * of their own. */
+static setun_status make_unpacked(st_weights *w, const st_tensor *t, int32_t group, const char *scale_name,
+                                  const st_pack_slot **codes, const st_pack_slot **scales, setun_error *err)
+{
+    int64_t rows = t->view.dim[0], cols = t->view.dim[1], n_scale = st_unpacked_scales(group, cols), bytes;
+    uint8_t *buffer;
+    if (st_mul_i64(rows, n_scale * (int64_t)sizeof(float), &bytes))
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: %s is too large", t->file, t->name);
+    float *room = malloc((size_t)bytes);
+    if (!room)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
+    setun_status s = st_pack_room(w->pack, t->name, SETUN_T2, rows, cols, &buffer, err);
+    if (s == SETUN_OK)
+        s = st_unpacked_convert(t, group, buffer, room, err);
+    if (s == SETUN_OK)
+        s = st_pack_put(w->pack, 0.0f, 0, codes, err);
+    if (s == SETUN_OK)
+        s = st_pack_room(w->pack, scale_name, SETUN_F32, rows, n_scale, &buffer, err);
+    if (s == SETUN_OK) {
+        memcpy(buffer, room, (size_t)bytes);
+        s = st_pack_put(w->pack, 0.0f, 0, scales, err);
+    }
+    free(room);
+    return s;
+}
+
+/* A float matrix of a model that asks for no quantization: ternary if all its values are.  What the
+ * cache has was found by the same values, and is not looked for again. */
+static setun_status unpacked(st_weights *w, int64_t at, st_ternary *out, setun_error *err)
+{
+    static const int32_t groups[ST_UNPACKED_N_FORM] = ST_UNPACKED_FORMS;
+    const st_tensor *t = &w->files.tensor[at];
+    const char *name[ST_UNPACKED_N_FORM];
+    const st_pack_slot *codes = NULL, *scales = NULL;
+    int64_t rows = t->view.dim[0], cols = t->view.dim[1];
+    int form = 0;
+    if (!w->pack)
+        ST_TRY(st_weights_pack_begin(w, NULL, "as asked", err));
+    for (int f = 0; f < ST_UNPACKED_N_FORM; f++) {
+        name[f] = st_arena_printf(w->arena, "%s (scales of %d)", t->name, (int)groups[f]);
+        if (!name[f])
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
+        const st_pack_slot *s = st_pack_find(w->pack, name[f], SETUN_F32, rows, st_unpacked_scales(groups[f], cols));
+        form = s ? f : form;
+        scales = s ? s : scales;
+    }
+    codes = st_pack_find(w->pack, t->name, SETUN_T2, rows, cols);
+    if (!codes || !scales) {
+        ST_TRY(st_unpacked_find(t, &form, err));
+        ST_TRY(make_unpacked(w, t, groups[form], name[form], &codes, &scales, err));
+    }
+    setun_view scale = { scales->data, SETUN_F32, groups[form] ? 2 : 1, { rows, scales->cols, 1, 1 } };
+    if (!w->scale[at].data) {
+        count_first(w, at, &scale, rows * cols, codes->bytes + scales->bytes);
+        w->stats.n_weight_only++;
+        w->forms |= 1 << form;
+    }
+    *out = (st_ternary){ .scale = scale, .group = groups[form], .weight_only = 1 };
+    out->codes = (setun_view){ codes->data, SETUN_T2, 2, { rows, cols, 1, 1 } };
+    w->used[at] = 1;
+    return SETUN_OK;
+}
+
 setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_ternary *out, setun_error *err)
 {
     const char *full = st_arena_printf(w->arena, "%s.weight", name);
@@ -579,7 +660,10 @@ setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_
     int rule = RULE_NONE;
     if (at < 0)
         return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, full);
-    ST_TRY(classify(w, name, at, scale_at, &rule, &rows, err));
+    setun_status kind = classify(w, name, at, scale_at, &rule, &rows, err);
+    if (kind == SETUN_DECLINED && w->rule == RULE_NONE)
+        return unpacked(w, at, out, err);
+    ST_TRY(kind);
     const st_tensor *t = &w->files.tensor[at];
     const char *slot_name = across ? turned : t->name;
     int64_t dim[2] = { across ? t->view.dim[1] : rows, across ? rows : t->view.dim[1] };
@@ -594,9 +678,7 @@ setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_
         if (!value)
             return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", full_scale);
         *value = slot->scale;
-        w->scale[at] = (setun_view){ value, SETUN_F32, 1, { 1, 1, 1, 1 } };
-        w->stats.ternary_weights += rows * t->view.dim[1];
-        w->stats.ternary_bytes += slot->bytes;
+        count_first(w, at, &(setun_view){ value, SETUN_F32, 1, { 1, 1, 1, 1 } }, rows * t->view.dim[1], slot->bytes);
         w->stats.near_threshold += slot->near;
         w->stats.n_across += across != 0;
         w->seen |= 1 << rule;
@@ -721,6 +803,13 @@ void st_weights_let_go(const st_weights *w, const void *data)
 void st_weights_get_stats(const st_weights *w, st_weights_stats *s)
 {
     *s = w->stats;
+    if (w->forms) {
+        s->scale_rule = "exact in the file's floats: several forms, weights only";
+        for (int f = 0; f < ST_UNPACKED_N_FORM; f++)
+            if (w->forms == 1 << f)
+                s->scale_rule = form_names[f];
+        return;
+    }
     /* One file has one rule; packed and master linears may still be mixed in it. */
     int rule = w->seen & 1 << RULE_ABSMEAN ? RULE_ABSMEAN : w->seen ? w->rule : RULE_NONE;
     s->scale_rule = w->seen == (1 << RULE_ABSMEAN | 1 << w->rule) && w->rule != RULE_ABSMEAN

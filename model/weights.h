@@ -79,8 +79,10 @@ typedef struct st_weights_stats {
     int64_t copied_bytes;  /* converted to f32 */
     int64_t head_bytes;    /* short rows of the head, with their bounds */
     int64_t n_across;      /* matrices that were asked for transposed */
+    int64_t n_weight_only; /* matrices whose activations stay floats */
     int64_t near_threshold; /* master weights within 1e-6 relative of the rounding threshold */
-    const char *scale_rule; /* "multiply (autobitlinear)", "divide (bitlinear)", "absmean on load", "none" */
+    const char *scale_rule; /* "multiply (autobitlinear)", "divide (bitlinear)", "absmean on load", "none", or what
+                             * unpacked.c found */
 } st_weights_stats;
 void st_weights_get_stats(const st_weights *w, st_weights_stats *s);
 

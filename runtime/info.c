@@ -141,7 +141,8 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     text(&f, "tuned", tuned.text ? tuned.text : "nothing: kernels are the default ones");
     f.t.failed |= tuned.failed;
     st_str_free(&tuned);
-    text(&f, "exact", w.ternary_weights ?
+    text(&f, "exact", w.n_weight_only ?
+         "ternary weights, 32-bit activations: as trained, in a fixed order, the same bits on every machine" : w.ternary_weights ?
          "ternary sums, int8 activations, 16-bit head: as trained, the same bits on every machine" :
          "no ternary weights; 32-bit sums in a fixed order, the same bits on every machine");
     text(&f, "approximate", strcmp(m->engine->o.kv, "f32") == 0 ? "nothing" :

@@ -320,10 +320,6 @@ static setun_status account(setun_model *m, setun_error *err)
         s->int_ops_token += c.int_ops;
         s->float_ops_token += c.float_ops;
     }
-    const st_value_id *embedded = NULL;
-    for (st_node_id n = 0; n < g->n_node; n++)
-        if (strcmp(g->node[n].op->name, "embed") == 0 && !embedded)
-            embedded = &g->node[n].in[0];
     for (uint32_t v = 0; v < g->n_value; v++) {
         const st_value *value = &g->value[v];
         if (value->kind == ST_STATE)
@@ -335,7 +331,7 @@ static setun_status account(setun_model *m, setun_error *err)
         for (st_node_id n = 0; n < g->n_node; n++)
             for (uint32_t i = 0; i < g->node[n].op->n_in; i++)
                 if (g->node[n].in[i] == v)
-                    used += strcmp(g->node[n].op->name, "embed") && strcmp(g->node[n].op->name, "rope");
+                    used += strncmp(g->node[n].op->name, "embed", 5) && strcmp(g->node[n].op->name, "rope");
         if (used)
             s->weight_bytes += setun_view_bytes(&value->view);
     }

@@ -458,8 +458,6 @@ static int graph_ternary(lua_State *L)
     }
     if (old != ST_NO_ID && old_scale != ST_NO_ID)
         return push_ternary(L, g, b, old, old_scale, across);
-    if (old != ST_NO_ID || old_scale != ST_NO_ID)
-        return st_bind_fail(L, "ternary: the name %s is used already", name);
     const st_script_model *m = check_model(L, g->b);
     const char *file = push_file_name(L, b, name);
     int64_t since = st_bind_pause(st_bind_script(L));
@@ -471,6 +469,8 @@ static int graph_ternary(lua_State *L)
     }
     if (s != SETUN_OK)
         return st_bind_error(L, &err);
+    if (old != ST_NO_ID || old_scale != ST_NO_ID) /* an ordinary matrix may be asked for again, as a tied head is */
+        return st_bind_fail(L, "ternary: the name %s is used already", name);
     claim(L, b, file, name);
     add_value(L, g, b, t.across ? across_name : name, ST_CONST, &t.codes);
     add_value(L, g, b, scale_name, ST_CONST, &t.scale);

@@ -152,24 +152,40 @@ function nn.rmsnorm(g, x, name, eps, plus)
   return g:rmsnorm(x, w, { eps = eps, at = name })
 end
 
+-- x times the transpose of weight `name`, in whatever form the file has it; at: where messages say it is.
+local function product(g, x, name, rows, at)
+  local columns = x.dims[2]
+  local w, scale, across, form = g:ternary(name, x)
+  if not w then
+    return g:matmul(x, nn.matrix(g, name, rows, columns), { at = at })
+  end
+  if form.weight_only then
+    return g:ternary_matmul_f32(x, check_dims(w, rows, columns), scale, { at = at, group = form.group })
+  end
+  local q, s, sum = g:quantize_i8(x)
+  if across then
+    return g:ternary_matmul_t(q, s, sum, check_dims(w, columns, rows), scale, { at = at })
+  end
+  return g:ternary_matmul(q, s, sum, check_dims(w, rows, columns), scale, { at = at, group = form.group })
+end
+
 -- x times the transpose of weight `name`, [rows, columns of x].  A ternary weight is a bitlinear
 -- layer: the activations of each row become 8-bit integers with one scale, the sums are exact
 -- integers, and both scales are applied at the end.  Several layers that read the same x quantise it
 -- once: equal nodes are merged when the graph is simplified.  Where x is likely to have many zeros the
--- weights come transposed, so that those of a zero need not be read; the result is the same.
+-- weights come transposed, so that those of a zero need not be read; the result is the same.  Of a model
+-- that was trained with ternary weights alone (weight_only) the activations stay floats.
 function nn.linear(g, x, name, rows)
-  local columns = x.dims[2]
-  local w, scale, across = g:ternary(name, x)
+  return product(g, x, name, rows, name)
+end
+
+-- The rows of the embedding that the tokens name.
+function nn.embedding(g, c)
+  local w, scale, _, form = g:ternary "token_embd"
   if w then
-    local q, s, sum = g:quantize_i8(x)
-    if across then
-      check_dims(w, columns, rows)
-      return g:ternary_matmul_t(q, s, sum, w, scale, { at = name })
-    end
-    check_dims(w, rows, columns)
-    return g:ternary_matmul(q, s, sum, w, scale, { at = name })
+    return g:embed_ternary(check_dims(w, c.vocab_size, c.hidden_size), scale, g:input "tokens", { group = form.group })
   end
-  return g:matmul(x, nn.matrix(g, name, rows, columns), { at = name })
+  return g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
 end
 
 -- For files that store a norm's gain less 1: a function of d that gives the constant of d ones.
@@ -263,8 +279,7 @@ function nn.head(g, x, c)
   if c.tie_word_embeddings and g:has "output" and not g:repeats("output", "token_embd") then
     fail("config.json: tie_word_embeddings is true, but the file has a head that is not the embedding")
   end
-  -- The head is never ternary, whatever the rest of the model is.
-  g:output("logits", g:matmul(x, nn.matrix(g, name, c.vocab_size, c.hidden_size)))
+  g:output("logits", product(g, x, name, c.vocab_size))
 end
 
 -- All of a model of the Llama family, from tokens to logits.  o: act, the operator of the gate; theta, the
@@ -276,7 +291,7 @@ function nn.llama(g, hp, c, o)
   local t = { c = c, kv = hp.kv, n_ctx = hp.n_ctx, pos = g:input "positions", bias = o.bias,
               head_norm = o.head_norm, rope = nn.rope_table(g, hp, c, o.theta) }
 
-  local x = g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
+  local x = nn.embedding(g, c)
   for i = 0, c.num_hidden_layers - 1 do
     local b = g:scope("blk.%d", i)
     local function sub_norm(v, name) return o.sub_norms and nn.rmsnorm(b, v, name, eps) or v end

@@ -16,7 +16,7 @@ return setun.model {
     local t = { c = c, kv = hp.kv, n_ctx = hp.n_ctx, pos = g:input "positions",
                 rope = nn.rope_table(g, hp, c, 500000) }
 
-    local x = g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
+    local x = nn.embedding(g, c)
     for i = 0, c.num_hidden_layers - 1 do
       local b = g:scope("blk.%d", i)
       local h = nn.attention(b, nn.rmsnorm(b, x, "attn_norm", eps), t)

@@ -60,7 +60,7 @@ return setun.model {
     local near = kind(g:rope_table { theta = c.rope_local_base_freq, dim = c.head_dim, positions = hp.n_ctx },
                       c.sliding_window)
 
-    local x = g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
+    local x = nn.embedding(g, c)
     x = g:scale(x, { by = math.sqrt(c.hidden_size) })
     for i = 0, c.num_hidden_layers - 1 do
       local b = g:scope("blk.%d", i)

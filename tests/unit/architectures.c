@@ -20,7 +20,9 @@
 #define LIMIT 1e-5 /* relative, of all logits together */
 #define MAX_TENSOR 64
 
-enum { FLOATS, MASTERS, MULTIPLY, DIVIDE }; /* linears: float; float, quantised on load; packed with either rule */
+/* Linears: float; float, quantised on load; packed with either rule; floats that are all -s, 0 or s, with
+ * one s for three rows, or for 128 or 64 weights of a row, where embedding and head are so, too. */
+enum { FLOATS, MASTERS, MULTIPLY, DIVIDE, BY_ROWS, BY_128, BY_64 };
 enum { BF16, F16, F32 };
 enum { UNTIED, TIED, REPEATED }; /* the head: a matrix of its own; the embedding; that, and in the file twice */
 static const char *const dtype_names[] = {"BF16", "F16", "F32"};
@@ -76,6 +78,12 @@ static const spec specs[] = {
      QWEN "\"head_dim\":34"},
     {"Qwen3 f16", "Qwen3ForCausalLM", "silu", 66, 3, 3, 128, 65, 1, FLOATS, F16, 0, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 0,
      QWEN "\"head_dim\":128,\"attention_bias\":false"},
+    {"TriLM unpacked", "LlamaForCausalLM", "silu", 128, 4, 4, 32, 201, 2, BY_ROWS, F16, 0, 1e4, 1e-5, NULL, NULL, 0, 0, 0, 0,
+     "\"rope_scaling\":null,\"mlp_bias\":false"},
+    {"Ternary-Bonsai", "Qwen3ForCausalLM", "silu", 320, 3, 1, 128, 344, 2, BY_128, F16, 1, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 0,
+     QWEN "\"head_dim\":128,\"attention_bias\":false"},
+    {"Bonsai, untied", "Qwen3ForCausalLM", "silu", 130, 2, 2, 46, 211, 1, BY_64, BF16, 0, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 0,
+     QWEN "\"head_dim\":46"},
     {"Gemma 3 bf16", "Gemma3ForCausalLM", "gelu_pytorch_tanh", 88, 4, 1, 26, 99, 2, FLOATS, BF16, 1, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 1,
      GEMMA "\"_sliding_window_pattern\":2,\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"use_bidirectional_attention\":false"},
     {"Gemma 3 f16", "Gemma3ForCausalLM", "gelu_pytorch_tanh", 72, 2, 2, 40, 65, 3, FLOATS, F16, 0, 1e6, 1e-6, NULL, NULL, 0, 1, 0, 1,
@@ -95,6 +103,7 @@ typedef struct tensor {
     char    name[96];
     int64_t rows, cols;
     double *v, scale; /* scale > 0: v is ternary, and inputs become int8 */
+    int     unpacked; /* values are ternary, though they are floats */
 } tensor;
 
 typedef struct model {
@@ -170,6 +179,7 @@ static tensor *new_tensor(model *m, int layer, const char *name, int64_t rows, i
     t->rows = rows;
     t->cols = cols;
     t->scale = 0;
+    t->unpacked = 0;
     t->v = calloc((size_t)(rows * (cols ? cols : 1)), sizeof *t->v);
     assert_non_null(t->v);
     return t;
@@ -184,6 +194,24 @@ static tensor *floats(model *m, int layer, const char *name, int64_t rows, int64
         t->v[i] = put_element(&s, m->s->dtype, middle + size * uniform(m));
     emit(m, t->name, dtype_names[m->s->dtype], rows, cols, &s);
     return t;
+}
+
+/* Floats of three values, -s, 0 and s.  Some groups are all 0. */
+static void three_values(model *m, int layer, const char *name, int64_t rows, int64_t cols, double size)
+{
+    tensor *t = new_tensor(m, layer, name, rows, cols);
+    int64_t group = m->s->linears == BY_128 ? 128 : m->s->linears == BY_64 ? 64 : 0;
+    st_str s = {0}, dropped = {0};
+    double scale = 0;
+    t->unpacked = 1;
+    for (int64_t i = 0; i < rows * cols; i++) {
+        int64_t r = i / cols, c = i % cols;
+        if (group ? c % group == 0 : c == 0 && r % 3 == 0)
+            scale = next_random(&m->seed) % 9 ? put_element(&dropped, m->s->dtype, size * (1 + uniform(m) / 2)) : 0;
+        t->v[i] = put_element(&s, m->s->dtype, scale * ((double)(next_random(&m->seed) % 3) - 1));
+    }
+    st_str_free(&dropped);
+    emit(m, t->name, dtype_names[m->s->dtype], rows, cols, &s);
 }
 
 /* Four rows, a quarter of the matrix apart, in a byte: row r + i R is bits 2i and 2i + 1. */
@@ -214,6 +242,10 @@ static void linear_layer(model *m, int layer, const char *name, int64_t rows, in
 {
     if (m->s->linears == MULTIPLY || m->s->linears == DIVIDE) {
         packed(m, layer, name, rows, cols);
+        return;
+    }
+    if (m->s->linears >= BY_ROWS) {
+        three_values(m, layer, name, rows, cols, sqrt(1.5 / (double)cols));
         return;
     }
     tensor *t = floats(m, layer, name, rows, cols, sqrt(3.0 / (double)cols), 0);
@@ -272,7 +304,11 @@ static void write_model(model *m, const char *dir)
     const spec *s = m->s;
     char *text;
     int64_t n;
-    floats(m, -1, "model.embed_tokens.weight", V, s->d, 1, 0);
+    int ternary_ends = s->linears > BY_ROWS; /* the embedding and the head, too */
+    if (ternary_ends)
+        three_values(m, -1, "model.embed_tokens.weight", V, s->d, s->tied ? 0.2 : 1);
+    else
+        floats(m, -1, "model.embed_tokens.weight", V, s->d, 1, 0);
     for (int l = 0; l < s->layers; l++) {
         static const char *const sides[] = {"q", "k", "v"};
         floats(m, l, "input_layernorm.weight", s->d, 0, 0.5, !s->gemma);
@@ -304,7 +340,9 @@ static void write_model(model *m, const char *dir)
         }
     }
     floats(m, -1, "model.norm.weight", s->d, 0, 0.5, !s->gemma);
-    if (!s->tied)
+    if (!s->tied && ternary_ends)
+        three_values(m, -1, "lm_head.weight", V, s->d, 0.3);
+    else if (!s->tied)
         floats(m, -1, "lm_head.weight", V, s->d, 0.3, 0);
     if (s->tied == REPEATED) {
         st_str copy = {0};
@@ -526,6 +564,18 @@ static void compare(const spec *s, const char *how, const float *got, const doub
     assert_true(kl <= 1e-9);
 }
 
+/* Every matrix that is ternary was found, and no other one. */
+static void check_ternary(const model *m, const setun_model *loaded)
+{
+    setun_model_stats stats = {.size = sizeof stats};
+    int64_t want = 0;
+    for (int i = 0; i < m->n; i++)
+        if (m->t[i].scale > 0 || m->t[i].unpacked)
+            want += m->t[i].rows * m->t[i].cols;
+    setun_model_get_stats(loaded, &stats);
+    assert_int_equal(stats.ternary_weights, want);
+}
+
 static void test_logits(void **state)
 {
     static const int32_t tokens[TOKENS] = {1021, 870, 1030, 79, 44, 441, 0, 268, 1029};
@@ -547,6 +597,7 @@ static void test_logits(void **state)
         if (load(&loaded, dir, i == 0, &err) != SETUN_OK || setun_session_new(&s, loaded, &err) != SETUN_OK)
             fail_msg("%s: %s", specs[i].name, err.text);
         assert_int_equal(setun_model_n_vocab(loaded), V);
+        check_ternary(m, loaded);
         assert_int_equal(setun_session_feed(s, tokens, TOKENS, SETUN_LOGITS_ALL, &logits, &err), SETUN_OK);
         compare(&specs[i], "at once", logits, want, TOKENS);
         assert_int_equal(setun_session_rewind(s, 0, &err), SETUN_OK);
