@@ -7,7 +7,7 @@ typedef struct fake {
     int         is_ternary, tied;
     const char *lie;  /* a tensor whose first size is one too many */
     int64_t     n_taken;
-    int32_t     least_zeros;
+    int32_t     least_zeros, group, weight_only;
 } fake;
 
 static int fake_view(const fake *f, const char *name, setun_view *v)
@@ -62,12 +62,14 @@ static setun_status fake_ternary(void *user, const char *name, int32_t zeros, st
 {
     fake *f = user;
     setun_view *codes = &out->codes;
-    *out = (st_script_ternary){ .scale = { NULL, SETUN_F32, 1, { 1, 1, 1, 1 } } };
-    if (!f->is_ternary || strstr(name, "embed_tokens") || strstr(name, "lm_head"))
+    *out = (st_script_ternary){ .scale = { NULL, SETUN_F32, 1, { 1, 1, 1, 1 } }, .group = f->group, .weight_only = f->weight_only };
+    if (!f->is_ternary || (!f->weight_only && (strstr(name, "embed_tokens") || strstr(name, "lm_head"))))
         return SETUN_DECLINED;
     if (!fake_view(f, name, codes))
         return setun_fail(err, SETUN_BAD_FILE, "model.safetensors: there is no tensor '%s'", name);
     codes->dtype = SETUN_T2;
+    if (f->group)
+        out->scale = (setun_view){ NULL, SETUN_F32, 2, { codes->dim[0], (codes->dim[1] + f->group - 1) / f->group, 1, 1 } };
     out->across = zeros >= f->least_zeros;
     if (out->across) {
         int64_t rows = codes->dim[0];
@@ -110,7 +112,7 @@ typedef struct trial {
 static void trial_init(trial *t)
 {
     memset(t, 0, sizeof *t);
-    t->f = (fake){ 300, 256, 4, 2, 64, 384, 1, 1, NULL, 0, INT32_MAX };
+    t->f = (fake){ 300, 256, 4, 2, 64, 384, 1, 1, NULL, 0, INT32_MAX, 0, 0 };
     memcpy(t->hp, bitnet_hp, sizeof bitnet_hp);
     t->m = (st_script_model){ NULL, NULL, N_BITNET_HP, 64, SETUN_F32, fake_has, NULL, fake_tensor, fake_ternary };
     t->arch = "BitNetForCausalLM";
@@ -297,6 +299,31 @@ static void transposed(void **state)
     world_free(w);
 }
 
+/* Scales of groups are passed on; where weights alone are ternary nothing is quantised, and the tied
+ * embedding is asked for twice and is one. */
+static void groups(void **state)
+{
+    world *w = world_new(NULL);
+    trial t;
+    (void)state;
+    for (int only = 0; only < 2; only++) {
+        to_llama(&t);
+        t.f.group = 64;
+        t.f.weight_only = only;
+        if (build(w, &t) != SETUN_OK)
+            fail_msg("%s", t.err.text);
+        assert_int_equal(count_ops(t.g, "ternary_matmul"), only ? 0 : 14);
+        assert_int_equal(count_ops(t.g, "ternary_matmul_f32"), only ? 15 : 0);
+        assert_int_equal(count_ops(t.g, "embed_ternary"), only);
+        assert_int_equal(count_ops(t.g, "matmul"), !only);
+        assert_int_equal(count_ops(t.g, "quantize_i8") != 0, !only);
+        for (uint32_t i = 0; i < t.g->n_node; i++) /* every product, and the embedding */
+            if (strstr(t.g->node[i].op->name, "ternary"))
+                assert_int_equal(t.g->node[i].attr[0].i, 64);
+    }
+    world_free(w);
+}
+
 static void llama(void **state)
 {
     world *w = world_new(NULL);
@@ -447,7 +474,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bitnet), cmocka_unit_test(bitnet_refusals), cmocka_unit_test(llama),
-        cmocka_unit_test(transposed), cmocka_unit_test(own_scripts),
+        cmocka_unit_test(transposed), cmocka_unit_test(groups), cmocka_unit_test(own_scripts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

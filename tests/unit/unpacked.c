@@ -165,7 +165,7 @@ static void test_not_ternary(void **state)
             matrix m = { 3, 300, groups[i % 4], F32, NULL, NULL };
             fill(&m, (uint64_t)i + 1);
             for (int64_t n = 0; n < m.rows * m.cols; n++) /* the value's own group must have another one */
-                m.sign[n] = m.sign[n] ? m.sign[n] : (int8_t)(n % 4 == 1);
+                m.sign[n] = (int8_t)(m.sign[n] ? m.sign[n] : n % 4 == 1);
             assert_int_equal(ask(&m, NONE, at[i / 4], others[k], &t), SETUN_DECLINED);
             drop(&m, NULL);
         }
