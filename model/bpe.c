@@ -10,9 +10,15 @@
  * piece.  It may be cut before every U+2581 that follows another character, unless some merge joins
  * such a pair: no merge crosses the cut, so both sides are merged as if the other were not there.
  * Which merges do is noted by the last byte of their left side.  Tokens for bytes, and the unknown
- * one, are spelled otherwise than the text they stand for: if their last byte is noted, all are. */
+ * one, are spelled otherwise than the text they stand for: if their last byte is noted, all are.
+ *
+ * A file may have scores instead of merges: then any two neighbours whose union is a token merge,
+ * the highest score first, leftmost among equals.  That is a list of merges as well, every way to
+ * cut a token in two, and tokens of equal scores share a rank.  A part may be a character that is
+ * no token itself: such "loose" characters get numbers above all ids while they are merged. */
 #include "model/bpe.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +30,62 @@
 #define NO_PAIR UINT64_MAX
 #define SHORT 48
 #define SPACE "\xe2\x96\x81" /* U+2581, which stands for a space */
+#define LOOSE (ST_BPE_MAX_ID + 1) /* numbers of loose characters, from here on */
+#define MAX_SCORED 256            /* bytes of a token: reading it takes their square */
+#define MAX_PAIRS (1 << 23)
+
+/* ---------------------------------------------------------------- pairs */
+
+/* Ids come from files of strangers; the seed keeps them from choosing collisions. */
+static uint64_t pair_slot(const st_bpe *b, uint64_t key)
+{
+    uint64_t h = (key ^ b->seed) * 0x9e3779b97f4a7c15u;
+    h = (h ^ h >> 32) * 0xd6e8feb86659fd93u;
+    return (h ^ h >> 32) & b->mask;
+}
+
+static const st_pair_slot *find_pair(const st_bpe *b, int32_t left, int32_t right)
+{
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    for (uint64_t at = pair_slot(b, key);; at = (at + 1) & b->mask)
+        if (b->pair[at].key == key || b->pair[at].key == NO_PAIR)
+            return &b->pair[at];
+}
+
+static uint32_t rank_of(const st_bpe *b, int32_t left, int32_t right)
+{
+    const st_pair_slot *p = find_pair(b, left, right);
+    return p->key == NO_PAIR ? UINT32_MAX : p->rank;
+}
+
+static setun_status grow_pairs(st_bpe *b, const char *path, setun_error *err)
+{
+    uint64_t old = b->pair ? b->mask + 1 : 0, room = old ? 2 * old : 1024;
+    st_pair_slot *from = b->pair, *to = malloc((size_t)room * sizeof *to);
+    if (!to)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the merges of %s", path);
+    memset(to, 0xff, (size_t)room * sizeof *to);
+    b->pair = to;
+    b->mask = room - 1;
+    for (uint64_t i = 0; i < old; i++)
+        if (from[i].key != NO_PAIR) {
+            uint64_t at = pair_slot(b, from[i].key);
+            while (to[at].key != NO_PAIR)
+                at = (at + 1) & b->mask;
+            to[at] = from[i];
+        }
+    free(from);
+    return SETUN_OK;
+}
 
 /* ---------------------------------------------------------------- reading */
+
+/* Of the character of valid UTF-8 at s. */
+static int64_t char_bytes(const char *s)
+{
+    uint8_t c = (uint8_t)*s;
+    return c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+}
 
 /* Printable bytes stand for themselves; the other 68, in order, for U+0100 and up. */
 static int is_printable(int b)
@@ -128,54 +188,65 @@ int64_t st_bpe_spell(const st_bpe *b, const char *s, size_t n, char *out)
     return made;
 }
 
-static setun_status vocab_entry(st_bpe *b, st_jscan *j, char **pool, const char *path,
-                                setun_error *err)
+setun_status st_bpe_begin(st_bpe *b, int64_t entries, int64_t bytes, const char *path,
+                          setun_error *err)
 {
-    const char *s;
-    size_t n;
-    int64_t id, old;
-    if (!st_jscan_string(j, &s, &n))
-        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not valid JSON", path);
-    char *bytes = *pool;
-    int64_t len = b->chars ? -1 : st_bpe_unmap(s, n, bytes);
-    int mapped = b->chars || len > 0;
+    b->pool = malloc((size_t)bytes * (b->chars ? 2 : 1) + 1); /* spelled and decoded */
+    b->by_bytes = st_table_new(entries);
+    if (!b->pool || !b->by_bytes)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
+    b->seed = (uint64_t)(uintptr_t)b->pool * 0x9e3779b97f4a7c15u ^ (uint64_t)st_now_ns();
+    return grow_pairs(b, path, err); /* so that looking up needs no test for an empty table */
+}
+
+setun_status st_bpe_entry(st_bpe *b, int64_t id, const char *s, size_t n, int literal,
+                          const char *path, setun_error *err)
+{
+    char *bytes = b->pool + b->n_pool;
+    int64_t old, len = b->chars || literal ? -1 : st_bpe_unmap(s, n, bytes);
+    int mapped = b->chars ? !literal : len > 0;
     /* One that is not of the map stands for its own text and cannot be merged: special tokens of some
      * files. */
     if (len <= 0) {
         memcpy(bytes, s, n);
         len = (int64_t)n;
     }
-    if (!st_jscan_take(j, ':') || !st_jscan_whole(j, INT32_MAX, &id))
-        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab: the id of %.*s is not a whole number",
-                       path, n > 60 ? 60 : (int)n, bytes);
-    *pool += len;
-    char *decoded = b->chars ? *pool : bytes;
+    char *decoded = b->chars ? bytes + len : bytes;
     int64_t n_decoded = b->chars ? st_bpe_spell(b, bytes, n, decoded) : len;
-    *pool += b->chars ? n_decoded : 0;
+    b->n_pool += len + (b->chars ? n_decoded : 0);
     ST_TRY(st_bpe_add(b, id, decoded, n_decoded, path, err));
     if (!mapped)
         return SETUN_OK;
     if (st_table_get(b->by_bytes, bytes, (size_t)len, &old))
-        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab: ids %lld and %lld are the same token",
+        return st_fail(err, SETUN_BAD_FILE, "%s: ids %lld and %lld of the vocabulary are the same token",
                        path, (long long)old, (long long)id);
     if (st_table_put(b->by_bytes, bytes, (size_t)len, id))
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
     return SETUN_OK;
 }
 
+static setun_status vocab_entry(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
+{
+    const char *s; /* stays until the next string is read */
+    size_t n;
+    int64_t id;
+    if (!st_jscan_string(j, &s, &n))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not valid JSON", path);
+    if (!st_jscan_take(j, ':') || !st_jscan_whole(j, INT32_MAX, &id))
+        return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab: the id of %.*s is not a whole number",
+                       path, n > 60 ? 60 : (int)n, s);
+    return st_bpe_entry(b, id, s, n, 0, path, err);
+}
+
 setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
 {
-    b->pool = malloc((size_t)(j->end - j->p) * (b->chars ? 2 : 1) + 1);
-    b->by_bytes = st_table_new((j->end - j->p) / 16);
-    if (!b->pool || !b->by_bytes)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
-    char *pool = b->pool;
+    ST_TRY(st_bpe_begin(b, (j->end - j->p) / 16, j->end - j->p, path, err));
     if (!st_jscan_take(j, '{'))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not an object", path);
     for (char c = st_jscan_peek(j) == '}' ? '}' : ','; c == ','; c = st_jscan_peek(j)) {
         if (b->n_tokens && !st_jscan_take(j, ','))
             break;
-        ST_TRY(vocab_entry(b, j, &pool, path, err));
+        ST_TRY(vocab_entry(b, j, path, err));
     }
     if (!st_jscan_take(j, '}'))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not valid JSON", path);
@@ -193,7 +264,7 @@ setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_er
             (void)snprintf(byte, sizeof byte, "<0x%02X>", (unsigned)i);
         int there = st_table_get(b->by_bytes, byte, b->chars ? 6 : 1, &id);
         if (!there && (!b->chars || b->byte_fallback) && i != 0xc0 && i != 0xc1 && i < 0xf5)
-            return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab has no token for the byte 0x%02x",
+            return st_fail(err, SETUN_BAD_FILE, "%s: the vocabulary has no token for the byte 0x%02x",
                            path, (unsigned)i);
         b->byte_id[i] = (int32_t)id;
         byte[0] = (char)i;
@@ -204,7 +275,7 @@ setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_er
     int64_t id = -1;
     /* Over bytes, or with a token for each of them, nothing is unknown. */
     if (unk && b->chars && !b->byte_fallback && !st_table_get(b->by_bytes, unk, strlen(unk), &id))
-        return st_fail(err, SETUN_BAD_FILE, "%s: unk_token %s is not in model.vocab", path, unk);
+        return st_fail(err, SETUN_BAD_FILE, "%s: the unknown token %s is not in the vocabulary", path, unk);
     b->unk = (int32_t)id;
     if (b->crosses['>'] || (unk && unk[0] && b->crosses[(uint8_t)unk[strlen(unk) - 1]]) ||
         !st_table_get(b->by_bytes, SPACE, 3, &id))
@@ -212,53 +283,41 @@ setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_er
     return SETUN_OK;
 }
 
-/* ---------------------------------------------------------------- pairs */
+/* ---------------------------------------------------------------- merges */
 
-/* Ids come from files of strangers; the seed keeps them from choosing collisions. */
-static uint64_t pair_slot(const st_bpe *b, uint64_t key)
+/* The pair is not there yet; merges[i] of a file has rank i. */
+static setun_status put_pair(st_bpe *b, int64_t left, int64_t right, uint32_t rank, int64_t merged,
+                             const char *path, setun_error *err)
 {
-    uint64_t h = (key ^ b->seed) * 0x9e3779b97f4a7c15u;
-    h = (h ^ h >> 32) * 0xd6e8feb86659fd93u;
-    return (h ^ h >> 32) & b->mask;
-}
-
-static const st_pair_slot *find_pair(const st_bpe *b, int32_t left, int32_t right)
-{
-    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    for (uint64_t at = pair_slot(b, key);; at = (at + 1) & b->mask)
-        if (b->pair[at].key == key || b->pair[at].key == NO_PAIR)
-            return &b->pair[at];
-}
-
-static uint32_t rank_of(const st_bpe *b, int32_t left, int32_t right)
-{
-    const st_pair_slot *p = find_pair(b, left, right);
-    return p->key == NO_PAIR ? UINT32_MAX : p->rank;
-}
-
-static setun_status grow_pairs(st_bpe *b, const char *path, setun_error *err)
-{
-    uint64_t old = b->pair ? b->mask + 1 : 0, room = old ? 2 * old : 1024;
-    st_pair_slot *from = b->pair, *to = malloc((size_t)room * sizeof *to);
-    if (!to)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for the merges of %s", path);
-    memset(to, 0xff, (size_t)room * sizeof *to);
-    b->pair = to;
-    b->mask = room - 1;
-    for (uint64_t i = 0; i < old; i++)
-        if (from[i].key != NO_PAIR) {
-            uint64_t at = pair_slot(b, from[i].key);
-            while (to[at].key != NO_PAIR)
-                at = (at + 1) & b->mask;
-            to[at] = from[i];
-        }
-    free(from);
+    if (2 * (uint64_t)b->n_pairs >= b->mask)
+        ST_TRY(grow_pairs(b, path, err));
+    st_pair_slot *p = (st_pair_slot *)(uintptr_t)find_pair(b, (int32_t)left, (int32_t)right);
+    *p = (st_pair_slot){ (uint64_t)left << 32 | (uint64_t)right, rank, (int32_t)merged };
+    b->n_pairs++;
     return SETUN_OK;
 }
 
-/* text is "left right" with split at the space; both must be tokens, and so must their union. */
-static setun_status add_merge(st_bpe *b, const char *text, size_t n, size_t split, const char *path,
-                              setun_error *err)
+/* Over characters, at[split] begins the right part. */
+static void note_crossing(st_bpe *b, const char *at, size_t split, size_t n)
+{
+    if (split > 0 && n - split >= 3 && memcmp(at + split, SPACE, 3) == 0 &&
+        (split < 3 || memcmp(at + split - 3, SPACE, 3) != 0))
+        b->crosses[(uint8_t)at[split - 1]] = 1;
+}
+
+static setun_status bad_merge(const st_bpe *b, const char *text, size_t n, const char *what,
+                              const char *path, setun_error *err)
+{
+    st_str quoted = { 0 };
+    st_str_add_json(&quoted, text, n > 80 ? 80 : n); /* it may have any characters in it */
+    setun_status st = st_fail(err, SETUN_BAD_FILE, "%s: merge %lld, %s, is %s", path, (long long)b->n_pairs,
+                              quoted.failed ? "" : quoted.text, what);
+    st_str_free(&quoted);
+    return st;
+}
+
+setun_status st_bpe_merge(st_bpe *b, const char *text, size_t n, size_t split, const char *path,
+                          setun_error *err)
 {
     char bytes[512];
     int64_t left = -1, right = -1, merged = -1, n_left = -1, n_right = -1;
@@ -268,9 +327,7 @@ static setun_status add_merge(st_bpe *b, const char *text, size_t n, size_t spli
         n_right = (int64_t)(n - split) - 1;
         memcpy(bytes, text, split);
         memcpy(bytes + split, right_text, n - split - 1);
-        if (split > 0 && n_right >= 3 && memcmp(right_text, SPACE, 3) == 0 &&
-            (split < 3 || memcmp(right_text - 4, SPACE, 3) != 0))
-            b->crosses[(uint8_t)text[split - 1]] = 1;
+        note_crossing(b, bytes, split, n - 1);
     } else if (n <= sizeof bytes) {
         n_left = st_bpe_unmap(text, split, bytes);
         n_right = n_left > 0 ? st_bpe_unmap(right_text, n - split - 1, bytes + n_left) : -1;
@@ -278,18 +335,10 @@ static setun_status add_merge(st_bpe *b, const char *text, size_t n, size_t spli
     if (n_left <= 0 || n_right <= 0 || !st_table_get(b->by_bytes, bytes, (size_t)n_left, &left) ||
         !st_table_get(b->by_bytes, bytes + n_left, (size_t)n_right, &right) ||
         !st_table_get(b->by_bytes, bytes, (size_t)(n_left + n_right), &merged))
-        return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld, '%.*s', is not made of tokens", path,
-                       (long long)b->n_pairs, n > 80 ? 80 : (int)n, text);
-    if (!b->pair || 2 * (uint64_t)b->n_pairs >= b->mask)
-        ST_TRY(grow_pairs(b, path, err));
-    st_pair_slot *p = (st_pair_slot *)(uintptr_t)find_pair(b, (int32_t)left, (int32_t)right);
-    if (p->key != NO_PAIR)
-        return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld, '%.*s', is there twice", path,
-                       (long long)b->n_pairs, n > 80 ? 80 : (int)n, text);
-    *p = (st_pair_slot){ (uint64_t)left << 32 | (uint64_t)right, (uint32_t)b->n_pairs,
-                         (int32_t)merged };
-    b->n_pairs++;
-    return SETUN_OK;
+        return bad_merge(b, text, n, "not made of tokens", path, err);
+    if (find_pair(b, (int32_t)left, (int32_t)right)->key != NO_PAIR)
+        return bad_merge(b, text, n, "there twice", path, err);
+    return put_pair(b, left, right, (uint32_t)b->n_pairs, merged, path, err);
 }
 
 /* "a b", or ["a", "b"]: both forms are in use. */
@@ -303,7 +352,7 @@ static setun_status merge_entry(st_bpe *b, st_jscan *j, const char *path, setun_
             const char *space = memchr(s, ' ', n);
             /* A token with a space in it needs the other form. */
             if (space && !memchr(space + 1, ' ', n - (size_t)(space + 1 - s)))
-                return add_merge(b, s, n, (size_t)(space - s), path, err);
+                return st_bpe_merge(b, s, n, (size_t)(space - s), path, err);
         }
     } else if (st_jscan_take(j, '[') && st_jscan_string(j, &s, &n) && n < sizeof text) {
         memcpy(text, s, n);
@@ -312,7 +361,7 @@ static setun_status merge_entry(st_bpe *b, st_jscan *j, const char *path, setun_
         if (st_jscan_take(j, ',') && st_jscan_string(j, &s, &n) && n < sizeof text - split - 1) {
             memcpy(text + split + 1, s, n);
             if (st_jscan_take(j, ']'))
-                return add_merge(b, text, split + 1 + n, split, path, err);
+                return st_bpe_merge(b, text, split + 1 + n, split, path, err);
         }
     }
     return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not a pair of tokens", path,
@@ -321,8 +370,6 @@ static setun_status merge_entry(st_bpe *b, st_jscan *j, const char *path, setun_
 
 setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
 {
-    b->seed = (uint64_t)(uintptr_t)b->pool * 0x9e3779b97f4a7c15u ^ (uint64_t)st_now_ns();
-    ST_TRY(grow_pairs(b, path, err)); /* so that looking up needs no test for an empty table */
     if (!st_jscan_take(j, '['))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.merges is not a list", path);
     for (char c = st_jscan_peek(j) == ']' ? ']' : ','; c == ','; c = st_jscan_peek(j)) {
@@ -335,8 +382,95 @@ setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error
     return SETUN_OK;
 }
 
+/* ---------------------------------------------------------------- scores */
+
+/* A token that takes part in merging by score. */
+typedef struct scored {
+    const char *s;
+    size_t      n;
+    int64_t     id;
+    float       score;
+} scored;
+
+/* Highest score first; of equals the lower id, so that nothing depends on the sort. */
+static int compare_scored(const void *a, const void *c)
+{
+    const scored *x = a, *y = c;
+    if (x->score != y->score)
+        return x->score > y->score ? -1 : 1;
+    return x->id < y->id ? -1 : 1;
+}
+
+/* What a part of a token is while merging: a token that takes part, a loose character, or -1, which
+ * no symbol ever is.  *bad: no memory. */
+static int64_t part_of(st_bpe *b, const float *score, const char *s, size_t n, int *bad)
+{
+    int64_t id;
+    if (st_table_get(b->by_bytes, s, n, &id))
+        return isnan(score[id]) ? -1 : id;
+    if (char_bytes(s) != (int64_t)n)
+        return -1;
+    if (!st_table_get(b->loose, s, n, &id)) {
+        id = st_table_count(b->loose);
+        *bad |= st_table_put(b->loose, s, n, id);
+    }
+    return LOOSE + id;
+}
+
+static setun_status split_token(st_bpe *b, const float *score, const scored *t, uint32_t rank,
+                                const char *path, setun_error *err)
+{
+    int bad = 0;
+    if (t->n > MAX_SCORED)
+        return st_fail(err, SETUN_UNKNOWN, "%s: token %lld has %zu bytes; with scores at most %d are supported",
+                       path, (long long)t->id, t->n, MAX_SCORED);
+    for (size_t at = (size_t)char_bytes(t->s); at < t->n; at += (size_t)char_bytes(t->s + at)) {
+        int64_t left = part_of(b, score, t->s, at, &bad), right = -1;
+        if (left >= 0)
+            right = part_of(b, score, t->s + at, t->n - at, &bad);
+        if (bad)
+            return st_fail(err, SETUN_NO_MEMORY, "no memory for the merges of %s", path);
+        if (right < 0)
+            continue;
+        if (b->n_pairs == MAX_PAIRS)
+            return st_fail(err, SETUN_FULL, "%s: its tokens can be made in more than %d ways", path, MAX_PAIRS);
+        note_crossing(b, t->s, at, t->n);
+        ST_TRY(put_pair(b, left, right, rank, t->id, path, err));
+    }
+    return SETUN_OK;
+}
+
+setun_status st_bpe_scores(st_bpe *b, const float *score, const char *path, setun_error *err)
+{
+    int64_t n = st_table_count(b->by_bytes), k = 0;
+    scored *list = malloc((size_t)(n + 1) * sizeof *list);
+    b->loose = st_table_new(16);
+    if (!list || !b->loose) {
+        free(list);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the merges of %s", path);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        const void *s;
+        size_t len;
+        int64_t id;
+        st_table_at(b->by_bytes, i, &s, &len, &id);
+        if (len > 0 && !isnan(score[id]) && char_bytes(s) < (int64_t)len)
+            list[k++] = (scored){ s, len, id, score[id] };
+    }
+    qsort(list, (size_t)k, sizeof *list, compare_scored);
+    setun_status st = SETUN_OK;
+    uint32_t rank = 0;
+    for (int64_t i = 0; i < k && st == SETUN_OK; i++) {
+        rank += i > 0 && list[i].score < list[i - 1].score;
+        st = split_token(b, score, &list[i], rank, path, err);
+    }
+    free(list);
+    return st;
+}
+
 void st_bpe_free(st_bpe *b)
 {
+    st_table_free(b->loose);
     free(b->token);
     free(b->pool);
     st_table_free(b->by_bytes);
@@ -357,6 +491,25 @@ setun_status st_ids_add(st_ids *ids, int32_t id, setun_error *err)
         ids->cap = cap;
     }
     ids->id[ids->n++] = id;
+    return SETUN_OK;
+}
+
+/* The symbols that are left, first to last.  A loose character is its bytes, or unknown: then
+ * neighbours that are unknown are one, as symbols() has it. */
+static setun_status emit(const st_bpe *b, int32_t id, int64_t start, st_ids *out, setun_error *err)
+{
+    const void *s;
+    size_t n;
+    int64_t index;
+    if (!b->loose || (id < LOOSE && (b->byte_fallback || id != b->unk)))
+        return st_ids_add(out, id, err);
+    if (!b->byte_fallback)
+        return b->unk < 0 ? st_fail(err, SETUN_BAD_ARG, "the tokenizer has no token for a character of the text")
+               : out->n > start && out->id[out->n - 1] == b->unk ? SETUN_OK
+                                                                 : st_ids_add(out, b->unk, err);
+    st_table_at(b->loose, id - LOOSE, &s, &n, &index);
+    for (size_t i = 0; i < n; i++)
+        ST_TRY(st_ids_add(out, b->byte_id[((const uint8_t *)s)[i]], err));
     return SETUN_OK;
 }
 
@@ -382,8 +535,9 @@ static setun_status merge_short(const st_bpe *b, int32_t *id, int n, st_ids *out
         if (best > 0)
             rank[best - 1] = rank_of(b, id[best - 1], id[best]);
     }
+    int64_t start = out->n;
     for (int i = 0; i < n; i++)
-        ST_TRY(st_ids_add(out, id[i], err));
+        ST_TRY(emit(b, id[i], start, out, err));
     return SETUN_OK;
 }
 
@@ -465,15 +619,16 @@ static setun_status merge_long(const st_bpe *b, const int32_t *id, int64_t n, st
         if (s[i].before >= 0)
             rate(b, s, s[i].before, &h);
     }
+    int64_t start = out->n;
     for (int32_t i = 0; st == SETUN_OK && i >= 0; i = s[i].after)
-        st = st_ids_add(out, s[i].id, err);
+        st = emit(b, s[i].id, start, out, err);
     free(s);
     free(h.key);
     return st;
 }
 
 /* The symbols of a text over characters: *n of them, at most as many as bytes.  A character that is
- * no token is its bytes, or unknown; fuse_unk makes one of neighbours. */
+ * no token is loose, or its bytes, or unknown; fuse_unk makes one of neighbours. */
 static setun_status symbols(const st_bpe *b, const char *text, int64_t bytes, int32_t *id, int64_t *n,
                             setun_error *err)
 {
@@ -482,11 +637,13 @@ static setun_status symbols(const st_bpe *b, const char *text, int64_t bytes, in
     for (int64_t at = 0; at < bytes; at += len) {
         uint8_t c = (uint8_t)text[at];
         int unknown = 0;
-        len = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+        len = char_bytes(text + at);
         if (c < 0x80 && b->ascii[c] >= 0) {
             id[made++] = b->ascii[c];
         } else if (c >= 0x80 && st_table_get(b->by_bytes, text + at, (size_t)len, &found)) {
             id[made++] = (int32_t)found;
+        } else if (b->loose && st_table_get(b->loose, text + at, (size_t)len, &found)) {
+            id[made++] = LOOSE + (int32_t)found;
         } else if (b->byte_fallback) {
             for (int64_t i = 0; i < len; i++)
                 id[made++] = b->byte_id[(uint8_t)text[at + i]];

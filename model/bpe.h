@@ -24,6 +24,7 @@ typedef struct st_bpe {
     st_token     *token;
     int64_t       n_tokens; /* 1 + largest id */
     char         *pool;     /* the bytes of the vocabulary's tokens */
+    int64_t       n_pool;
     st_table     *by_bytes; /* ordinary tokens, by what they are spelled as in a text */
     int32_t       byte_id[256]; /* of one byte; over characters, "<0x00>" and so on, or -1 */
     st_pair_slot *pair;
@@ -36,6 +37,7 @@ typedef struct st_bpe {
     int     chars, byte_fallback, fuse_unk, decode_space, decode_bytes;
     uint8_t crosses[256]; /* does a merge join U+2581 to a character before it that ends in this byte? */
     int32_t unk, ascii[128]; /* over characters; -1: none */
+    st_table *loose; /* with scores: characters that are no token, but part of one; else NULL */
 } st_bpe;
 
 /* Ids grow by doubling; fills in the bytes of one token.  Refuses a second token of an id. */
@@ -44,6 +46,17 @@ setun_status st_bpe_add(st_bpe *b, int64_t id, const char *bytes, int64_t n, con
 /* "vocab" and "merges" of tokenizer.json; st_bpe_ready, after both, checks what texts will need. */
 setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
 setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
+/* The same one by one: room for entries tokens of together at most so many bytes, then each of them.
+ * s is valid UTF-8.  literal: s is the text itself, and no part of an ordinary text is this token. */
+setun_status st_bpe_begin(st_bpe *b, int64_t entries, int64_t bytes, const char *path,
+                          setun_error *err);
+setun_status st_bpe_entry(st_bpe *b, int64_t id, const char *s, size_t n, int literal,
+                          const char *path, setun_error *err);
+/* The next merge, "left right" with a space at split: both must be tokens, and so must their union. */
+setun_status st_bpe_merge(st_bpe *b, const char *text, size_t n, size_t split, const char *path,
+                          setun_error *err);
+/* Instead of merges, over characters: a score for each id; NaN for those which never merge. */
+setun_status st_bpe_scores(st_bpe *b, const float *score, const char *path, setun_error *err);
 setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_error *err);
 void         st_bpe_free(st_bpe *b);
 

@@ -1,4 +1,4 @@
-/* model/tokenizer.c -- text to ids and back, as tokenizer.json says.
+/* model/tokenizer.c -- text to ids and back, as tokenizer.json or a GGUF file says.
  *
  *     text -> added tokens cut out -> normalized (normal.c) -> other added tokens cut out
  *          -> pieces (pretok.c) -> merged symbols (bpe.c) -> template around
@@ -11,7 +11,8 @@
  *
  * Everything that could change an id is honoured or refused.  The two large members of the file,
  * model.vocab and model.merges, are walked in place (jscan.c); what is left goes through the JSON
- * library with a null in their places. */
+ * library with a null in their places.  A GGUF file's tokenizer comes in the same words
+ * (gguf_vocab.c); its vocabulary is walked in place as well. */
 #include "model/tokenizer.h"
 
 #include <jansson.h>
@@ -23,7 +24,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "model/bpe.h"
-#include "model/gguf.h"
+#include "model/gguf_vocab.h"
 #include "model/normal.h"
 #include "model/pretok.h"
 
@@ -58,7 +59,13 @@ struct st_tokenizer {
     added_set  set[2]; /* 0: "normalized" false, matched first; 1: the others */
     int32_t    before[MAX_TEMPLATE], after[MAX_TEMPLATE];
     int64_t    n_before, n_after;
+    int32_t    end[ST_GGUF_VOCAB_ENDS];
+    int64_t    n_end;
+    const char *about;
 };
+
+/* Where the two large members come from. */
+typedef setun_status fill_fn(void *user, st_tokenizer *t, setun_error *err);
 
 /* ---------------------------------------------------------------- reading */
 
@@ -383,8 +390,25 @@ static int find_places(const char *text, size_t n, char *scratch, place *vocab, 
     return st_jscan_take(&j, '}');
 }
 
-static setun_status read_root(st_tokenizer *t, json_t *root, const char *text, place vocab,
-                              place merges, char *scratch, setun_error *err)
+/* The two members' texts in a tokenizer.json. */
+typedef struct json_source {
+    const char *text;
+    place       vocab, merges;
+    char       *scratch;
+} json_source;
+
+static setun_status fill_from_json(void *user, st_tokenizer *t, setun_error *err)
+{
+    const json_source *f = user;
+    if (f->vocab.end == 0 || f->merges.end == 0)
+        return st_fail(err, SETUN_BAD_FILE, "%s: model has no vocab or no merges", t->path);
+    st_jscan j = { f->text + f->vocab.begin, f->text + f->vocab.end, f->scratch, 0 };
+    ST_TRY(st_bpe_vocab(&t->bpe, &j, t->path, err));
+    j = (st_jscan){ f->text + f->merges.begin, f->text + f->merges.end, f->scratch, 0 };
+    return st_bpe_merges(&t->bpe, &j, t->path, err);
+}
+
+static setun_status read_root(st_tokenizer *t, json_t *root, fill_fn *fill, void *user, setun_error *err)
 {
     static const char *const known[] = { "version", "truncation", "padding", "added_tokens", "normalizer",
                                          "pre_tokenizer", "post_processor", "decoder", "model" };
@@ -399,15 +423,10 @@ static setun_status read_root(st_tokenizer *t, json_t *root, const char *text, p
     }
     ST_TRY(st_normal_new(&t->normal, json_object_get(root, "normalizer"), t->path, err));
     ST_TRY(check_model(t, model, err));
-    if (vocab.end == 0 || merges.end == 0)
-        return st_fail(err, SETUN_BAD_FILE, "%s: model has no vocab or no merges", t->path);
     ST_TRY(st_pretok_new(&t->pretok, json_object_get(root, "pre_tokenizer"), t->path, err));
     t->bpe.chars = !st_pretok_is_bytes(t->pretok);
     ST_TRY(check_decoder(t, json_object_get(root, "decoder"), err));
-    st_jscan j = { text + vocab.begin, text + vocab.end, scratch, 0 };
-    ST_TRY(st_bpe_vocab(&t->bpe, &j, t->path, err));
-    j = (st_jscan){ text + merges.begin, text + merges.end, scratch, 0 };
-    ST_TRY(st_bpe_merges(&t->bpe, &j, t->path, err));
+    ST_TRY(fill(user, t, err));
     const char *unk = json_string_value(json_object_get(model, "unk_token"));
     ST_TRY(st_bpe_ready(&t->bpe, unk, t->path, err));
     ST_TRY(read_added(t, json_object_get(root, "added_tokens"), err));
@@ -456,34 +475,64 @@ static setun_status read_text(st_tokenizer *t, const char *text, size_t n, setun
         st = je.text[0] ? st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s", t->path, je.text)
                         : st_fail(err, SETUN_NO_MEMORY, "no memory to read %s", t->path);
     else
-        st = read_root(t, root, text, vocab, merges, scratch, err);
+        st = read_root(t, root, fill_from_json, &(json_source){ text, vocab, merges, scratch }, err);
     json_decref(root);
     free(scratch);
     return st;
 }
 
-setun_status st_tokenizer_open(st_tokenizer **out, const char *dir, setun_error *err)
+static setun_status read_dir(st_tokenizer *t, const char *dir, setun_error *err)
 {
-    st_tokenizer *t = calloc(1, sizeof *t);
     char *text = NULL;
     int64_t n;
-    *out = NULL;
-    setun_status refused = st_gguf_refuse(dir, err);
-    if (refused != SETUN_OK) {
-        free(t);
-        return refused;
-    }
-    if (!t || !(t->arena = st_arena_new()) ||
-        !(t->path = st_arena_printf(t->arena, "%s/tokenizer.json", dir))) {
-        st_tokenizer_close(t);
+    if (!(t->path = st_arena_printf(t->arena, "%s/tokenizer.json", dir)))
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer");
-    }
-    setun_status st = st_is_absent(t->path)
-                          ? st_fail(err, SETUN_BAD_FILE, "%s has no tokenizer.json", dir)
-                          : st_file_read(t->path, FILE_LIMIT, &text, &n, err);
+    if (st_is_absent(t->path))
+        return st_fail(err, SETUN_BAD_FILE, "%s has no tokenizer.json", dir);
+    setun_status st = st_file_read(t->path, FILE_LIMIT, &text, &n, err);
     if (st == SETUN_OK)
         st = read_text(t, text, (size_t)n, err);
     free(text);
+    return st;
+}
+
+static setun_status fill_from_gguf(void *user, st_tokenizer *t, setun_error *err)
+{
+    return st_gguf_vocab_fill(user, &t->bpe, err);
+}
+
+static setun_status read_gguf(st_tokenizer *t, const char *path, setun_error *err)
+{
+    st_gguf g = { 0 };
+    st_gguf_vocab v = { 0 };
+    st_arena *arena = st_arena_new(); /* what the container needs is not kept */
+    if (!arena || !(t->path = st_arena_strdup(t->arena, path))) {
+        st_arena_free(arena);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer");
+    }
+    setun_status st = st_gguf_open(&g, path, ST_I2S_ASK, arena, err);
+    if (st == SETUN_OK)
+        st = st_gguf_vocab_read(&v, &g, err);
+    if (st == SETUN_OK)
+        st = read_root(t, v.root, fill_from_gguf, &v, err);
+    if (st == SETUN_OK && !(t->about = st_arena_strdup(t->arena, v.about.text)))
+        st = st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer");
+    memcpy(t->end, v.end, sizeof t->end);
+    t->n_end = v.n_end;
+    st_gguf_vocab_free(&v);
+    st_gguf_close(&g);
+    st_arena_free(arena);
+    return st;
+}
+
+setun_status st_tokenizer_open(st_tokenizer **out, const char *path, setun_error *err)
+{
+    st_tokenizer *t = calloc(1, sizeof *t);
+    setun_status st = t && (t->arena = st_arena_new()) ? SETUN_OK
+                                                       : st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer");
+    *out = NULL;
+    if (st == SETUN_OK)
+        st = st_gguf_is(path) ? read_gguf(t, path, err) : read_dir(t, path, err);
     if (st != SETUN_OK) {
         st_tokenizer_close(t);
         return st;
@@ -697,6 +746,14 @@ setun_status st_tokenizer_bytes(const st_tokenizer *t, int32_t id, const char **
     *special = t->bpe.token[id].special;
     return SETUN_OK;
 }
+
+int64_t st_tokenizer_ends(const st_tokenizer *t, const int32_t **ids)
+{
+    *ids = t->end;
+    return t->n_end;
+}
+
+const char *st_tokenizer_about(const st_tokenizer *t) { return t->about; }
 
 int32_t st_tokenizer_find(const st_tokenizer *t, const char *token)
 {

@@ -1,8 +1,8 @@
-/* model/tokenizer.h -- BPE from tokenizer.json, over bytes or over characters.
+/* model/tokenizer.h -- BPE from tokenizer.json or a GGUF file, over bytes or over characters.
  *
- * Text is split on added tokens, normalized, split by the pre-tokenizer (PCRE2), then merged by rank.
- * Immutable after opening; [any] for all functions with a const tokenizer (each call has its own
- * scratch).  Ids are int32. */
+ * Text is split on added tokens, normalized, split by the pre-tokenizer (PCRE2), then merged by
+ * rank.  Immutable after opening; [any] for all functions with a const tokenizer (each call has its
+ * own scratch).  Ids are int32. */
 #ifndef ST_MODEL_TOKENIZER_H
 #define ST_MODEL_TOKENIZER_H
 
@@ -10,9 +10,9 @@
 
 typedef struct st_tokenizer st_tokenizer;
 
-/* dir holds tokenizer.json.  Refuses what it does not know (model type, normalizer, pre-tokenizer,
- * decoder, post-processor), naming it. */
-setun_status st_tokenizer_open(st_tokenizer **t, const char *dir, setun_error *err);
+/* path: a directory that holds tokenizer.json, or a GGUF file.  Refuses what it does not know (model
+ * type, normalizer, pre-tokenizer, decoder, post-processor), naming it. */
+setun_status st_tokenizer_open(st_tokenizer **t, const char *path, setun_error *err);
 void         st_tokenizer_close(st_tokenizer *t);
 int64_t      st_tokenizer_size(const st_tokenizer *t); /* 1 + largest id */
 
@@ -41,6 +41,12 @@ setun_status st_tokenizer_bytes(const st_tokenizer *t, int32_t id, const char **
                                 int *special, setun_error *err);
 int32_t      st_tokenizer_find(const st_tokenizer *t, const char *token); /* added token or vocabulary entry; -1 */
 int32_t      st_tokenizer_bos(const st_tokenizer *t); /* -1: none */
+/* Tokens at which generation stops, by a GGUF file's keys or by their well-known names.  None for
+ * tokenizer.json, which does not say: other files do. */
+int64_t      st_tokenizer_ends(const st_tokenizer *t, const int32_t **ids);
+/* One line: what a GGUF file's tokenizer is, and what was decided where the file is silent.  NULL for
+ * tokenizer.json, which says everything itself. */
+const char  *st_tokenizer_about(const st_tokenizer *t);
 
 /* Streaming detokeniser: feed tokens, get whole UTF-8 characters; invalid sequences become U+FFFD. */
 typedef struct st_detok {
