@@ -128,6 +128,27 @@ int st_table_get(const st_table *t, const void *key, size_t n, int64_t *value)
     return 1;
 }
 
+void st_table_get_many(const st_table *t, int n, const char *const *key, const size_t *bytes, int64_t *value)
+{
+    uint64_t hash[ST_TABLE_MANY];
+    for (int i = 0; i < n; i++) {
+        hash[i] = hash_key(t, key[i], bytes[i]);
+        __builtin_prefetch(&t->slot[hash[i] & t->mask]);
+    }
+    for (int i = 0; i < n; i++) {
+        uint32_t s = t->slot[hash[i] & t->mask];
+        __builtin_prefetch(s ? &t->entry[s - 1] : t->entry);
+    }
+    for (int i = 0; i < n; i++) {
+        uint32_t s = t->slot[hash[i] & t->mask];
+        __builtin_prefetch(s ? t->entry[s - 1].key : t->entry);
+    }
+    for (int i = 0; i < n; i++) {
+        uint64_t at = probe(t, key[i], bytes[i], hash[i]);
+        value[i] = t->slot[at] ? t->entry[t->slot[at] - 1].value : -1;
+    }
+}
+
 int64_t st_table_count(const st_table *t)
 {
     return t->count;

@@ -1,13 +1,11 @@
-/* cli/numbers.c -- logits, tokenize, detokenize, perplexity: the commands whose output is numbers. */
-#include <math.h>
+/* cli/numbers.c -- logits, tokenize, detokenize: the commands whose output is numbers. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli.h"
 
-enum { TOKENS = CLI_OWN, ALL, FORMAT, HASH, CHUNK, NO_BOS, PIECES, SPECIAL, WINDOW, WINDOWS };
+enum { TOKENS = CLI_OWN, ALL, FORMAT, HASH, CHUNK, NO_BOS, PIECES, SPECIAL };
 
 /* Ids in decimal, separated by commas or white space; malloc'ed. */
 static int parse_ids(const cli *c, const char *text, int32_t **ids, int64_t *n)
@@ -307,110 +305,4 @@ int cli_detokenize(int argc, char **argv)
     setun_vocab_free(v);
     free(text);
     return code ? code : cli_close_out();
-}
-
-/* ---------------------------------------------------------------- perplexity */
-
-static const char perplexity_help[] =
-    "usage: setun perplexity MODEL FILE [--window N] [--windows K] [--json]\n\n"
-    "Perplexity over non-overlapping windows of N tokens, each behind a BOS.\n\n"
-    "      --window N    tokens predicted per window (default 256)\n"
-    "      --windows K   stop after K windows (default: all whole ones)\n"
-    "      --json        {\"ppl\": ..., \"nll\": ..., \"tokens\": ...}\n"
-    CLI_COMMON_HELP;
-
-static int measure(const cli *c, const setun_model *m, setun_session *s, const int32_t *ids, int64_t n, int64_t window, int64_t limit)
-{
-    setun_error err = {0};
-    int64_t windows = n / window, v = setun_model_n_vocab(m), tokens = 0;
-    double nll = 0;
-    int32_t bos = setun_vocab_bos(setun_model_vocab(m));
-    if (limit && windows > limit)
-        windows = limit;
-    if (windows == 0)
-        return cli_usage(c, "the file has %lld tokens, less than one window of %lld", (long long)n, (long long)window);
-    int32_t *w = malloc((size_t)(window + 1) * sizeof *w);
-    if (!w) {
-        fprintf(stderr, "setun: no memory for a window of %lld tokens\n", (long long)window);
-        return CLI_FAILED;
-    }
-    for (int64_t i = 0; i < windows; i++) {
-        /* BOS, then the window; the last token is only predicted. */
-        int64_t shift = bos >= 0;
-        if (bos >= 0)
-            w[0] = bos;
-        memcpy(w + shift, ids + i * window, (size_t)window * sizeof *w);
-        int64_t fed = window + shift - 1, step = setun_model_n_outputs(m);
-        (void)setun_session_rewind(s, 0, NULL);
-        for (int64_t j = 0; j < fed; j += step) {
-            const float *logits;
-            int64_t k = fed - j < step ? fed - j : step;
-            if (cli_interrupted() || setun_session_feed(s, w + j, k, SETUN_LOGITS_ALL, &logits, &err) != SETUN_OK) {
-                free(w);
-                return cli_interrupted() ? CLI_INTERRUPTED : cli_fail(&err);
-            }
-            for (int64_t r = 0; r < k; r++, tokens++)
-                nll += setun_nll(logits + r * v, v, w[j + r + 1]);
-        }
-        if (!c->quiet && isatty(2))
-            fprintf(stderr, "\rwindow %lld of %lld, ppl %.4f ", (long long)i + 1, (long long)windows, exp(nll / (double)tokens));
-    }
-    free(w);
-    if (!c->quiet && isatty(2))
-        fputs("\n", stderr);
-    double mean = nll / (double)tokens;
-    if (c->json)
-        printf("{\"ppl\": %.9g, \"nll\": %.9g, \"tokens\": %lld}\n", exp(mean), mean, (long long)tokens);
-    else
-        printf("ppl %.6f  nll %.6f  tokens %lld\n", exp(mean), mean, (long long)tokens);
-    return cli_close_out();
-}
-
-int cli_perplexity(int argc, char **argv)
-{
-    static const struct option options[] = {
-        {"window", required_argument, NULL, WINDOW}, {"windows", required_argument, NULL, WINDOWS}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
-    cli c;
-    setun_error err = {0};
-    long long window = 256, windows = 0;
-    int opt, code;
-    cli_init(&c, "perplexity", perplexity_help);
-    while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1) {
-        if (opt == WINDOW) {
-            if (cli_int(&c, "--window", optarg, 2, 1 << 20, &window))
-                return CLI_USAGE;
-        } else if (opt == WINDOWS) {
-            if (cli_int(&c, "--windows", optarg, 1, 1 << 30, &windows))
-                return CLI_USAGE;
-        } else {
-            code = cli_common(&c, opt);
-            if (code != 1)
-                return code == 2 ? 0 : CLI_USAGE;
-        }
-    }
-    if (optind + 2 != argc)
-        return cli_usage(&c, "a model and a text file are needed");
-    cli_finish(&c);
-    c.o.n_outputs = 64;
-    size_t n_text;
-    char *text = cli_read(argv[optind + 1], &n_text);
-    if (!text)
-        return CLI_FAILED;
-    setun_model *m = NULL;
-    setun_session *s = NULL;
-    int32_t *ids = NULL;
-    int64_t n = 0;
-    if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||
-        setun_vocab_encode(setun_model_vocab(m), text, n_text, 0, &ids, &n, &err) != SETUN_OK ||
-        setun_session_new(&s, m, &err) != SETUN_OK)
-        code = cli_fail(&err);
-    else if (window > setun_model_n_ctx(m))
-        code = cli_usage(&c, "a window of %lld does not fit a context of %lld", window, (long long)setun_model_n_ctx(m));
-    else
-        code = measure(&c, m, s, ids, n, window, windows);
-    setun_session_free(s);
-    setun_model_free(m);
-    setun_free(ids);
-    free(text);
-    return code;
 }

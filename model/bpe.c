@@ -34,6 +34,17 @@
 #define MAX_SCORED 256            /* bytes of a token: reading it takes their square */
 #define MAX_PAIRS (1 << 23)
 
+/* Merges wait here for each other: looking up the tokens of many at once hides the time that memory
+ * takes, which is most of the time to read a large vocabulary. */
+#define WAITING (ST_TABLE_MANY / 3)
+#define MAX_MERGE 512
+
+struct st_waiting {
+    int    n;
+    char   bytes[WAITING][MAX_MERGE];
+    size_t n_left[WAITING], n_both[WAITING];
+};
+
 /* ---------------------------------------------------------------- pairs */
 
 /* Ids come from files of strangers; the seed keeps them from choosing collisions. */
@@ -58,9 +69,12 @@ static uint32_t rank_of(const st_bpe *b, int32_t left, int32_t right)
     return p->key == NO_PAIR ? UINT32_MAX : p->rank;
 }
 
-static setun_status grow_pairs(st_bpe *b, const char *path, setun_error *err)
+/* Room for pairs pairs, half of it free. */
+static setun_status grow_pairs(st_bpe *b, int64_t pairs, const char *path, setun_error *err)
 {
-    uint64_t old = b->pair ? b->mask + 1 : 0, room = old ? 2 * old : 1024;
+    uint64_t old = b->pair ? b->mask + 1 : 0, room = 1024;
+    while (room < 2 * (uint64_t)pairs)
+        room *= 2;
     st_pair_slot *from = b->pair, *to = malloc((size_t)room * sizeof *to);
     if (!to)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the merges of %s", path);
@@ -188,15 +202,16 @@ int64_t st_bpe_spell(const st_bpe *b, const char *s, size_t n, char *out)
     return made;
 }
 
-setun_status st_bpe_begin(st_bpe *b, int64_t entries, int64_t bytes, const char *path,
+setun_status st_bpe_begin(st_bpe *b, int64_t entries, int64_t bytes, int64_t merges, const char *path,
                           setun_error *err)
 {
     b->pool = malloc((size_t)bytes * (b->chars ? 2 : 1) + 1); /* spelled and decoded */
     b->by_bytes = st_table_new(entries);
-    if (!b->pool || !b->by_bytes)
+    b->waiting = calloc(1, sizeof *b->waiting);
+    if (!b->pool || !b->by_bytes || !b->waiting)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
     b->seed = (uint64_t)(uintptr_t)b->pool * 0x9e3779b97f4a7c15u ^ (uint64_t)st_now_ns();
-    return grow_pairs(b, path, err); /* so that looking up needs no test for an empty table */
+    return grow_pairs(b, merges < MAX_PAIRS ? merges : MAX_PAIRS, path, err); /* looking up then needs no test for an empty table */
 }
 
 setun_status st_bpe_entry(st_bpe *b, int64_t id, const char *s, size_t n, int literal,
@@ -240,7 +255,7 @@ static setun_status vocab_entry(st_bpe *b, st_jscan *j, const char *path, setun_
 
 setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
 {
-    ST_TRY(st_bpe_begin(b, (j->end - j->p) / 16, j->end - j->p, path, err));
+    ST_TRY(st_bpe_begin(b, (j->end - j->p) / 16, j->end - j->p, (j->end - j->p) / 8, path, err));
     if (!st_jscan_take(j, '{'))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.vocab is not an object", path);
     for (char c = st_jscan_peek(j) == '}' ? '}' : ','; c == ','; c = st_jscan_peek(j)) {
@@ -253,44 +268,16 @@ setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error 
     return SETUN_OK;
 }
 
-/* Fills in byte_id, ascii and unk.  Valid UTF-8 never has C0, C1 or F5 to FF; every other byte must
- * be a token where bytes are what is merged, or what is left. */
-setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_error *err)
-{
-    for (int i = 0; i < 256; i++) {
-        char byte[8] = { (char)i };
-        int64_t id = -1;
-        if (b->chars)
-            (void)snprintf(byte, sizeof byte, "<0x%02X>", (unsigned)i);
-        int there = st_table_get(b->by_bytes, byte, b->chars ? 6 : 1, &id);
-        if (!there && (!b->chars || b->byte_fallback) && i != 0xc0 && i != 0xc1 && i < 0xf5)
-            return st_fail(err, SETUN_BAD_FILE, "%s: the vocabulary has no token for the byte 0x%02x",
-                           path, (unsigned)i);
-        b->byte_id[i] = (int32_t)id;
-        byte[0] = (char)i;
-        id = -1;
-        if (i < 128)
-            b->ascii[i] = st_table_get(b->by_bytes, byte, 1, &id) ? (int32_t)id : -1;
-    }
-    int64_t id = -1;
-    /* Over bytes, or with a token for each of them, nothing is unknown. */
-    if (unk && b->chars && !b->byte_fallback && !st_table_get(b->by_bytes, unk, strlen(unk), &id))
-        return st_fail(err, SETUN_BAD_FILE, "%s: the unknown token %s is not in the vocabulary", path, unk);
-    b->unk = (int32_t)id;
-    if (b->crosses['>'] || (unk && unk[0] && b->crosses[(uint8_t)unk[strlen(unk) - 1]]) ||
-        !st_table_get(b->by_bytes, SPACE, 3, &id))
-        memset(b->crosses, 1, sizeof b->crosses);
-    return SETUN_OK;
-}
-
 /* ---------------------------------------------------------------- merges */
 
 /* The pair is not there yet; merges[i] of a file has rank i. */
 static setun_status put_pair(st_bpe *b, int64_t left, int64_t right, uint32_t rank, int64_t merged,
                              const char *path, setun_error *err)
 {
+    if (b->n_pairs == MAX_PAIRS)
+        return st_fail(err, SETUN_FULL, "%s: more than %d merges are not supported", path, MAX_PAIRS);
     if (2 * (uint64_t)b->n_pairs >= b->mask)
-        ST_TRY(grow_pairs(b, path, err));
+        ST_TRY(grow_pairs(b, 2 * b->n_pairs, path, err));
     st_pair_slot *p = (st_pair_slot *)(uintptr_t)find_pair(b, (int32_t)left, (int32_t)right);
     *p = (st_pair_slot){ (uint64_t)left << 32 | (uint64_t)right, rank, (int32_t)merged };
     b->n_pairs++;
@@ -305,40 +292,56 @@ static void note_crossing(st_bpe *b, const char *at, size_t split, size_t n)
         b->crosses[(uint8_t)at[split - 1]] = 1;
 }
 
-static setun_status bad_merge(const st_bpe *b, const char *text, size_t n, const char *what,
-                              const char *path, setun_error *err)
+static setun_status add_waiting(st_bpe *b, const char *path, setun_error *err)
 {
-    st_str quoted = { 0 };
-    st_str_add_json(&quoted, text, n > 80 ? 80 : n); /* it may have any characters in it */
-    setun_status st = st_fail(err, SETUN_BAD_FILE, "%s: merge %lld, %s, is %s", path, (long long)b->n_pairs,
-                              quoted.failed ? "" : quoted.text, what);
-    st_str_free(&quoted);
-    return st;
+    struct st_waiting *w = b->waiting;
+    const char *key[3 * WAITING];
+    size_t n[3 * WAITING];
+    int64_t id[3 * WAITING];
+    for (int i = 0; i < w->n; i++) {
+        key[3 * i] = key[3 * i + 2] = w->bytes[i];
+        key[3 * i + 1] = w->bytes[i] + w->n_left[i];
+        n[3 * i] = w->n_left[i];
+        n[3 * i + 1] = w->n_both[i] - w->n_left[i];
+        n[3 * i + 2] = w->n_both[i];
+    }
+    st_table_get_many(b->by_bytes, 3 * w->n, key, n, id);
+    for (int i = 0; i < w->n; i++) {
+        const int64_t *t = id + 3 * i;
+        if (t[0] < 0 || t[1] < 0 || t[2] < 0)
+            return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not made of tokens", path, (long long)b->n_pairs);
+        if (find_pair(b, (int32_t)t[0], (int32_t)t[1])->key != NO_PAIR)
+            return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is there twice", path, (long long)b->n_pairs);
+        ST_TRY(put_pair(b, t[0], t[1], (uint32_t)b->n_pairs, t[2], path, err));
+    }
+    w->n = 0;
+    return SETUN_OK;
 }
 
 setun_status st_bpe_merge(st_bpe *b, const char *text, size_t n, size_t split, const char *path,
                           setun_error *err)
 {
-    char bytes[512];
-    int64_t left = -1, right = -1, merged = -1, n_left = -1, n_right = -1;
-    const char *right_text = text + split + 1;
-    if (n <= sizeof bytes && b->chars) {
+    struct st_waiting *w = b->waiting;
+    const char *right = text + split + 1;
+    int64_t n_left = -1, n_right = -1;
+    char *bytes = w->bytes[w->n];
+    if (n <= MAX_MERGE && b->chars) {
         n_left = (int64_t)split;
         n_right = (int64_t)(n - split) - 1;
         memcpy(bytes, text, split);
-        memcpy(bytes + split, right_text, n - split - 1);
+        memcpy(bytes + split, right, n - split - 1);
         note_crossing(b, bytes, split, n - 1);
-    } else if (n <= sizeof bytes) {
+    } else if (n <= MAX_MERGE) {
         n_left = st_bpe_unmap(text, split, bytes);
-        n_right = n_left > 0 ? st_bpe_unmap(right_text, n - split - 1, bytes + n_left) : -1;
+        n_right = n_left > 0 ? st_bpe_unmap(right, n - split - 1, bytes + n_left) : -1;
     }
-    if (n_left <= 0 || n_right <= 0 || !st_table_get(b->by_bytes, bytes, (size_t)n_left, &left) ||
-        !st_table_get(b->by_bytes, bytes + n_left, (size_t)n_right, &right) ||
-        !st_table_get(b->by_bytes, bytes, (size_t)(n_left + n_right), &merged))
-        return bad_merge(b, text, n, "not made of tokens", path, err);
-    if (find_pair(b, (int32_t)left, (int32_t)right)->key != NO_PAIR)
-        return bad_merge(b, text, n, "there twice", path, err);
-    return put_pair(b, left, right, (uint32_t)b->n_pairs, merged, path, err);
+    if (n_left <= 0 || n_right <= 0) {
+        ST_TRY(add_waiting(b, path, err)); /* the first mistake is told */
+        return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not made of tokens", path, (long long)b->n_pairs);
+    }
+    w->n_left[w->n] = (size_t)n_left;
+    w->n_both[w->n++] = (size_t)(n_left + n_right);
+    return w->n == WAITING ? add_waiting(b, path, err) : SETUN_OK;
 }
 
 /* "a b", or ["a", "b"]: both forms are in use. */
@@ -365,20 +368,53 @@ static setun_status merge_entry(st_bpe *b, st_jscan *j, const char *path, setun_
         }
     }
     return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not a pair of tokens", path,
-                   (long long)b->n_pairs);
+                   (long long)b->n_pairs + b->waiting->n);
 }
 
 setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error *err)
 {
     if (!st_jscan_take(j, '['))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.merges is not a list", path);
+    int any = 0;
     for (char c = st_jscan_peek(j) == ']' ? ']' : ','; c == ','; c = st_jscan_peek(j)) {
-        if (b->n_pairs && !st_jscan_take(j, ','))
+        if (any && !st_jscan_take(j, ','))
             break;
+        any = 1;
         ST_TRY(merge_entry(b, j, path, err));
     }
     if (!st_jscan_take(j, ']'))
         return st_fail(err, SETUN_BAD_FILE, "%s: model.merges is not valid JSON", path);
+    return SETUN_OK;
+}
+
+/* Fills in byte_id, ascii and unk.  Valid UTF-8 never has C0, C1 or F5 to FF; every other byte must
+ * be a token where bytes are what is merged, or what is left. */
+setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_error *err)
+{
+    ST_TRY(add_waiting(b, path, err));
+    for (int i = 0; i < 256; i++) {
+        char byte[8] = { (char)i };
+        int64_t id = -1;
+        if (b->chars)
+            (void)snprintf(byte, sizeof byte, "<0x%02X>", (unsigned)i);
+        int there = st_table_get(b->by_bytes, byte, b->chars ? 6 : 1, &id);
+        if (!there && (!b->chars || b->byte_fallback) && i != 0xc0 && i != 0xc1 && i < 0xf5)
+            return st_fail(err, SETUN_BAD_FILE, "%s: the vocabulary has no token for the byte 0x%02x",
+                           path, (unsigned)i);
+        b->byte_id[i] = (int32_t)id;
+        byte[0] = (char)i;
+        id = -1;
+        if (i < 128)
+            b->ascii[i] = st_table_get(b->by_bytes, byte, 1, &id) ? (int32_t)id : -1;
+    }
+    int64_t id = -1;
+    /* Over bytes, or with a token for each of them, nothing is unknown. */
+    if (unk && b->chars && !b->byte_fallback && !st_table_get(b->by_bytes, unk, strlen(unk), &id))
+        return st_fail(err, SETUN_BAD_FILE, "%s: the unknown token %s is not in the vocabulary", path, unk);
+    b->unk = (int32_t)id;
+    if (b->crosses['>'] || (unk && unk[0] && b->crosses[(uint8_t)unk[strlen(unk) - 1]]) ||
+        !st_table_get(b->by_bytes, SPACE, 3, &id))
+        memset(b->crosses, 1, sizeof b->crosses);
     return SETUN_OK;
 }
 
@@ -432,8 +468,6 @@ static setun_status split_token(st_bpe *b, const float *score, const scored *t, 
             return st_fail(err, SETUN_NO_MEMORY, "no memory for the merges of %s", path);
         if (right < 0)
             continue;
-        if (b->n_pairs == MAX_PAIRS)
-            return st_fail(err, SETUN_FULL, "%s: its tokens can be made in more than %d ways", path, MAX_PAIRS);
         note_crossing(b, t->s, at, t->n);
         ST_TRY(put_pair(b, left, right, rank, t->id, path, err));
     }
@@ -471,6 +505,7 @@ setun_status st_bpe_scores(st_bpe *b, const float *score, const char *path, setu
 void st_bpe_free(st_bpe *b)
 {
     st_table_free(b->loose);
+    free(b->waiting);
     free(b->token);
     free(b->pool);
     st_table_free(b->by_bytes);

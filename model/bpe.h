@@ -30,6 +30,7 @@ typedef struct st_bpe {
     st_pair_slot *pair;
     uint64_t      mask, seed;
     int64_t       n_pairs;
+    struct st_waiting *waiting; /* merges that are read, but not looked up yet */
     int           ignore_merges;
 
     /* Set before the vocabulary is read.  Over characters, tokens are spelled as in the file, and
@@ -46,9 +47,10 @@ setun_status st_bpe_add(st_bpe *b, int64_t id, const char *bytes, int64_t n, con
 /* "vocab" and "merges" of tokenizer.json; st_bpe_ready, after both, checks what texts will need. */
 setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
 setun_status st_bpe_merges(st_bpe *b, st_jscan *j, const char *path, setun_error *err);
-/* The same one by one: room for entries tokens of together at most so many bytes, then each of them.
- * s is valid UTF-8.  literal: s is the text itself, and no part of an ordinary text is this token. */
-setun_status st_bpe_begin(st_bpe *b, int64_t entries, int64_t bytes, const char *path,
+/* The same one by one: room for entries tokens of together at most so many bytes, and about so many
+ * merges, then each of them.  s is valid UTF-8.  literal: s is the text itself, and no part of an
+ * ordinary text is this token. */
+setun_status st_bpe_begin(st_bpe *b, int64_t entries, int64_t bytes, int64_t merges, const char *path,
                           setun_error *err);
 setun_status st_bpe_entry(st_bpe *b, int64_t id, const char *s, size_t n, int literal,
                           const char *path, setun_error *err);

@@ -407,7 +407,7 @@ setun_status st_gguf_vocab_fill(const st_gguf_vocab *v, st_bpe *b, setun_error *
     const uint8_t *at = v->tokens->data;
     const char *path = v->g->path;
     int64_t n;
-    ST_TRY(st_bpe_begin(b, v->n, v->tokens->bytes, path, err));
+    ST_TRY(st_bpe_begin(b, v->n, v->tokens->bytes, v->merges ? v->merges->n : 2 * v->n, path, err));
     for (int64_t id = 0; id < v->n; id++) {
         const char *text = st_gguf_next(&at, &n);
         int type = type_of(v, id), unused = type == UNUSED; /* fills a gap: stands for nothing */

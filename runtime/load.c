@@ -280,6 +280,16 @@ static setun_status check_interface(setun_model *m, setun_error *err)
     return st_fail(err, SETUN_BAD_SCRIPT, "%s: the graph has no output 'logits' of type f32[m,vocabulary]", m->script);
 }
 
+static setun_status add_end(setun_model *m, int64_t id, setun_error *err)
+{
+    if (setun_model_is_end(m, (int32_t)id))
+        return SETUN_OK;
+    if (m->n_end == (int32_t)(sizeof m->end / sizeof m->end[0]))
+        return st_fail(err, SETUN_UNKNOWN, "%s: more than %d tokens end a text (eos_token_id)", m->path, m->n_end);
+    m->end[m->n_end++] = (int32_t)id;
+    return SETUN_OK;
+}
+
 static setun_status open_vocab(setun_model *m, setun_error *err)
 {
     ST_TRY(st_tokenizer_open(&m->vocab.tokenizer, m->path, err));
@@ -297,12 +307,12 @@ static setun_status open_vocab(setun_model *m, setun_error *err)
             continue;
         if (hp[i].kind != ST_HP_INT || hp[i].i < 0 || hp[i].i >= m->n_vocab)
             return st_fail(err, SETUN_BAD_FILE, "%s: %s is not the id of a token", m->path, hp[i].key);
-        if (setun_model_is_end(m, (int32_t)hp[i].i))
-            continue;
-        if (m->n_end == (int32_t)(sizeof m->end / sizeof m->end[0]))
-            return st_fail(err, SETUN_UNKNOWN, "%s: more than %d tokens end a text (eos_token_id)", m->path, m->n_end);
-        m->end[m->n_end++] = (int32_t)hp[i].i;
+        ST_TRY(add_end(m, hp[i].i, err));
     }
+    const int32_t *end; /* a GGUF file says so itself, and by its tokens' names */
+    n = st_tokenizer_ends(m->vocab.tokenizer, &end);
+    for (int64_t i = 0; i < n; i++)
+        ST_TRY(add_end(m, end[i], err));
     return SETUN_OK;
 }
 

@@ -82,6 +82,7 @@ void setun_vocab_free(setun_vocab *v)
 
 int64_t setun_vocab_size(const setun_vocab *v) { return st_tokenizer_size(v->tokenizer); }
 int32_t setun_vocab_bos(const setun_vocab *v) { return st_tokenizer_bos(v->tokenizer); }
+const char *setun_vocab_about(const setun_vocab *v) { return st_tokenizer_about(v->tokenizer); }
 
 SETUN_STATIC_ASSERT(SETUN_ENCODE_BOS == ST_TOK_BOS && SETUN_ENCODE_SPECIAL == ST_TOK_SPECIAL, "one set of flags");
 

@@ -302,12 +302,52 @@ SETUN_EXPORT double setun_nll(const float *logits, int64_t n_vocab, int32_t targ
 /* 64-bit hash of the bits of floats, to be chained; start with 0. */
 SETUN_EXPORT uint64_t setun_hash(uint64_t h, const float *values, int64_t n);
 
+/* ---------------------------------------------------------------- perplexity */
+
+/* Which tokens of a text are predicted from which: docs/numerics.md has the rules. */
+#define SETUN_PPL_DISJOINT    0 /* windows side by side, each behind a BOS */
+#define SETUN_PPL_LLAMA_CPP   1 /* as llama-perplexity: the second half of each window counts */
+#define SETUN_PPL_HUGGINGFACE 2 /* a sliding window, as in the documentation of transformers */
+SETUN_EXPORT const char *setun_ppl_name(int32_t convention); /* "disjoint", ...; NULL outside */
+
+typedef struct setun_ppl {
+    uint32_t size, reserved;
+    int64_t  window, stride, windows, tokens; /* as used; tokens that were predicted */
+    double   nll, ppl, error;  /* mean of -ln probability; e to that; its standard error */
+    int64_t  save_bytes;       /* of the file that save names */
+    /* With against: p is the saved run, q this one. */
+    double   kl, kl_error, kl_max; /* mean, its standard error and maximum of the sum of p ln(p / q) */
+    double   kl_at[5];             /* what 50, 90, 95, 99 and 99.9 % of the tokens do not exceed */
+    double   same_top, same_top_error; /* share of tokens whose most probable one is the same */
+    double   base_ppl, ratio, ratio_error; /* ppl of p, ppl / base_ppl */
+} setun_ppl;
+
+typedef struct setun_ppl_options {
+    uint32_t    size;
+    int32_t     convention;
+    int64_t     window;  /* tokens; 0: 256, 512, or the model's context */
+    int64_t     stride;  /* of SETUN_PPL_HUGGINGFACE; 0: half a window */
+    int64_t     windows; /* stop after so many; 0: all of the text */
+    const char *save;    /* NULL, or keep all logits in this file, which runtime/saved_logits.h describes */
+    const char *against; /* NULL, or compare with the logits in this file, of the same text, tokenizer and convention */
+    void      (*begin)(void *user, const setun_ppl *planned); /* with a file: before any work; NULL is allowed */
+    int       (*progress)(void *user, int64_t done, int64_t total, double ppl); /* nonzero cancels; NULL is allowed */
+    void       *user;
+} setun_ppl_options;
+/* The model should have been loaded with n_outputs of some tens: so many rows are computed at once. */
+SETUN_EXPORT setun_status setun_perplexity(const setun_model *m, const char *text, size_t n_bytes, const setun_ppl_options *o,
+                                           setun_ppl *result, setun_error *err);
+
 /* ---------------------------------------------------------------- tokens */
+
+/* path: a directory with tokenizer.json, or a GGUF file, which may have a vocabulary only. */
 
 SETUN_EXPORT setun_status setun_vocab_open(setun_vocab **v, const char *path, setun_error *err);
 SETUN_EXPORT void setun_vocab_free(setun_vocab *v); /* only what setun_vocab_open gave */
 SETUN_EXPORT int64_t setun_vocab_size(const setun_vocab *v);
 SETUN_EXPORT int32_t setun_vocab_bos(const setun_vocab *v); /* -1: none */
+/* One line: what a GGUF file's tokenizer is, and what was decided where the file is silent; NULL for tokenizer.json. */
+SETUN_EXPORT const char *setun_vocab_about(const setun_vocab *v);
 #define SETUN_ENCODE_BOS     1u /* what the tokenizer puts around a text */
 #define SETUN_ENCODE_SPECIAL 2u /* recognise special tokens written in the text */
 /* *ids is to be freed with setun_free.  Text that is not UTF-8 is refused with the byte's offset. */
