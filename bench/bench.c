@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH = CLI_OWN, ROOFLINE, TOP, SEQUENCES };
+enum { DEPTH = CLI_OWN, ROOFLINE, TOP, SEQUENCES, TOKENIZER };
 
 static const char help[] =
-    "usage: setun bench MODEL [-p 128,512] [-n 32] [--depth 0,1024] [-t 1,2] [-r 5] [-f TEXT] [--roofline] [--json]\n\n"
+    "usage: setun bench MODEL [-p 128,512] [-n 32] [--depth 0,1024] [-t 1,2] [-r 5] [-f TEXT] [--roofline] [--json]\n"
+    "       setun bench MODEL --tokenizer -f TEXT [-r 5] [--json]\n\n"
     "Prefill, decode, time to the first token, load time and memory by part, and shares of the machine's own\n"
     "limits, measured in the same run.  Speeds are medians of R runs with least and most; a first run is not counted.\n\n"
     "  -p LIST          lengths of prefill (128,512; 0: none)\n"
@@ -23,6 +24,7 @@ static const char help[] =
     "  -f FILE          feed the tokens of this text (default: tokens of no meaning)\n"
     "      --top K      only the K largest logits are wanted (40; 1 is greedy; 0: all)\n"
     "      --sequences LIST   decode with so many sequences together, e.g. 1,4,8, and nothing else\n"
+    "      --tokenizer      opening the vocabulary, and the text of -f to ids and back, and nothing else\n"
     "      --roofline   time per operator, the limit that binds it, and why it is not faster (also --profile)\n"
     "      --json       one object for each thread count; keys in docs/performance.md\n"
     CLI_COMMON_HELP;
@@ -63,7 +65,8 @@ static int parse(bench *b, int argc, char **argv)
     static const struct option options[] = {
         {"depth", required_argument, NULL, DEPTH}, {"roofline", no_argument, NULL, ROOFLINE},
         {"profile", no_argument, NULL, ROOFLINE}, {"top", required_argument, NULL, TOP},
-        {"file", required_argument, NULL, 'f'}, {"sequences", required_argument, NULL, SEQUENCES}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+        {"file", required_argument, NULL, 'f'}, {"sequences", required_argument, NULL, SEQUENCES},
+        {"tokenizer", no_argument, NULL, TOKENIZER}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     int opt, r;
     const cli *c = &b->c;
     while ((opt = getopt_long(argc, argv, "p:n:r:f:" CLI_COMMON_LETTERS, options, NULL)) != -1) {
@@ -75,6 +78,7 @@ static int parse(bench *b, int argc, char **argv)
         case 'r': if (cli_int(c, "-r", optarg, 1, BENCH_MAX_RUNS, &b->n_run)) return CLI_USAGE; break;
         case 'f': b->file = optarg; break;
         case SEQUENCES: b->sequences = optarg; break;
+        case TOKENIZER: b->tokenizer = 1; break;
         case ROOFLINE: b->roofline = 1; break;
         case TOP: if (cli_int(c, "--top", optarg, 0, SETUN_MAX_TOP, &b->top)) return CLI_USAGE; break;
         default:
@@ -85,6 +89,8 @@ static int parse(bench *b, int argc, char **argv)
     }
     if (optind + 1 != argc)
         return cli_usage(c, optind == argc ? "a model is missing" : "one model is enough");
+    if (b->tokenizer && !b->file)
+        return cli_usage(c, "--tokenizer needs a text, and its speed depends on it: -f FILE");
     cli_finish(&b->c);
     return -1;
 }
@@ -206,6 +212,11 @@ int cli_bench(int argc, char **argv)
     }
     if (b.file && !(b.text = cli_read(b.file, &b.n_text)))
         return CLI_FAILED;
+    if (b.tokenizer) {
+        code = b.n_text ? bench_tokenizer(&b, argv[optind]) : cli_usage(&b.c, "the text is empty");
+        free(b.text);
+        return code;
+    }
     long long most = BENCH_FIRST_TOKENS;
     for (int i = 0; i < b.prefill.n; i++)
         most = b.prefill.v[i] > most ? b.prefill.v[i] : most;

@@ -3,6 +3,7 @@
  *     bench.c     options, order of events          measure.c   runs, medians, notes of a session
  *     print.c     results for people                json.c      the same for programs; keys in docs/performance.md
  *     sequences.c several sequences together: a bench of its own
+ *     tokenizer.c text to ids and back: another one
  *
  * A measurement is a row of bench_parts (bench.c): what runs it, what prints it. */
 #ifndef BENCH_H
@@ -12,6 +13,7 @@
 
 #define BENCH_MAX_RUNS 101
 #define BENCH_MAX_LIST 16
+#define BENCH_MAX_PIECE 1024 /* bytes of a token that is decoded; longer ones are left out */
 #define BENCH_FIRST_TOKENS 32 /* the prompt behind the time to the first token */
 
 typedef struct bench_list {
@@ -23,7 +25,7 @@ typedef struct bench {
     cli         c;
     bench_list  threads, prefill, depth;
     long long   n_decode, n_run, top;
-    int         roofline;
+    int         roofline, tokenizer;
     char       *sequences; /* NULL: not asked for */
     const char *file; /* whose tokens are fed; NULL: tokens of no meaning */
     char       *text; /* its bytes */
@@ -86,6 +88,8 @@ setun_status bench_roofline(bench_run *r, setun_error *err);
 
 /* Bytes that a token reads from memory. */
 double bench_bytes(const setun_work *w);
+
+int bench_tokenizer(const bench *b, const char *path); /* tokenizer.c; returns an exit code */
 
 /* print.c and json.c: a function for each part. */
 void bench_text_machine(const bench_run *r);

@@ -5,7 +5,7 @@
 
 #include "cli.h"
 
-enum { TOKENS = CLI_OWN, ALL, FORMAT, HASH, CHUNK, NO_BOS, PIECES, SPECIAL };
+enum { TOKENS = CLI_OWN, ALL, FORMAT, HASH, CHUNK, NO_BOS, PIECES, SPECIAL, NO_SPECIAL };
 
 /* Ids in decimal, separated by commas or white space; malloc'ed. */
 static int parse_ids(const cli *c, const char *text, int32_t **ids, int64_t *n)
@@ -160,12 +160,15 @@ int cli_logits(int argc, char **argv)
 /* ---------------------------------------------------------------- tokenize, detokenize */
 
 static const char tokenize_help[] =
-    "usage: setun tokenize MODEL [-p TEXT] [--no-bos] [--pieces] [--special]\n\n"
-    "Token ids of a text (standard input without -p), separated by spaces.\n\n"
-    "      --no-bos    without what the tokenizer puts around a text\n"
-    "      --pieces    one token a line: id, tab, text as a quoted string\n"
-    "      --special   recognise special tokens written in the text\n"
-    "  -h, --help      this text\n";
+    "usage: setun tokenize MODEL [-p TEXT] [--no-bos] [--pieces] [--special | --no-special]\n\n"
+    "Token ids of a text (standard input without -p), separated by spaces.  MODEL may be a GGUF file with nothing\n"
+    "but a vocabulary.\n\n"
+    "      --no-bos      without what the tokenizer puts around a text\n"
+    "      --pieces      one token a line: id, tab, text as a quoted string\n"
+    "      --special     recognise special tokens written in the text\n"
+    "      --no-special  special tokens written in the text are only text (default)\n"
+    "  -v                what the tokenizer of a GGUF file is, on stderr\n"
+    "  -h, --help        this text\n";
 
 static const char detokenize_help[] =
     "usage: setun detokenize MODEL IDS... [--no-special]\n\n"
@@ -197,19 +200,22 @@ int cli_tokenize(int argc, char **argv)
 {
     static const struct option options[] = {
         {"prompt", required_argument, NULL, 'p'}, {"no-bos", no_argument, NULL, NO_BOS}, {"pieces", no_argument, NULL, PIECES},
-        {"special", no_argument, NULL, SPECIAL}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+        {"special", no_argument, NULL, SPECIAL}, {"no-special", no_argument, NULL, NO_SPECIAL}, {"verbose", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
     const char *prompt = NULL;
     int opt, code = 0, pieces = 0;
     uint32_t flags = SETUN_ENCODE_BOS;
     cli_init(&c, "tokenize", tokenize_help);
-    while ((opt = getopt_long(argc, argv, "p:h", options, NULL)) != -1) {
+    while ((opt = getopt_long(argc, argv, "p:vh", options, NULL)) != -1) {
         switch (opt) {
         case 'p': prompt = optarg; break;
         case NO_BOS: flags &= ~SETUN_ENCODE_BOS; break;
         case PIECES: pieces = 1; break;
+        case 'v': c.verbose = 1; break;
         case SPECIAL: flags |= SETUN_ENCODE_SPECIAL; break;
+        case NO_SPECIAL: flags &= ~SETUN_ENCODE_SPECIAL; break;
         default: return cli_common(&c, opt) == 2 ? 0 : CLI_USAGE;
         }
     }
@@ -225,6 +231,8 @@ int cli_tokenize(int argc, char **argv)
     if (setun_vocab_open(&v, argv[optind], &err) != SETUN_OK ||
         setun_vocab_encode(v, prompt ? prompt : text, n_text, flags, &ids, &n, &err) != SETUN_OK)
         code = cli_fail(&err);
+    else if (c.verbose && setun_vocab_about(v))
+        fprintf(stderr, "setun: %s\n", setun_vocab_about(v));
     for (int64_t i = 0; i < n && code == 0; i++) {
         if (!pieces)
             printf("%s%d", i ? " " : "", ids[i]);
@@ -241,13 +249,13 @@ int cli_tokenize(int argc, char **argv)
 
 int cli_detokenize(int argc, char **argv)
 {
-    static const struct option options[] = {{"no-special", no_argument, NULL, SPECIAL}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"no-special", no_argument, NULL, NO_SPECIAL}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
     int opt, code = 0, special = 1;
     cli_init(&c, "detokenize", detokenize_help);
     while ((opt = getopt_long(argc, argv, "h", options, NULL)) != -1) {
-        if (opt == SPECIAL)
+        if (opt == NO_SPECIAL)
             special = 0;
         else
             return cli_common(&c, opt) == 2 ? 0 : CLI_USAGE;

@@ -21,10 +21,11 @@ info | grep >/dev/null '^  a  *F32  *4 x 2, 32 bytes$' || bad "info: a tensor"
 info --values | grep >/dev/null '^ *-2 to 1, zeros 0.0000$' || bad "info --values"
 json='local t = io.read("a"); assert(t:match("^{.*}%s*$") and t:find("\"dims\": [4, 2]", 1, true) and t:find("\"least\": -2,", 1, true))'
 info --values --json | lua5.4 -e "$json" || bad "info --json"
-for c in "run -p x" "logits --tokens 1" "tokenize -p x" "bench" "dump --graph" "info --stats -p x"; do
+for c in "run -p x" "logits --tokens 1" "bench" "dump --graph" "info --stats -p x"; do
   set -- $c; first=$1; shift
   fails "is a GGUF file" "$SETUN" "$first" "$TMP/file.bin" "$@"
 done
+fails "file.bin has no tokenizer: key tokenizer.ggml.model is missing" "$SETUN" tokenize "$TMP/file.bin" -p x
 fails "no layout of I2_S named 'round'" info --i2s-layout round
 fails "no tensor has this type" info --i2s-layout x86
 "$SETUN" info "$MODEL" --values >/dev/null 2>&1; same "--values of a directory" $? 2

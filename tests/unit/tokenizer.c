@@ -401,50 +401,6 @@ static void test_detok(void **state)
         }
 }
 
-/* Public examples of LLaMA-3 ids, which 2B4T shares.  Its vocabulary is not ours to ship: the test
- * runs where SETUN_LLAMA3 names a directory with that tokenizer.json. */
-static void test_llama3(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text;
-        int32_t     ids[24];
-    } cases[] = {
-        { "The capital of France is", { 791, 6864, 315, 9822, 374 } },
-        { "Hello, world!", { 9906, 11, 1917, 0 } },
-        { "Setun 1958 \xe2\x80\x94 na\xc3\xafve caf\xc3\xa9 \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e",
-          { 1681, 359, 220, 6280, 23, 2001, 95980, 588, 53050, 105180, 102158 } },
-        { "int main(void) {\n\treturn 0;\n}\n",
-          { 396, 1925, 4431, 8, 341, 862, 220, 15, 280, 534 } },
-        { "   leading and trailing   ", { 256, 6522, 323, 28848, 262 } },
-        { "123456789", { 4513, 10961, 16474 } },
-        { "don't DON'T we'll", { 15357, 956, 45373, 17773, 584, 3358 } },
-        { "\xc2\xa0nbsp", { 4194, 5792 } },
-        { "\xf0\x9f\x99\x82\xf0\x9f\x91\x8d\xf0\x9f\x8f\xbd",
-          { 9468, 19044, 9468, 239, 235, 9468, 237, 121 } },
-        { "\r\n\r\n", { 881 } },
-        { " \n", { 720 } },
-        { "a  b", { 64, 220, 293 } },
-        { "<|begin_of_text|>System: You are a helpful assistant.<|eot_id|>User: What is 2+2?<|eot_id|>Assistant: ",
-          { 128000, 2374, 25,  1472, 527, 264, 11190, 18328,  13,    128009, 1502, 25,
-            3639,   374,  220, 17,   10,  17,  30,    128009, 72803, 25,     220 } },
-    };
-    const char *dir = getenv("SETUN_LLAMA3");
-    if (!dir) {
-        print_message("SETUN_LLAMA3 is not set: LLaMA-3 ids are not checked\n");
-        skip();
-    }
-    st_tokenizer *t = open_model(dir);
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int64_t n;
-        int32_t *ids = encode(t, cases[i].text, (int64_t)strlen(cases[i].text), ST_TOK_SPECIAL, &n);
-        for (int64_t k = 0; k < 24; k++)
-            assert_int_equal(k < n ? ids[k] : 0, cases[i].ids[k]);
-        free(ids);
-    }
-    st_tokenizer_close(t);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -453,7 +409,6 @@ int main(void)
         cmocka_unit_test(test_merging),       cmocka_unit_test(test_long),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_hostile_regex), cmocka_unit_test(test_detok),
-        cmocka_unit_test(test_llama3),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
