@@ -100,7 +100,7 @@ static int parse(cli *c, int argc, char **argv, setun_ppl_options *o)
         CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     long long window = 0, stride = 0, windows = 0;
     int opt, bad = 0;
-    while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1 && !bad) {
+    while (!bad && (opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1) {
         switch (opt) {
         case CONVENTION: bad = convention_of(c, optarg, &o->convention); break;
         case WINDOW: bad = cli_int(c, "--window", optarg, 2, 1 << 20, &window); break;
