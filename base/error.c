@@ -7,14 +7,31 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/str.h"
 
 #define LONGEST 12288 /* two paths of the longest kind, and some words */
 
 /* Does a UTF-8 character go on here? */
 static int inside(char c) { return ((unsigned char)c & 0xc0u) == 0x80u; }
 
-/* Formats into text[0..cap).  Names come from files and may hold anything: what would break the line
- * or talk to the terminal is replaced.  A sentence that is too long loses its middle, which is where
+/* Names come from files and may hold anything: what would break the line, talk to the terminal
+ * (U+0080 to U+009F do, as c2 80 to c2 9f) or is not UTF-8 is replaced, byte by byte. */
+static void clean(char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t good = i + st_utf8_valid(text + i, n - i);
+        for (; i < good; i++) {
+            if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+                text[i] = strchr("\n\r\t", text[i]) ? ' ' : '?';
+            else if ((unsigned char)text[i] == 0xc2 && (unsigned char)text[i + 1] < 0xa0)
+                text[i] = text[i + 1] = '?';
+        }
+        if (i < n)
+            text[i] = '?';
+    }
+}
+
+/* Formats into text[0..cap).  A sentence that is too long loses its middle, which is where
  * a long name is, and keeps its end, which says what is wrong; no UTF-8 character is cut in two. */
 SETUN_PRINTF(3, 0)
 static void format(char *text, size_t cap, const char *fmt, va_list ap)
@@ -23,9 +40,7 @@ static void format(char *text, size_t cap, const char *fmt, va_list ap)
     if (vsnprintf(all, sizeof all, fmt, ap) < 0)
         all[0] = 0;
     size_t n = strlen(all);
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)all[i] < 0x20 || all[i] == 0x7f)
-            all[i] = strchr("\n\r\t", all[i]) ? ' ' : '?';
+    clean(all, n);
     if (n < cap) {
         memcpy(text, all, n + 1);
         return;

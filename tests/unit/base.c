@@ -79,6 +79,8 @@ static void test_error(void **state)
     assert_string_equal(e.text + strlen(e.text) - 14, ": no such file");
     (void)st_fail(&e, SETUN_IO, "%s", "a\nb\x1b[31m\x7f\tc");
     assert_string_equal(e.text, "a b?[31m? c");
+    (void)st_fail(&e, SETUN_IO, "%s", "caf\xc3\xa9 \xc2\x9b" "2J \xff\xc3 \xe2\x82 \xc2\xa0.\xed\xa0\x80\xc2");
+    assert_string_equal(e.text, "caf\xc3\xa9 ??2J ?? ?? \xc2\xa0.????");
     for (int32_t s = -20; s < 5; s++)
         assert_true(strlen(st_status_name(s)) > 1);
 }
