@@ -167,18 +167,18 @@ static setun_status leaf(st_config *c, const char *key, json_t *v, st_arena *are
 }
 
 /* An empty list or object has no values that could be understood or refused one by one. */
-static setun_status empty(const st_config *c, const char *key, setun_error *err)
+static setun_status empty(const st_config *c, const char *key, int is_list, setun_error *err)
 {
-    static const char *const allowed[] = {
-        "architectures",   "auto_map",  "eos_token_id", "layer_types", "quantization_config",
-        "quantization_config.modules_to_not_convert", "rope_parameters", "rope_scaling",
+    static const struct { const char *key; int is_list; } allowed[] = {
+        { "architectures", 1 },   { "auto_map", 0 },     { "eos_token_id", 1 }, { "layer_types", 1 }, { "quantization_config", 0 },
+        { "quantization_config.modules_to_not_convert", 1 }, { "rope_parameters", 0 }, { "rope_scaling", 0 },
     };
     for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
-        if (strcmp(allowed[i], key) == 0)
+        if (allowed[i].is_list == is_list && strcmp(allowed[i].key, key) == 0)
             return SETUN_OK;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (matches(keys[i].key, key))
-            return st_fail(err, SETUN_BAD_FILE, "%s: %s is an empty list or object", c->path, key);
+            return st_fail(err, SETUN_BAD_FILE, "%s: %s is an empty %s", c->path, key, is_list ? "list" : "object");
     return unknown(c, key, err);
 }
 
@@ -189,7 +189,7 @@ static setun_status flatten(st_config *c, const char *prefix, json_t *v, int dep
         return st_fail(err, SETUN_BAD_FILE, "%s: %s is nested too deeply", c->path, prefix);
     if (depth > 0 && (json_is_object(v) || json_is_array(v)) && !json_object_size(v) &&
         !json_array_size(v))
-        return empty(c, prefix, err);
+        return empty(c, prefix, json_is_array(v), err);
     const char *dot = prefix[0] ? "." : "";
     if (json_is_object(v)) {
         const char *key;
