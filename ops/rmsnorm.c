@@ -20,7 +20,7 @@ static setun_status infer(setun_args *a, setun_error *err)
     if (s != SETUN_OK)
         return s;
     if (!(a->attr[0].f >= 0.0 && a->attr[0].f < 1e30))
-        return setun_fail(err, SETUN_BAD_ARG, "eps is %g, wants a number from 0 on", a->attr[0].f);
+        return setun_fail(err, SETUN_BAD_ARG, "eps is %g, wants a number from 0 to below 1e30", a->attr[0].f);
     return setun_infer_out(a, 0, SETUN_F32, rank, a->in[X].dim[0], a->in[X].dim[1], a->in[X].dim[2]);
 }
 

@@ -22,7 +22,7 @@ static setun_status infer(setun_args *a, setun_error *err)
     if (s != SETUN_OK)
         return s;
     if (!(a->attr[0].f >= 0.0 && a->attr[0].f < 1e30))
-        return setun_fail(err, SETUN_BAD_ARG, "eps is %g, wants a number from 0 on", a->attr[0].f);
+        return setun_fail(err, SETUN_BAD_ARG, "eps is %g, wants a number from 0 to below 1e30", a->attr[0].f);
     (void)setun_infer_out(a, 0, SETUN_I8, 2, x->dim[0], setun_t2_padded(x->dim[1]), 1);
     (void)setun_infer_out(a, 1, SETUN_F32, 1, x->dim[0], 1, 1);
     return setun_infer_out(a, 2, SETUN_I32, 1, x->dim[0], 1, 1);

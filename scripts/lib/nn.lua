@@ -38,10 +38,13 @@ function nn.count(key, v)
   return v
 end
 
--- A number above 0.
+-- A number above 0, also when it is rounded to f32, and of a size that operators take.
 function nn.positive(key, v)
   if type(v) ~= "number" or not (v > 0) or v == math.huge then
     fail("config.json: %s must be a number above 0, it is %s", key, show(v))
+  end
+  if setun.f32(v) == 0 or v >= 1e30 then
+    fail("config.json: %s is %s, which is too %s to compute with", key, show(v), v < 1 and "small" or "large")
   end
   return v
 end
@@ -123,6 +126,10 @@ function nn.llama_config(hp, more)
       fail("config.json: hidden_size %d does not divide into %d heads", c.hidden_size, c.num_attention_heads)
     end
     c.head_dim = c.hidden_size // c.num_attention_heads
+  end
+  if c.head_dim % 2 ~= 0 or c.head_dim > 4096 then
+    fail("config.json: heads of %d, by head_dim or by hidden_size and num_attention_heads; an even number up to 4096 can be computed",
+         c.head_dim)
   end
   return c
 end
@@ -223,6 +230,9 @@ function nn.rope_table(g, hp, c, theta)
   local a = { theta = hp.rope_theta or hp.rope_parameters and hp.rope_parameters.rope_theta or theta,
               dim = c.head_dim, positions = hp.n_ctx }
   nn.positive("rope_theta", a.theta)
+  if a.theta < 1 or a.theta > 1e15 then
+    fail("config.json: rope_theta is %s; a number from 1 to 1e15 can be computed with", show(a.theta))
+  end
   local kind, old = scaling and scaling.rope_type, scaling and scaling.type
   if kind and old and kind ~= old then
     fail("config.json: rope_scaling has the types %s and %s", tostring(kind), tostring(old))
