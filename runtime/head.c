@@ -72,7 +72,7 @@ setun_status st_head_graph(setun_model *m, st_graph **out, setun_error *err)
     const setun_view rows = n ? m->simple->value[n->in[1]].view : one;
     const struct {
         const char       *name;
-        int               kind;
+        st_value_kind     kind;
         const setun_view *view;
     } outer[6] = {{ST_HEAD_CODE, ST_CONST, &m->head.code}, {ST_HEAD_FINE, ST_CONST, &m->head.fine},
                   {ST_HEAD_BOUNDS, ST_CONST, &m->head.meta}, {ST_HEAD_TOP, ST_INPUT, &one}, {ST_HEAD_NOISE, ST_INPUT, &four},

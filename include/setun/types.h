@@ -113,7 +113,7 @@ typedef union setun_value {
 
 /* Is this table long enough to hold the field, and is the field filled in? */
 #define SETUN_HAS(T, p, field) \
-    ((p)->size >= offsetof(T, field) + sizeof(((T *)0)->field) && (p)->field)
+    ((p)->size >= offsetof(T, field) + sizeof(((T *)0)->field) && (p)->field != 0)
 
 /* Number of elements of a view with no symbolic dimension. */
 static inline int64_t setun_count(const setun_view *v)
