@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install what is missing, build and run every test: the product, with sanitizers (of memory and of
-# threads), and without LLVM.
+# threads), and without LLVM; and where clang has libFuzzer, let it search for bad input for half a minute.
 # SETUN_QUICK=1 leaves all but the first build out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,4 +24,12 @@ if [ -z "${SETUN_QUICK:-}" ]; then
   run build-hard -DCMAKE_BUILD_TYPE=Debug -DSETUN_HARD=ON
   run build-races -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSETUN_RACES=ON
   run build-plain -DCMAKE_BUILD_TYPE=Release -DSETUN_LLVM=OFF
+  if fuzz=$(setun_fuzz_options); then
+    # shellcheck disable=SC2086 # these are words
+    cmake -B build-fuzz -G Ninja $fuzz >/dev/null
+    cmake --build build-fuzz --target fuzzers
+    ctest --test-dir build-fuzz --output-on-failure -j 2 || again build-fuzz
+  else
+    echo "test.sh: no clang with libFuzzer (clang-19, libclang-rt-19-dev): the fuzz targets only replayed their corpus" >&2
+  fi
 fi

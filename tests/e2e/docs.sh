@@ -118,4 +118,19 @@ while IFS= read -r line; do
   case $line in *cpu-features*) [ "${SETUN_LLVM:-1}" = 1 ] && [ "$(uname -m)" = x86_64 ] || continue ;; esac
   (cd "$TMP" && eval "\"$SETUN\" $line") >"$TMP/out" 2>"$TMP/err" || bad "docs/performance.md: setun $line ($(head -c 300 "$TMP/err"))"
 done <"$TMP/commands"
+# docs/testing.md: its targets are those of the tree, and its commands work, with less time.
+grep -o '^| `[a-z`, ]*` |' docs/testing.md | grep -o '`[a-z]*`' | tr -d '\`' | sort >"$TMP/said"
+for f in tests/fuzz/*.c; do basename "$f" .c; done | grep -vxE 'common|replay' | sort >"$TMP/are"
+same "the targets in docs/testing.md" "$(cat "$TMP/said")" "$(cat "$TMP/are")"
+for t in $(cat "$TMP/are"); do [ -n "$(ls "tests/fuzz/corpus/$t")" ] && [ -f "tests/fuzz/$t.dict" ] || bad "fuzz target $t has no corpus or no dictionary"; done
+fuzz=$(dirname "$SETUN")/fuzz_gguf
+if [ -x "$fuzz" ]; then
+  grep -o '^    build/bin/fuzz_gguf.*' docs/testing.md | sed "s,build/bin/fuzz_gguf,\"$fuzz\",; s/--seconds 30/--seconds 0.1/" >"$TMP/commands"
+  same "commands in docs/testing.md" "$(wc -l <"$TMP/commands")" 2
+  while IFS= read -r line; do eval "$line" >"$TMP/out" 2>&1 || bad "docs/testing.md: $line ($(head -c 300 "$TMP/out"))"; done <"$TMP/commands"
+fi
+scripts/fuzz.sh --help >"$TMP/out" 2>&1 || bad "scripts/fuzz.sh --help"
+grep -q -- '--minutes' "$TMP/out" || bad "scripts/fuzz.sh --help says nothing"
+scripts/fuzz.sh no_such_target >"$TMP/out" 2>&1; same "an unknown fuzz target" $? 2
+scripts/fuzz.sh --minutes x >"$TMP/out" 2>&1; same "--minutes x" $? 2
 finish

@@ -1,4 +1,6 @@
-/* tests/unit/graph.c -- building, text form, inference, binding, verifying; hostile text; no memory. */
+/* tests/unit/graph.c -- building, text form, inference, binding, verifying; no memory.
+ *
+ * Hostile text: tests/fuzz/graph.c. */
 #include "graph_ops.h"
 
 typedef struct fixture {
@@ -486,58 +488,6 @@ static void test_dot(void **state)
     st_str_free(&s);
 }
 
-/* ---------------------------------------------------------------- hostile */
-
-/* Flip, insert, delete and duplicate bytes: the parser either refuses with a place, or gives a graph
- * that prints to a fixed point. */
-static void test_mutations(void **state)
-{
-    fixture *f = *state;
-    uint64_t seed = 42;
-    int accepted = 0;
-    for (int round = 0; round < 20000; round++) {
-        st_mark mark = st_arena_mark(f->arena);
-        char text[2 * sizeof all];
-        size_t n = sizeof all - 1;
-        setun_error err = {0};
-        st_graph *g;
-        memcpy(text, all, n);
-        for (uint64_t k = 1 + next_random(&seed) % 3; k; k--) {
-            static const char hot[] = " \n%=\"\\[]{},@#nm0-9x.";
-            size_t at = next_random(&seed) % n, len = 1 + next_random(&seed) % 12;
-            uint64_t what = next_random(&seed) % 5;
-            len = len > n - at ? n - at : len;
-            if (what == 0) {
-                text[at] = (char)(1 + next_random(&seed) % 255);
-            } else if (what == 1) {
-                text[at] = hot[next_random(&seed) % (sizeof hot - 1)];
-            } else if (what == 2 && n > len) {
-                memmove(text + at, text + at + len, n - at - len);
-                n -= len;
-            } else if (n + len < sizeof text) {
-                size_t to = what == 3 ? at : next_random(&seed) % n;
-                char piece[12];
-                memcpy(piece, text + at, len);
-                memmove(text + to + len, text + to, n - to);
-                memcpy(text + to, piece, len);
-                n += len;
-            }
-        }
-        text[n] = 0;
-        if (st_graph_parse(text, "m", f->r, f->arena, &g, &err) == SETUN_OK) {
-            const char *once, *twice;
-            accepted++;
-            once = print_text(g, f->arena);
-            twice = print_text(parse_text(once, f->r, f->arena), f->arena);
-            assert_string_equal(once, twice);
-        } else if (strncmp(err.text, "m:", 2) != 0) {
-            fail_msg("no place in \"%s\"", err.text);
-        }
-        st_arena_rewind(f->arena, mark);
-    }
-    assert_true(accepted > 100 && accepted < 19000);
-}
-
 static void test_random_round_trip(void **state)
 {
     fixture *f = *state;
@@ -582,7 +532,7 @@ int main(void)
         TEST(test_round_trip), TEST(test_free_form), TEST(test_parse_errors), TEST(test_types_in_text),
         TEST(test_floats_in_text), TEST(test_add_value_errors), TEST(test_in_place_rules),
         TEST(test_infer_is_not_believed), TEST(test_limits), TEST(test_bind), TEST(test_verify_finds), TEST(test_dot),
-        TEST(test_mutations), TEST(test_random_round_trip), TEST(test_no_memory),
+        TEST(test_random_round_trip), TEST(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

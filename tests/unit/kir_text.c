@@ -1,5 +1,5 @@
 /* tests/unit/kir_text.c -- kernels as text: what the parser and the verifier refuse, golden
- * kernels in tests/golden, and hostile text.
+ * kernels in tests/golden.  (Hostile text: tests/fuzz/kir.c.)
  *
  * A golden file is a kernel in canonical form with comment lines that say how to run it: "# n 3"
  * the symbolic size, "# units 0 3" the tile, "# in 0: ..." and "# expect 1: ..." the elements of
@@ -348,137 +348,12 @@ static void test_golden(void **state)
     assert_true(each_golden(check_golden) >= 8);
 }
 
-/* ---------------------------------------------------------------- hostile text */
-
-static uint64_t next_random(uint64_t *x)
-{
-    *x ^= *x << 13;
-    *x ^= *x >> 7;
-    *x ^= *x << 17;
-    return *x;
-}
-
-static void mutate(char *text, size_t *n, size_t cap, uint64_t *rng)
-{
-    static const char useful[] = "0123456789%.x{}[]= \nifgh-/,abc";
-    size_t at = next_random(rng) % (*n ? *n : 1), len = next_random(rng) % 24;
-    switch (next_random(rng) % 16) {
-    case 0: /* any byte but the end of the text */
-        text[at] = (char)(1 + next_random(rng) % 255);
-        break;
-    case 1: case 2: /* one that is likely to be read */
-        text[at] = useful[next_random(rng) % (sizeof useful - 1)];
-        break;
-    case 3: /* cut something out */
-        len = len < *n - at ? len : *n - at;
-        memmove(text + at, text + at + len, *n - at - len);
-        *n -= len;
-        break;
-    case 4: /* say something twice */
-        len = len < *n - at ? len : *n - at;
-        if (*n + len < cap) {
-            memmove(text + at + len, text + at, *n - at);
-            *n += len;
-        }
-        break;
-    default: /* another digit, not in the name of a result: most lines stay legal */
-        for (size_t i = 0; i < *n; i++) {
-            size_t p = (at + i) % *n, line = p, begin = p;
-            while (line && text[line - 1] != '\n')
-                line--;
-            line += strspn(text + line, " ");
-            while (begin && text[begin - 1] >= '0' && text[begin - 1] <= '9')
-                begin--;
-            /* Not in i32 either, where few digits are right. */
-            if (begin && text[begin - 1] >= 'a' && text[begin - 1] < 'x')
-                continue;
-            if (text[p] >= '0' && text[p] <= '9' &&
-                (text[line] != '%' || memchr(text + line, '=', p - line))) {
-                text[p] = (char)('0' + next_random(rng) % 10);
-                break;
-            }
-        }
-        break;
-    }
-    text[*n] = 0;
-}
-
-static int n_ran, n_parsed;
-
-static void run_hostile(const char *text)
-{
-    st_arena *arena = st_arena_new();
-    st_kir *k, *twin;
-    setun_error err = { 0, "" };
-    setun_status s = st_kir_parse(text, "fuzz", NULL, arena, &k, &err);
-    if (s == SETUN_OK) {
-        n_parsed++;
-        /* Printing is a fixed point after one round. */
-        st_str one = { 0 }, two = { 0 };
-        st_kir_print(k, &one);
-        if (st_kir_parse(one.text, "again", NULL, arena, &twin, &err) != SETUN_OK)
-            fail_msg("%s\n%s", err.text, one.text);
-        st_kir_print(twin, &two);
-        assert_string_equal(one.text, two.text);
-        st_str_free(&one);
-        st_str_free(&two);
-        s = st_kir_verify(k, &err);
-    }
-    if (s != SETUN_OK) {
-        assert_true(err.text[0] != 0);
-    } else {
-        call c;
-        if (call_open(&c, k, 5) && k->scratch_bytes < 1 << 20) {
-            setun_launch l = { c.arg, c.dim, k };
-            setun_tile t = { 0, 5, NULL };
-            k->max_steps = 20000;
-            s = st_kir_eval(k, &l, c.bytes, &t, &err);
-            assert_true(s == SETUN_OK || s == SETUN_FAILED);
-            n_ran++;
-        }
-        call_close(&c);
-    }
-    st_arena_free(arena);
-}
-
-static void fuzz_golden(const char *name, const char *text)
-{
-    char *bare = without_notes(text), *work = malloc(16384);
-    uint64_t rng = 88172645463325252u + strlen(name);
-    for (int round = 0; round < 700; round++) {
-        size_t n = strlen(bare);
-        assert_true(n < 8192);
-        memcpy(work, bare, n + 1);
-        for (uint64_t m = 1 + next_random(&rng) % 3; m > 0; m--)
-            mutate(work, &n, 16000, &rng);
-        run_hostile(work);
-    }
-    /* Every truncation that could matter. */
-    for (size_t n = strlen(bare); n > 0; n -= n < 7 ? n : 7) {
-        memcpy(work, bare, n);
-        work[n] = 0;
-        run_hostile(work);
-    }
-    free(work);
-    free(bare);
-}
-
-static void test_hostile_text(void **state)
-{
-    (void)state;
-    (void)each_golden(fuzz_golden);
-    /* The fuzzer is worth something only if it gets past the parser often. */
-    assert_true(n_parsed > 700);
-    assert_true(n_ran > 500);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text_errors),
         cmocka_unit_test(test_match),
         cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_hostile_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,8 +139,8 @@ static void test_truncated(void **state)
     st_str_free(&s);
 }
 
-/* Every single byte of the header set to many values, and every pair of random ones: parse itself
- * checks that success means validity; the sanitizers check the rest. */
+/* Every single byte set to many values: parse itself checks that success means validity; the sanitizers
+ * check the rest.  (Numbers of the header: fields.c; more damage: tests/fuzz/safetensors.c.) */
 static void test_mutations(void **state)
 {
     (void)state;
@@ -162,15 +162,6 @@ static void test_mutations(void **state)
         s.text[i] = old;
     }
     assert_true(refused > 1000);
-    uint64_t r = 1;
-    for (int i = 0; i < 3000; i++) {
-        st_str c = { 0 };
-        st_str_addn(&c, s.text, s.len);
-        for (int k = 0; k < 3; k++)
-            c.text[next_random(&r) % c.len] = (char)next_random(&r);
-        (void)parse(c.text, c.len, &err);
-        st_str_free(&c);
-    }
     st_str_free(&s);
 }
 

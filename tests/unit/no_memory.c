@@ -1,21 +1,14 @@
-/* tests/unit/fuzz.c -- damaged models, and memory that runs out, through the public API alone.
+/* tests/unit/no_memory.c -- memory that runs out, at every place, through the public API alone.
  *
- * A tiny synthetic model is damaged in ways that depend on a counter and on nothing else, so that a
- * failure can be repeated; only how many are tried depends on the clock.  Whatever comes in, a call
- * gives SETUN_OK or a sentence.  What a crash, an overrun or a leak is, the sanitizers decide.
- *
- * The build makes the library's own calls of malloc and its relatives go through the functions
- * below (--wrap), which can refuse the n-th. */
+ * The build makes the library's own calls of malloc and its relatives go through the functions below
+ * (--wrap), which can refuse the n-th.  Whatever is refused, a call gives SETUN_OK or a sentence; what a
+ * crash or a leak is, the sanitizers decide.  (Damaged files: tests/fuzz/.) */
 #include "tests/unit/gguf_files.h"
 
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "setun/setun.h"
-
-#define SECONDS 5.0 /* for all damaged models together */
-#define LEAST 30    /* of every kind, however slow the machine */
 
 /* ---------------------------------------------------------------- memory that runs out */
 
@@ -56,9 +49,6 @@ static const char shape[] =
     "\"eos_token_id\":2,\"torch_dtype\":\"bfloat16\",\"quantization_config\":{\"quant_method\":\"bitnet\","
     "\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"offline\"}}";
 
-enum { CONFIG, GENERATION, TOKENIZER, WEIGHTS, N_FILES };
-static const char *const names[N_FILES] = {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors"};
-
 /* A tokenizer with one of everything that the other one has not; all its tokens are characters. */
 static const char chars[] =
     "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":["
@@ -80,24 +70,7 @@ static const char chars[] =
 
 typedef struct world {
     char   *dir, *model, *chars;
-    char   *good[N_FILES];
-    int64_t bytes[N_FILES];
 } world;
-
-static void put(const char *path, const char *text, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(text, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void restore(const world *w, int file)
-{
-    char *path = join(w->model, names[file]);
-    put(path, w->good[file], (size_t)w->bytes[file]);
-    free(path);
-}
 
 static int make_world(void **state)
 {
@@ -107,16 +80,11 @@ static int make_world(void **state)
     w->dir = temp_dir();
     w->model = join(w->dir, "model");
     char *config = join(w->dir, "shape.json");
-    put(config, shape, sizeof shape - 1);
+    put_text(w->dir, "shape.json", shape);
     setun_synth_options o = {.size = sizeof o, .config = config, .out = w->model, .seed = 1, .zero_share = -1};
     if (setun_synth(&o, &err) != SETUN_OK)
         fail_msg("%s", err.text);
     free(config);
-    for (int i = 0; i < N_FILES; i++) {
-        char *path = join(w->model, names[i]);
-        assert_int_equal(st_file_read(path, 1 << 20, &w->good[i], &w->bytes[i], &err), SETUN_OK);
-        free(path);
-    }
     gguf_maker m = {.alignment = 32};
     st_str file = {0};
     const uint8_t codes[64 + 32] = {[66] = 0x80, [67] = 0x3f};
@@ -128,9 +96,7 @@ static int make_world(void **state)
     st_str_free(&file);
     w->chars = join(w->dir, "chars");
     assert_int_equal(mkdir(w->chars, 0777), 0);
-    char *path = join(w->chars, names[TOKENIZER]);
-    put(path, chars, sizeof chars - 1);
-    free(path);
+    put_file(w->chars, "tokenizer.json", chars, sizeof chars - 1);
     *state = w;
     return 0;
 }
@@ -138,8 +104,6 @@ static int make_world(void **state)
 static int drop_world(void **state)
 {
     world *w = *state;
-    for (int i = 0; i < N_FILES; i++)
-        free(w->good[i]);
     free(w->model);
     free(w->chars);
     drop_dir(w->dir);
@@ -216,167 +180,6 @@ static setun_status use_tokenizer(const char *dir, setun_error *err)
 
 static setun_status use_vocab(const world *w, setun_error *err) { return use_tokenizer(w->model, err); }
 static setun_status use_chars(const world *w, setun_error *err) { return use_tokenizer(w->chars, err); }
-
-/* ---------------------------------------------------------------- damage */
-
-static uint64_t next(uint64_t *r)
-{
-    *r += 0x9e3779b97f4a7c15u;
-    uint64_t z = *r;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static size_t below(uint64_t *r, size_t n) { return n ? (size_t)(next(r) % n) : 0; }
-
-/* Where a JSON value or key begins at or after `at`, and how long it is. */
-static size_t word(const char *t, size_t n, size_t at, size_t *len)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-._";
-    while (at < n && !strchr(plain, t[at]))
-        at++;
-    *len = 0;
-    while (at + *len < n && t[at + *len] && strchr(plain, t[at + *len]))
-        ++*len;
-    return at;
-}
-
-/* One damaged copy of t: malloc'ed, *n becomes its length. */
-static char *damage(const char *t, size_t *n, uint64_t *r)
-{
-    static const char *const nasty[] = {
-        "0", "-1", "1", "3", "1e308", "-0.0", "1e-320", "9223372036854775807", "-9223372036854775808", "4294967296", "2147483648",
-        "null", "true", "false", "\"\"", "[]", "{}", "[1,2]", "{\"a\":1}", "\"\\u0000\"", "\"\\ud800\"", "\"\\n\"", "U8", "F32", "NaN",
-        "[[[[[[[[[[[[]]]]]]]]]]]]", "18446744073709551616", "1.5", "\xff", "%s%n", "../..", "999999999999999999999999999999",
-    };
-    size_t len = *n, kind = below(r, 7), at = below(r, len), w;
-    char *out = malloc(len + 4096);
-    assert_non_null(out);
-    memcpy(out, t, len);
-    switch (kind) {
-    case 0: /* bits */
-        for (size_t i = 1 + below(r, 4); i > 0 && len; i--)
-            out[below(r, len)] ^= (char)(1 << below(r, 8));
-        break;
-    case 1: /* the end is missing */
-        len = at;
-        break;
-    case 2: { /* a part is missing */
-        size_t cut = below(r, len - at < 64 ? len - at : 64);
-        memmove(out + at, out + at + cut, len - at - cut);
-        len -= cut;
-        break;
-    }
-    case 3: { /* a part is there twice */
-        size_t more = below(r, len - at < 1024 ? len - at : 1024);
-        memcpy(out + at + more, t + at, len - at);
-        len += more;
-        break;
-    }
-    default: { /* another value */
-        const char *v = nasty[below(r, sizeof nasty / sizeof nasty[0])];
-        size_t m = strlen(v);
-        at = word(t, len, at, &w);
-        memcpy(out + at, v, m);
-        memcpy(out + at + m, t + at + w, len - at - w);
-        len = len - w + m;
-    }
-    }
-    *n = len;
-    return out;
-}
-
-/* Damage the header of the weights and say its new length, or, now and then, not. */
-static char *damage_weights(const char *t, size_t *n, uint64_t *r)
-{
-    uint64_t header = 0;
-    memcpy(&header, t, 8); /* little-endian, as on every machine that runs this test */
-    size_t h = (size_t)header, body = *n - 8 - h;
-    if (below(r, 4) == 0)
-        return damage(t, n, r);
-    char *damaged = damage(t + 8, &h, r), *out = malloc(8 + h + body);
-    assert_non_null(out);
-    uint64_t said = below(r, 8) ? h : next(r) >> below(r, 64);
-    memcpy(out, &said, 8);
-    memcpy(out + 8, damaged, h);
-    memcpy(out + 8 + h, t + *n - body, body);
-    free(damaged);
-    *n = 8 + h + body;
-    return out;
-}
-
-static double now(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void judge(const char *what, int file, int i, setun_status s, const setun_error *err)
-{
-    if (s != SETUN_OK && (!err->text[0] || strpbrk(err->text, "\n\r\x1b")))
-        fail_msg("%s, %s, damage %d: status %d with the text '%s'", what, names[file], i, s, err->text);
-}
-
-static void test_damage(void **state)
-{
-    const world *w = *state;
-    int good = 0, bad = 0;
-    for (int file = 0; file < N_FILES; file++) {
-        double end = now() + SECONDS / N_FILES;
-        for (int i = 0; i < LEAST || now() < end; i++) {
-            uint64_t r = (uint64_t)file << 32 | (uint64_t)i;
-            size_t n = (size_t)w->bytes[file];
-            char *text = file == WEIGHTS ? damage_weights(w->good[file], &n, &r) : damage(w->good[file], &n, &r);
-            char *path = join(w->model, names[file]);
-            setun_error err = {0, ""};
-            put(path, text, n);
-            setun_status s = use(w, NULL, &err);
-            judge("model", file, i, s, &err);
-            good += s == SETUN_OK;
-            bad += s != SETUN_OK;
-            if (file == TOKENIZER) {
-                err.text[0] = 0;
-                s = use_vocab(w, &err);
-                judge("vocabulary", file, i, s, &err);
-            }
-            free(path);
-            free(text);
-        }
-        restore(w, file);
-    }
-    /* Both must happen, else the damage is too mild or hits before it gets anywhere. */
-    assert_true(good > 0 && bad > good);
-    setun_error err = {0, ""};
-    assert_int_equal(use(w, NULL, &err), SETUN_OK);
-}
-
-static void test_damaged_chars(void **state)
-{
-    const world *w = *state;
-    int good = 0, bad = 0;
-    setun_error err = {0, ""};
-    char *path = join(w->chars, names[TOKENIZER]);
-    if (use_chars(w, &err) != SETUN_OK)
-        fail_msg("%s", err.text);
-    double end = now() + 1.5;
-    for (int i = 0; i < LEAST || now() < end; i++) {
-        uint64_t r = (uint64_t)N_FILES << 32 | (uint64_t)i;
-        size_t n = sizeof chars - 1;
-        char *text = damage(chars, &n, &r);
-        put(path, text, n);
-        err.text[0] = 0;
-        setun_status s = use_chars(w, &err);
-        judge("characters", TOKENIZER, i, s, &err);
-        good += s == SETUN_OK;
-        bad += s != SETUN_OK;
-        free(text);
-    }
-    put(path, chars, sizeof chars - 1);
-    free(path);
-    assert_true(good > 0 && bad > good);
-}
 
 /* ---------------------------------------------------------------- refused memory */
 
@@ -455,6 +258,6 @@ static void test_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_damage), cmocka_unit_test(test_damaged_chars), cmocka_unit_test(test_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, make_world, drop_world);
 }
