@@ -139,6 +139,8 @@ static void count_row(summary *s, const st_gguf_tensor *t, const float *value, c
 static setun_status summarise(const st_gguf *g, const st_gguf_tensor *t, summary *s, setun_error *err)
 {
     *s = (summary){ .least = INFINITY, .most = -INFINITY, .least_scale = INFINITY, .most_scale = -INFINITY };
+    if (t->values == 0)
+        return SETUN_OK;
     if (t->dim[0] > LONGEST_ROW)
         return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s has rows of %" PRId64 " weights; rows of up to %d are read", t->file,
                        t->name, t->dim[0], LONGEST_ROW);
@@ -146,7 +148,7 @@ static setun_status summarise(const st_gguf *g, const st_gguf_tensor *t, summary
     float *value = malloc(n * sizeof *value + 1), *scale = malloc((n + 1) * sizeof *scale);
     uint8_t *code = malloc(n + 1);
     setun_status st = value && scale && code ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory for a row of %s", t->name);
-    for (int64_t r = 0; t->values > 0 && r < st_gguf_rows(t) && st == SETUN_OK; r++) {
+    for (int64_t r = 0; r < st_gguf_rows(t) && st == SETUN_OK; r++) {
         st = st_gguf_read_row(g, t, r, value, code, scale, err);
         if (st == SETUN_OK)
             count_row(s, t, value, code, scale);
