@@ -23,7 +23,8 @@ typedef struct cli {
 
 /* Values of long options without a letter start here; a command's own start at CLI_OWN. */
 enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_CACHE, CLI_CACHE_DIR, CLI_INTERPRET, CLI_CTX,
-       CLI_BATCH, CLI_FULL_HEAD, CLI_DOWN, CLI_JSON, CLI_HELP, CLI_NO_TUNE, CLI_RETUNE, CLI_CANDIDATE, CLI_OWN };
+       CLI_BATCH, CLI_FULL_HEAD, CLI_DOWN, CLI_JSON, CLI_HELP, CLI_NO_TUNE, CLI_RETUNE, CLI_CANDIDATE,
+       CLI_I2S_LAYOUT, CLI_ACTIVATIONS, CLI_OWN };
 
 #define CLI_COMMON_LETTERS "t:qvh"
 #define CLI_COMMON_OPTIONS \
@@ -35,7 +36,8 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     {"batch", required_argument, NULL, CLI_BATCH}, {"full-head", no_argument, NULL, CLI_FULL_HEAD}, \
     {"down", required_argument, NULL, CLI_DOWN}, {"json", no_argument, NULL, CLI_JSON}, \
     {"no-tune", no_argument, NULL, CLI_NO_TUNE}, {"retune", no_argument, NULL, CLI_RETUNE}, \
-    {"candidate", required_argument, NULL, CLI_CANDIDATE}, \
+    {"candidate", required_argument, NULL, CLI_CANDIDATE}, {"i2s-layout", required_argument, NULL, CLI_I2S_LAYOUT}, \
+    {"activations", required_argument, NULL, CLI_ACTIVATIONS}, \
     {"quiet", no_argument, NULL, 'q'}, {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}
 
 #define CLI_COMMON_HELP \
@@ -51,6 +53,9 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     "      --full-head        always compute all logits; do without the screened head\n" \
     "      --down HOW         matrices kept by input channel, so that zero inputs cost nothing: auto (default;\n" \
     "                         behind rectified gates), channel (behind any gate), row (none)\n" \
+    "      --i2s-layout NAME  how I2_S lies in a GGUF file that does not tell: x86 (most files), arm or rows4\n" \
+    "      --activations TYPE in the training of a GGUF file's TQ1_0 or TQ2_0, which does not tell: int8 (BitNet,\n" \
+    "                         Falcon3) or float (TriLM, BitCPM)\n" \
     "      --interpret        interpret kernels instead of compiling them (very slow)\n" \
     "      --no-tune          use the default kernels;  --retune: measure their candidates again, now\n" \
     "      --candidate I      use candidate I of every kernel: for tests, any gives the same results\n" \

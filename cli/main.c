@@ -232,6 +232,8 @@ int cli_common(cli *c, int opt)
     case CLI_INTERPRET: c->o.interpret = 1; return 1;
     case CLI_FULL_HEAD: c->o.full_head = 1; return 1;
     case CLI_DOWN: c->o.down = optarg; return 1;
+    case CLI_I2S_LAYOUT: c->o.i2s_layout = optarg; return 1;
+    case CLI_ACTIVATIONS: c->o.activations = optarg; return 1;
     case CLI_NO_TUNE: c->o.tune = SETUN_TUNE_NEVER; return 1;
     case CLI_RETUNE: c->o.tune = SETUN_TUNE_AGAIN; return 1;
     case CLI_CANDIDATE:

@@ -6,7 +6,7 @@
 #include "cli.h"
 
 enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY, DOWN_DENSITY,
-       STATS, VALUES, I2S_LAYOUT };
+       STATS, VALUES };
 
 /* Common parsing for commands whose own options all take no part in the loop: 1 go on, else exit code in *code. */
 static int common(cli *c, int opt, int *code)
@@ -18,11 +18,11 @@ static int common(cli *c, int opt, int *code)
 
 static const char info_help[] =
     "usage: setun info MODEL [--stats (-f FILE | -p TEXT)] [--json]\n"
-    "       setun info FILE.gguf [--values] [--i2s-layout NAME] [--json]\n\n"
+    "       setun info FILE.gguf [--values] [--json]\n\n"
     "What a model is, what was decided about it and from what evidence.  Of a GGUF file (also the first of\n"
-    "several parts): metadata, tensors, and which type a number stands for that several types share.\n\n"
+    "several parts): metadata, tensors, which type a number stands for that several types share, and whether\n"
+    "Setun runs it, as what, or why not.\n\n"
     "      --values          decode every tensor of a GGUF file, and tell range, zeros, ternary codes, scales\n"
-    "      --i2s-layout NAME how I2_S tensors are laid out, which the file does not say: x86, arm or rows4\n"
     "      --stats           instead: run a text through the model and count, layer by layer, open gates of\n"
     "                        relu2, zeros among int8 activations, what neighbouring tokens share, dead neurons\n"
     "  -f, --file FILE       the text (- is standard input)\n"
@@ -62,7 +62,7 @@ int cli_info(int argc, char **argv)
 {
     static const struct option options[] = {
         {"stats", no_argument, NULL, STATS}, {"values", no_argument, NULL, VALUES},
-        {"i2s-layout", required_argument, NULL, I2S_LAYOUT}, {"file", required_argument, NULL, 'f'}, {"prompt", required_argument, NULL, 'p'},
+        {"file", required_argument, NULL, 'f'}, {"prompt", required_argument, NULL, 'p'},
         CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
@@ -77,7 +77,6 @@ int cli_info(int argc, char **argv)
         switch (opt) {
         case STATS: want_stats = 1; break;
         case VALUES: in_file.values = 1; break;
-        case I2S_LAYOUT: in_file.i2s_layout = optarg; break;
         case 'f': file = optarg; break;
         case 'p': prompt = optarg; break;
         case 'n': if (cli_int(&c, "-n", optarg, 1, 1 << 20, &most)) return CLI_USAGE; break;
@@ -100,12 +99,14 @@ int cli_info(int argc, char **argv)
         return cli_usage(&c, "the text is empty");
     }
     in_file.json = c.json;
+    in_file.i2s_layout = c.o.i2s_layout;
+    in_file.activations = c.o.activations;
     setun_status found = want_stats ? SETUN_DECLINED : setun_file_info(argv[optind], &in_file, cli_write, stdout, &err);
     if (found != SETUN_DECLINED)
         return found == SETUN_OK ? cli_close_out() : cli_fail(&err);
-    if (in_file.values || in_file.i2s_layout) {
+    if (in_file.values) {
         free(text);
-        return cli_usage(&c, "--values and --i2s-layout are for GGUF files, and without --stats");
+        return cli_usage(&c, "--values is for GGUF files, and without --stats");
     }
     setun_model *m = NULL;
     if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||

@@ -126,6 +126,26 @@ int64_t st_t2_from_planes(uint8_t *t2, const uint8_t *packed, int64_t quarter, i
     return -1;
 }
 
+/* A block of 128 codes; bytes, so that the loop becomes vector code. */
+static void pack_block(uint8_t *t2, const uint8_t code[SETUN_T2_BLOCK])
+{
+    for (int j = 0; j < SETUN_T2_BLOCK_BYTES; j++)
+        t2[j] = (uint8_t)(code[j] | code[j + 32] << 2 | code[j + 64] << 4 | code[j + 96] << 6);
+}
+
+void st_t2_from_codes(uint8_t *t2, const uint8_t *code, int64_t cols)
+{
+    int64_t c = 0;
+    for (; c + SETUN_T2_BLOCK <= cols; c += SETUN_T2_BLOCK, t2 += SETUN_T2_BLOCK_BYTES)
+        pack_block(t2, code + c);
+    if (c < cols) {
+        uint8_t tail[SETUN_T2_BLOCK];
+        memset(tail, 1, sizeof tail);
+        memcpy(tail, code + c, (size_t)(cols - c));
+        pack_block(t2, tail);
+    }
+}
+
 void st_t2_from_floats(uint8_t *t2, const float *x, int64_t cols, float s)
 {
     for (int64_t c = 0; c < cols; c += SETUN_T2_BLOCK, t2 += SETUN_T2_BLOCK_BYTES) {
@@ -136,8 +156,7 @@ void st_t2_from_floats(uint8_t *t2, const float *x, int64_t cols, float s)
             float v = x[c + j] * s;
             code[j] = (uint8_t)(1 + (v > 0.5f) - (v < -0.5f));
         }
-        for (int j = 0; j < SETUN_T2_BLOCK_BYTES; j++)
-            t2[j] = (uint8_t)(code[j] | code[j + 32] << 2 | code[j + 64] << 4 | code[j + 96] << 6);
+        pack_block(t2, code);
     }
 }
 

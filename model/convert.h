@@ -1,5 +1,5 @@
 /* model/convert.h -- element conversions of file data, which is little-endian and may be unaligned,
- * and the two ways into SETUN_T2.  [any] */
+ * and the ways into SETUN_T2.  [any] */
 #ifndef ST_MODEL_CONVERT_H
 #define ST_MODEL_CONVERT_H
 
@@ -21,6 +21,9 @@ int64_t st_t2_from_planes(uint8_t *t2, const uint8_t *packed, int64_t quarter, i
 
 /* The transpose of a T2 matrix of rows x cols: cols rows, their padding filled. */
 void st_t2_transpose(uint8_t *out, const uint8_t *in, int64_t rows, int64_t cols);
+
+/* One row of codes 0, 1, 2 to T2. */
+void st_t2_from_codes(uint8_t *t2, const uint8_t *code, int64_t cols);
 
 /* One row of floats to T2: code 2 where x * s > 0.5, 0 where x * s < -0.5, else 1.
  * This is rint, ties to even, clamped to -1..1: 0.5 goes to 0, everything above to 1. */

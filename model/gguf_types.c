@@ -319,6 +319,13 @@ static setun_status decide_i2s(st_gguf *g, int i2s, setun_error *err)
                 (long long)n, n == 1 ? "" : "s"), err);
 }
 
+setun_status st_gguf_set_i2s(st_gguf *g, int layout, const char *why, setun_error *err)
+{
+    g->i2s = layout;
+    g->n_decisions--; /* decide_i2s came last, and said that it is unknown */
+    return note(g, st_arena_printf(g->arena, "I2_S has the layout %s: %s", i2s_names[layout], why), err);
+}
+
 setun_status st_gguf_settle(st_gguf *g, int i2s, setun_error *err)
 {
     int fork = is_fork(g);
@@ -330,8 +337,8 @@ setun_status st_gguf_settle(st_gguf *g, int i2s, setun_error *err)
 
 /* ---------------------------------------------------------------- rows */
 
-static setun_status read_codes(const st_gguf *g, const st_gguf_tensor *t, int64_t r, uint8_t *code, float *scale,
-                               setun_error *err)
+setun_status st_gguf_read_codes(const st_gguf *g, const st_gguf_tensor *t, int64_t r, uint8_t *code, float *scale,
+                                setun_error *err)
 {
     const st_gguf_type *y = t->type;
     int64_t n = t->dim[0];
@@ -369,7 +376,7 @@ setun_status st_gguf_read_row(const st_gguf *g, const st_gguf_tensor *t, int64_t
         y->floats(t->data + r * row_stride(y, n), n, value);
         return SETUN_OK;
     }
-    ST_TRY(read_codes(g, t, r, code, scale, err));
+    ST_TRY(st_gguf_read_codes(g, t, r, code, scale, err));
     for (int64_t i = 0; i < n; i += group)
         for (int64_t j = i; j < i + group; j++)
             value[j] = (float)(code[j] - 1) * scale[i / group];

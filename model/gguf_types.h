@@ -32,6 +32,9 @@ struct st_gguf_type {
  * each has exactly the bytes which its type and shape need. */
 setun_status st_gguf_settle(st_gguf *g, int i2s, setun_error *err);
 
+/* Settles a layout that was left open (g->i2s is ST_I2S_ASK, and there is I2_S). */
+setun_status st_gguf_set_i2s(st_gguf *g, int layout, const char *why, setun_error *err);
+
 /* "x86", "arm", "rows4"; -1: none of them. */
 int st_i2s_find(const char *name);
 
@@ -44,6 +47,10 @@ int64_t st_gguf_scales(const st_gguf_tensor *t); /* of a row; 0: not ternary */
  * nobody said. */
 setun_status st_gguf_read_row(const st_gguf *g, const st_gguf_tensor *t, int64_t r, float *value, uint8_t *code,
                               float *scale, setun_error *err);
+
+/* The same of a ternary type without the floats. */
+setun_status st_gguf_read_codes(const st_gguf *g, const st_gguf_tensor *t, int64_t r, uint8_t *code, float *scale,
+                                setun_error *err);
 
 /* gguf_decode.c */
 void st_gguf_f32(const uint8_t *row, int64_t n, float *out);

@@ -1,7 +1,8 @@
 /* model/weights.c -- what the tensors of a checkpoint mean.
  *
  * Joins the container (safetensors.c), the configuration (config.c) and the store of transcoded
- * matrices (pack.c).  Decides, per linear, how it is ternary:
+ * matrices (pack.c); or, for a GGUF file, what gguf_model.c makes of it, which says everything about
+ * its tensors itself.  For a directory it is decided here, per linear, how it is ternary:
  *
  *   in the file                          quantization_config             codes from       scale to multiply with
  *   U8 X.weight and X.weight_scale       linear_class autobitlinear      planes           weight_scale
@@ -23,13 +24,12 @@
 #include "base/str.h"
 #include "model/config.h"
 #include "model/convert.h"
-#include "model/gguf.h"
+#include "model/gguf_pack.h"
 #include "model/head.h"
-#include "model/pack.h"
 #include "model/safetensors.h"
 #include "model/unpacked.h"
 
-enum { RULE_NONE, RULE_MULTIPLY, RULE_DIVIDE, RULE_ABSMEAN };
+enum { RULE_NONE, RULE_MULTIPLY, RULE_DIVIDE, RULE_ABSMEAN, RULE_STORED };
 
 struct st_weights {
     st_arena        *arena;
@@ -37,7 +37,12 @@ struct st_weights {
     const char      *path, *identity;
     uint64_t         paths_hash;
     st_config        config;
-    st_safetensors   files;
+    st_safetensors   files;    /* of a directory; or: */
+    st_gguf_model    gguf;
+    int              is_gguf;
+    const st_tensor *tensor;   /* of either */
+    int64_t          n_tensors;
+    const st_table  *by_name;
     st_pack         *pack;
     uint8_t         *used;     /* per tensor */
     setun_view      *made;     /* per tensor: a converted or aligned copy, data NULL until made */
@@ -50,7 +55,7 @@ struct st_weights {
 };
 
 static const char *const rule_names[] = { "none", "multiply (autobitlinear)", "divide (bitlinear)",
-                                          "absmean on load" };
+                                          "absmean on load", "multiply (GGUF)" };
 static const char *const form_names[ST_UNPACKED_N_FORM] = {
     "exact in the file's floats: one for each row, weights only", "exact in the file's floats: one for 256 weights, weights only",
     "exact in the file's floats: one for 128 weights, weights only", "exact in the file's floats: one for 64 weights, weights only"
@@ -148,6 +153,17 @@ static uint64_t sample(const st_map *m)
     return h;
 }
 
+static void add_identity(st_weights *w, st_str *s, const char *file, const st_map *map, int64_t mtime_ns, uint64_t header)
+{
+    /* The same file by another way of writing its path has the same identity. */
+    char *real = realpath(file, NULL);
+    const char *path = real ? real : file;
+    w->paths_hash = st_hash(w->paths_hash, path, strlen(path) + 1);
+    st_str_addf(s, "%s %lld bytes, mtime %lld ns, header %016" PRIx64 ", samples %016" PRIx64 "\n", path,
+                (long long)map->bytes, (long long)mtime_ns, header, sample(map));
+    free(real);
+}
+
 static setun_status build_identity(st_weights *w, setun_error *err)
 {
     st_str s = { 0 };
@@ -155,32 +171,62 @@ static setun_status build_identity(st_weights *w, setun_error *err)
     w->paths_hash = ST_HASH_INIT;
     for (int64_t i = 0; i < w->files.n_shards; i++) {
         const st_shard *f = &w->files.shard[i];
-        /* The same file by another way of writing its path has the same identity. */
-        char *real = realpath(f->path, NULL);
-        const char *path = real ? real : f->path;
-        w->paths_hash = st_hash(w->paths_hash, path, strlen(path) + 1);
-        st_str_addf(&s,
-                    "%s %lld bytes, mtime %lld ns, header %016" PRIx64 ", samples %016" PRIx64 "\n",
-                    path, (long long)f->map.bytes, (long long)f->mtime_ns, f->header_hash,
-                    sample(&f->map));
-        free(real);
+        add_identity(w, &s, f->path, &f->map, f->mtime_ns, f->header_hash);
+    }
+    if (w->is_gguf) /* codes depend on it */
+        st_str_addf(&s, "I2_S layout %d\n", w->gguf.g.i2s);
+    for (int64_t i = 0; w->is_gguf && i < w->gguf.g.n_files; i++) {
+        const st_gguf_file *f = &w->gguf.g.file[i];
+        int64_t bytes = 0, mtime = 0, head = f->data_at < f->map.bytes ? f->data_at : f->map.bytes;
+        setun_status st = st_file_stat(f->path, &bytes, &mtime, err);
+        if (st != SETUN_OK) {
+            st_str_free(&s);
+            return st;
+        }
+        add_identity(w, &s, f->path, &f->map, mtime, st_checksum(f->map.data, (size_t)head));
     }
     w->identity = s.failed ? NULL : st_arena_strdup(w->arena, s.text);
     st_str_free(&s);
     return w->identity ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", w->path);
 }
 
-static setun_status open_all(st_weights *w, const char *path, setun_error *err)
+static setun_status open_gguf(st_weights *w, const char *path, const st_weights_choice *choice, setun_error *err)
 {
-    if (!(w->arena = st_arena_new()) || !(w->path = st_arena_strdup(w->arena, path)))
-        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
-    ST_TRY(st_gguf_refuse(path, err));
+    w->is_gguf = 1;
+    w->rule = RULE_STORED;
+    ST_TRY(st_gguf_model_open(&w->gguf, path, choice, w->arena, err));
+    w->config = w->gguf.config;
+    w->tensor = w->gguf.tensor;
+    w->n_tensors = w->gguf.n_tensors;
+    w->by_name = w->gguf.by_name;
+    for (int64_t i = 0; i < w->gguf.n_lines; i++)
+        st_logf(&w->log, ST_LOG_INFO, "%s: %s", path, w->gguf.line[i]);
+    return SETUN_OK;
+}
+
+static setun_status open_dir(st_weights *w, const char *path, const st_weights_choice *choice, setun_error *err)
+{
     if (!st_is_dir(path))
-        return st_fail(err, SETUN_BAD_ARG, "%s is not a model directory", *path ? path : "an empty name");
+        return st_fail(err, SETUN_BAD_ARG, "%s is not a model directory or a GGUF file", *path ? path : "an empty name");
+    if (choice->i2s || choice->activations)
+        return st_fail(err, SETUN_BAD_ARG, "%s: %s is for GGUF files; a directory's config.json says all of it", path,
+                       choice->i2s ? "--i2s-layout" : "--activations");
     ST_TRY(st_config_open(&w->config, path, w->arena, err));
     ST_TRY(read_rule(w, err));
     ST_TRY(st_safetensors_open(&w->files, path, w->arena, err));
-    int64_t n = w->files.n_tensors + 1;
+    w->tensor = w->files.tensor;
+    w->n_tensors = w->files.n_tensors;
+    w->by_name = w->files.by_name;
+    return SETUN_OK;
+}
+
+static setun_status open_all(st_weights *w, const char *path, const st_weights_choice *choice, setun_error *err)
+{
+    static const st_weights_choice none;
+    if (!(w->arena = st_arena_new()) || !(w->path = st_arena_strdup(w->arena, path)))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    ST_TRY((st_gguf_is(path) ? open_gguf : open_dir)(w, path, choice ? choice : &none, err));
+    int64_t n = w->n_tensors + 1;
     w->used = st_arena_array(w->arena, n, 1);
     w->made = st_arena_array(w->arena, n, sizeof *w->made);
     w->scale = st_arena_array(w->arena, n, sizeof *w->scale);
@@ -189,8 +235,26 @@ static setun_status open_all(st_weights *w, const char *path, setun_error *err)
     return build_identity(w, err);
 }
 
-setun_status st_weights_open(st_weights **out, const char *path, const st_log *log,
-                             setun_error *err)
+setun_status st_weights_choose(st_weights_choice *c, const char *i2s_layout, const char *activations, setun_error *err)
+{
+    c->i2s = i2s_layout ? st_i2s_find(i2s_layout) : ST_I2S_ASK;
+    c->activations = !activations                       ? ST_ACTIVATIONS_ASK
+                     : strcmp(activations, "int8") == 0 ? ST_ACTIVATIONS_INT8
+                     : strcmp(activations, "float") == 0 ? ST_ACTIVATIONS_FLOAT : -1;
+    if (c->i2s < 0)
+        return st_fail(err, SETUN_BAD_ARG, "there is no layout of I2_S named '%s'; there are x86, arm and rows4", i2s_layout);
+    if (c->activations < 0)
+        return st_fail(err, SETUN_BAD_ARG, "activations cannot be '%s'; int8 and float are possible", activations);
+    return SETUN_OK;
+}
+
+setun_status st_weights_open(st_weights **out, const char *path, const st_log *log, setun_error *err)
+{
+    return st_weights_open_as(out, path, NULL, log, err);
+}
+
+setun_status st_weights_open_as(st_weights **out, const char *path, const st_weights_choice *choice, const st_log *log,
+                                setun_error *err)
 {
     st_weights *w = calloc(1, sizeof *w);
     *out = NULL;
@@ -199,7 +263,7 @@ setun_status st_weights_open(st_weights **out, const char *path, const st_log *l
     w->reader = -1;
     if (log)
         w->log = *log;
-    setun_status s = open_all(w, path, err);
+    setun_status s = open_all(w, path, choice, err);
     if (s != SETUN_OK) {
         st_weights_close(w);
         return s;
@@ -215,35 +279,42 @@ void st_weights_close(st_weights *w)
     st_reader_close(w->reader);
     st_pack_close(w->pack);
     st_safetensors_close(&w->files);
+    st_gguf_model_close(&w->gguf);
     st_arena_free(w->arena);
     free(w);
 }
 
 int64_t st_weights_count(const st_weights *w)
 {
-    return w->files.n_tensors;
+    return w->n_tensors;
 }
 
 const st_tensor *st_weights_at(const st_weights *w, int64_t i)
 {
-    return &w->files.tensor[i];
+    return &w->tensor[i];
 }
 
 static int64_t find(const st_weights *w, const char *name)
 {
     int64_t i;
-    return st_table_get(w->files.by_name, name, strlen(name), &i) ? i : -1;
+    return st_table_get(w->by_name, name, strlen(name), &i) ? i : -1;
 }
 
 const st_tensor *st_weights_find(const st_weights *w, const char *name)
 {
     int64_t i = find(w, name);
-    return i < 0 ? NULL : &w->files.tensor[i];
+    return i < 0 ? NULL : &w->tensor[i];
 }
 
 const char *st_weights_path(const st_weights *w)
 {
     return w->path;
+}
+
+const char *const *st_weights_lines(const st_weights *w, int64_t *n)
+{
+    *n = w->gguf.n_lines;
+    return w->gguf.line;
 }
 
 const st_hparam *st_weights_config(const st_weights *w, int64_t *n)
@@ -272,7 +343,7 @@ int st_weights_repeats(st_weights *w, const char *name, const char *of)
     int64_t i = find(w, name), j = find(w, of);
     if (i < 0 || j < 0)
         return 0;
-    const st_tensor *a = &w->files.tensor[i], *b = &w->files.tensor[j];
+    const st_tensor *a = &w->tensor[i], *b = &w->tensor[j];
     int same = strcmp(a->dtype, b->dtype) == 0 && a->bytes == b->bytes && a->view.rank == b->view.rank &&
                memcmp(a->view.dim, b->view.dim, sizeof a->view.dim) == 0 &&
                memcmp(a->view.data, b->view.data, (size_t)a->bytes) == 0;
@@ -286,7 +357,7 @@ int st_weights_repeats(st_weights *w, const char *name, const char *of)
 /* A copy of tensor i as elements of type want, kept, so that asking twice makes one copy. */
 static setun_status make_copy(st_weights *w, int64_t i, uint32_t want, setun_error *err)
 {
-    const st_tensor *t = &w->files.tensor[i];
+    const st_tensor *t = &w->tensor[i];
     setun_view *v = &w->made[i];
     int64_t n = setun_count(&t->view), bytes;
     if (v->data && v->dtype == want)
@@ -309,14 +380,29 @@ static setun_status make_copy(st_weights *w, int64_t i, uint32_t want, setun_err
     return SETUN_OK;
 }
 
+/* A tensor of a GGUF file that cannot be used in place. */
+static setun_status decode(st_weights *w, int64_t i, uint32_t want, setun_view *view, setun_error *err)
+{
+    if (!w->pack)
+        ST_TRY(st_weights_pack_begin(w, NULL, "as asked", err));
+    ST_TRY(st_gguf_pack_floats(&w->gguf, w->pack, w->arena, i, want, view, err));
+    if (!w->used[i])
+        w->stats.copied_bytes += setun_view_bytes(view);
+    w->made[i] = *view;
+    w->used[i] = 1;
+    return SETUN_OK;
+}
+
 setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, setun_view *view,
                                setun_error *err)
 {
     int64_t i = find(w, name);
     if (i < 0)
         return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, name);
-    const st_tensor *t = &w->files.tensor[i];
+    const st_tensor *t = &w->tensor[i];
     int64_t element = st_element_bytes(t->view.dtype);
+    if (element == 0 && w->is_gguf)
+        return decode(w, i, want, view, err);
     if (element == 0)
         return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s is %s, which Setun cannot compute with",
                        t->file, name, t->dtype);
@@ -343,9 +429,9 @@ setun_status st_weights_all_used(const st_weights *w, setun_error *err)
 {
     st_str names = { 0 };
     int64_t n = 0;
-    for (int64_t i = 0; i < w->files.n_tensors; i++)
+    for (int64_t i = 0; i < w->n_tensors; i++)
         if (!w->used[i] && n++ < 4)
-            st_str_addf(&names, "%s%.100s", n == 1 ? "" : ", ", w->files.tensor[i].name);
+            st_str_addf(&names, "%s%.100s", n == 1 ? "" : ", ", w->tensor[i].name);
     setun_status s = SETUN_OK;
     if (n)
         s = st_fail(err, SETUN_BAD_FILE, "%s: the model script does not use %lld tensor%s: %s%s",
@@ -366,20 +452,25 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
         return st_fail(err, SETUN_BAD_ARG, "%s: st_weights_pack_begin was called twice", w->path);
     /* What could be asked for, from shapes alone; only address space is reserved by it. */
     int64_t capacity = 0;
-    for (int64_t i = 0; i < w->files.n_tensors; i++) {
-        const setun_view *v = &w->files.tensor[i].view;
+    for (int64_t i = 0; i < w->n_tensors; i++) {
+        const setun_view *v = &w->tensor[i].view;
         int packed = v->dtype == SETUN_U8,
             bytes_ok = v->rank == 2 && v->dim[1] > 0 && v->dim[1] <= INT32_MAX;
         int64_t bytes, turned;
-        if (bytes_ok && (v->dtype == SETUN_BF16 || v->dtype == SETUN_F16 || v->dtype == SETUN_F32)) {
+        if (bytes_ok && (w->is_gguf || v->dtype == SETUN_BF16 || v->dtype == SETUN_F16 || v->dtype == SETUN_F32)) {
             /* It may be the head: codes in two parts, and four floats a row.  If it is ternary instead, its
              * codes and scales, of 64 weights or more, need less. */
             if (st_mul_i64(v->dim[0], st_head_blocks(v->dim[1]) * (ST_HEAD_CODE_BYTES + ST_HEAD_FINE_BYTES) + 16, &bytes) ||
                 st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, 192, &capacity))
-                return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->files.tensor[i].file,
-                               w->files.tensor[i].name);
+                return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->tensor[i].file,
+                               w->tensor[i].name);
         }
-        if (!bytes_ok || (!packed && !w->online))
+        if (w->is_gguf) {
+            bytes = v->dim[0] > INT32_MAX || v->dim[1] > INT32_MAX ? -1 : st_gguf_pack_bytes(&w->gguf, i);
+            if (bytes < 0 || st_add_i64(capacity, bytes, &capacity))
+                return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->tensor[i].file, w->tensor[i].name);
+        }
+        if (w->is_gguf || !bytes_ok || (!packed && !w->online))
             continue;
         /* In either form, or if a program asks for both, in both. */
         if (st_mul_i64(packed ? 4 : 1, v->dim[0], &turned) || turned > INT64_MAX / 4 ||
@@ -388,7 +479,7 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
             st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, turned, &capacity) ||
             st_add_i64(capacity, 128, &capacity))
             return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large",
-                           w->files.tensor[i].file, w->files.tensor[i].name);
+                           w->tensor[i].file, w->tensor[i].name);
     }
     setun_status s =
         st_pack_open(&w->pack, dir, st_hash(w->paths_hash, choice, strlen(choice)), identity, capacity, &w->log, err);
@@ -412,7 +503,7 @@ int st_weights_pack_hit(const st_weights *w)
 /* The stored weight_scale: one finite positive number. */
 static setun_status read_scale(const st_weights *w, int64_t i, float *scale, setun_error *err)
 {
-    const st_tensor *t = &w->files.tensor[i];
+    const st_tensor *t = &w->tensor[i];
     int one = t->view.rank == 0 || (t->view.rank == 1 && t->view.dim[0] == 1);
     if (!one || st_convert_f32(scale, t->view.data, one ? t->view.dtype : 0, 1))
         return st_fail(err, SETUN_BAD_SHAPE, "%s: %s is not one F32, F16 or BF16 number", t->file,
@@ -507,7 +598,7 @@ static setun_status quantise(const st_tensor *t, uint8_t *t2, float *m, int64_t 
 static setun_status classify(const st_weights *w, const char *name, int64_t at, int64_t scale_at,
                              int *rule, int64_t *rows, setun_error *err)
 {
-    const st_tensor *t = &w->files.tensor[at];
+    const st_tensor *t = &w->tensor[at];
     uint32_t d = t->view.dtype;
     int is_float = d == SETUN_F32 || d == SETUN_F16 || d == SETUN_BF16;
     if (is_float && scale_at < 0) {
@@ -617,7 +708,7 @@ static setun_status make_unpacked(st_weights *w, const st_tensor *t, int32_t gro
 static setun_status unpacked(st_weights *w, int64_t at, st_ternary *out, setun_error *err)
 {
     static const int32_t groups[ST_UNPACKED_N_FORM] = ST_UNPACKED_FORMS;
-    const st_tensor *t = &w->files.tensor[at];
+    const st_tensor *t = &w->tensor[at];
     const char *name[ST_UNPACKED_N_FORM];
     const st_pack_slot *codes = NULL, *scales = NULL;
     int64_t rows = t->view.dim[0], cols = t->view.dim[1];
@@ -649,6 +740,25 @@ static setun_status unpacked(st_weights *w, int64_t at, st_ternary *out, setun_e
     return SETUN_OK;
 }
 
+/* Of a GGUF file, whose types say it all. */
+static setun_status gguf_ternary(st_weights *w, int64_t at, int across, st_ternary *out, setun_error *err)
+{
+    int64_t bytes;
+    if (!st_gguf_source_is_ternary(&w->gguf, at))
+        return SETUN_DECLINED;
+    if (!w->pack)
+        ST_TRY(st_weights_pack_begin(w, NULL, "as asked", err));
+    ST_TRY(st_gguf_pack_ternary(&w->gguf, w->pack, w->arena, at, across, out, &bytes, err));
+    if (!w->used[at]) {
+        w->stats.ternary_weights += setun_count(&w->tensor[at].view);
+        w->stats.ternary_bytes += bytes;
+        w->stats.n_across += out->across != 0;
+        w->seen |= 1 << RULE_STORED;
+    }
+    w->used[at] = 1;
+    return SETUN_OK;
+}
+
 setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_ternary *out, setun_error *err)
 {
     const char *full = st_arena_printf(w->arena, "%s.weight", name);
@@ -660,11 +770,13 @@ setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_
     int rule = RULE_NONE;
     if (at < 0)
         return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, full);
+    if (w->is_gguf)
+        return gguf_ternary(w, at, across, out, err);
     setun_status kind = classify(w, name, at, scale_at, &rule, &rows, err);
     if (kind == SETUN_DECLINED && w->rule == RULE_NONE)
         return unpacked(w, at, out, err);
     ST_TRY(kind);
-    const st_tensor *t = &w->files.tensor[at];
+    const st_tensor *t = &w->tensor[at];
     const char *slot_name = across ? turned : t->name;
     int64_t dim[2] = { across ? t->view.dim[1] : rows, across ? rows : t->view.dim[1] };
     if (!w->pack)
@@ -701,6 +813,26 @@ typedef struct head_part {
     int64_t     cols;
 } head_part;
 
+#define PIECE 1024 /* rows: 10 MB of floats */
+
+/* A head that is decoded for it, because what the cache file has cannot be read yet. */
+static setun_status quantise_pieces(const st_weights *w, int64_t i, uint8_t *const room[N_PART], const head_part part[N_PART],
+                                    int32_t n_threads, setun_error *err)
+{
+    int64_t rows = w->tensor[i].view.dim[0], cols = w->tensor[i].view.dim[1];
+    float *piece = malloc((size_t)(PIECE * cols) * sizeof *piece);
+    setun_status s = piece ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", w->tensor[i].name);
+    for (int64_t r = 0; r < rows && s == SETUN_OK; r += PIECE) {
+        setun_view v = { piece, SETUN_F32, 2, { rows - r < PIECE ? rows - r : PIECE, cols, 1, 1 } };
+        s = st_gguf_source_rows(&w->gguf, i, r, v.dim[0], 0, piece, err);
+        if (s == SETUN_OK)
+            s = st_head_quantise(&v, room[CODE] + r * part[CODE].cols, room[FINE] + r * part[FINE].cols,
+                                 (float *)(void *)room[META] + 4 * r, n_threads, err);
+    }
+    free(piece);
+    return s;
+}
+
 /* One matrix at a time can be filled, so all but the first wait in memory of their own. */
 static setun_status make_head(st_weights *w, const st_tensor *t, const setun_view *head, const head_part part[N_PART],
                               int32_t n_threads, setun_error *err)
@@ -715,7 +847,9 @@ static setun_status make_head(st_weights *w, const st_tensor *t, const setun_vie
         s = st_pack_room(w->pack, part[CODE].name, part[CODE].dtype, rows, part[CODE].cols, &room[CODE], err);
     if (s == SETUN_OK) {
         st_map_advise(t->view.data, t->bytes, 1);
-        s = st_head_quantise(head, room[CODE], room[FINE], (float *)(void *)room[META], n_threads, err);
+        s = w->is_gguf && t->view.dtype == 0
+                ? quantise_pieces(w, t - w->tensor, room, part, n_threads, err)
+                : st_head_quantise(head, room[CODE], room[FINE], (float *)(void *)room[META], n_threads, err);
         st_map_advise(t->view.data, t->bytes, 0);
     }
     if (s == SETUN_OK)
@@ -737,12 +871,13 @@ static void open_rows(st_weights *w, const st_tensor *t)
 {
     const uint8_t *data = t->view.data;
     st_map_scattered(data, t->bytes);
-    for (int64_t i = 0; i < w->files.n_shards && w->reader < 0; i++) {
-        const st_shard *f = &w->files.shard[i];
-        if (data < f->map.data || data >= f->map.data + f->map.bytes)
+    int64_t n = w->is_gguf ? w->gguf.g.n_files : w->files.n_shards;
+    for (int64_t i = 0; i < n && w->reader < 0; i++) {
+        const st_map *map = w->is_gguf ? &w->gguf.g.file[i].map : &w->files.shard[i].map;
+        if (data < map->data || data >= map->data + map->bytes)
             continue;
-        w->reader = st_map_reader(&f->map, f->path);
-        w->reader_at = data - f->map.data;
+        w->reader = st_map_reader(map, w->is_gguf ? w->gguf.g.file[i].path : w->files.shard[i].path);
+        w->reader_at = data - map->data;
     }
 }
 
@@ -750,11 +885,11 @@ setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_th
 {
     int64_t i = 0, rows = head->dim[0], blocks = st_head_blocks(head->dim[1]);
     setun_view *const to[N_PART] = { &out->code, &out->fine, &out->meta };
-    while (i < w->files.n_tensors && w->files.tensor[i].view.data != head->data && w->made[i].data != head->data)
+    while (i < w->n_tensors && w->tensor[i].view.data != head->data && w->made[i].data != head->data)
         i++;
-    if (i == w->files.n_tensors || !w->pack)
+    if (i == w->n_tensors || !w->pack)
         return SETUN_DECLINED;
-    const st_tensor *t = &w->files.tensor[i];
+    const st_tensor *t = &w->tensor[i];
     const head_part part[N_PART] = {
         { st_arena_printf(w->arena, "%s (6-bit rows)", t->name), SETUN_U8, blocks * ST_HEAD_CODE_BYTES },
         { st_arena_printf(w->arena, "%s (2 more bits)", t->name), SETUN_U8, blocks * ST_HEAD_FINE_BYTES },
@@ -795,9 +930,9 @@ int st_weights_row(const st_weights *w, int64_t r, int64_t bytes, void *to)
 /* Never for a copy: what has no file behind it would be lost. */
 void st_weights_let_go(const st_weights *w, const void *data)
 {
-    for (int64_t i = 0; i < w->files.n_tensors; i++)
-        if (data && w->files.tensor[i].view.data == data)
-            st_map_advise(data, w->files.tensor[i].bytes, 0);
+    for (int64_t i = 0; i < w->n_tensors; i++)
+        if (data && w->tensor[i].view.data == data)
+            st_map_advise(data, w->tensor[i].bytes, 0);
 }
 
 void st_weights_get_stats(const st_weights *w, st_weights_stats *s)

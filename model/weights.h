@@ -1,4 +1,4 @@
-/* model/weights.h -- a model directory's tensors as named, typed, const views; its config as keys.
+/* model/weights.h -- a model's tensors as named, typed, const views; its config as keys.
  *
  * Files stay mapped read-only for the life of the object; nothing is copied that need not be.
  * Strict: every tensor must be consumed, every config key must be known.  Facts of the formats:
@@ -20,13 +20,29 @@ typedef struct st_tensor {
     int64_t     bytes;
 } st_tensor;
 
-/* path: a Hugging Face directory (config.json, model.safetensors or an index with shards). */
+/* What GGUF files do not always say, and the user may: 0 where nothing was said. */
+enum { ST_ACTIVATIONS_ASK, ST_ACTIVATIONS_INT8, ST_ACTIVATIONS_FLOAT };
+typedef struct st_weights_choice {
+    int i2s;         /* ST_I2S_... of gguf.h */
+    int activations; /* of ternary layers */
+} st_weights_choice;
+
+/* From the words of setun_options; NULL: nothing was said. */
+setun_status st_weights_choose(st_weights_choice *c, const char *i2s_layout, const char *activations, setun_error *err);
+
+/* path: a Hugging Face directory (config.json, model.safetensors or an index with shards), or a GGUF
+ * file, whose tensors have Hugging Face's names here. */
 setun_status st_weights_open(st_weights **w, const char *path, const st_log *log, setun_error *err);
+setun_status st_weights_open_as(st_weights **w, const char *path, const st_weights_choice *choice, const st_log *log,
+                                setun_error *err);
 void         st_weights_close(st_weights *w);
 int64_t          st_weights_count(const st_weights *w);
 const st_tensor *st_weights_at(const st_weights *w, int64_t i);
 const st_tensor *st_weights_find(const st_weights *w, const char *name); /* NULL when absent */
 const char      *st_weights_path(const st_weights *w);
+
+/* What was decided about a GGUF file and from which evidence; of a directory: nothing. */
+const char *const *st_weights_lines(const st_weights *w, int64_t *n);
 
 /* config.json, flattened; also generation_config.json's eos_token_id (key "generation.eos_token_id.1"). */
 const st_hparam *st_weights_config(const st_weights *w, int64_t *n);

@@ -1,15 +1,17 @@
 /* runtime/gguf_info.c -- what a GGUF file holds and what was decided about it, without running it.
  *
- * Not here: reading it (model/gguf.c), deciding (model/gguf_types.c).  Everything comes from the
- * header alone, unless the values are asked for: then each tensor is decoded, row by row. */
+ * Not here: reading it (model/gguf.c), deciding (model/gguf_types.c, gguf_model.c).  Everything comes from
+ * the header alone, unless the values are asked for: then each tensor is decoded, row by row.  A file
+ * that Setun does not run is shown all the same, as long as it is GGUF. */
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/str.h"
-#include "model/gguf_types.h"
+#include "model/gguf_model.h"
 #include "setun/setun.h"
 
 #define SHOWN 8               /* elements of an array: a vocabulary has 100,000 */
@@ -21,6 +23,8 @@ typedef struct report {
     st_str         t;
     int            json;
     const st_gguf *g;
+    const st_gguf_model *model; /* NULL: Setun does not run it, and why_not says why */
+    const char    *why_not;
 } report;
 
 /* ---------------------------------------------------------------- metadata */
@@ -244,6 +248,25 @@ static void add_number(report *r, const char *key, int64_t n)
     st_str_addf(&r->t, r->json ? ",\n  \"%s\": %" PRId64 : "%-22s %" PRId64 "\n", key, n);
 }
 
+static void add_runs(report *r)
+{
+    char text[sizeof(setun_error) + 8];
+    (void)snprintf(text, sizeof text, "%s%s", r->model ? "as " : "no: ", r->model ? r->model->arch->class_name : r->why_not);
+    add_fact(r, "runs", text);
+}
+
+static void add_lines(report *r, const char *const *text, int64_t n, int64_t *before)
+{
+    for (int64_t i = 0; i < n; i++) {
+        if (r->json) {
+            st_str_add(&r->t, (*before)++ ? ",\n    " : "\n    ");
+            st_str_add_json(&r->t, text[i], strlen(text[i]));
+        } else {
+            add_fact(r, "decision", text[i]);
+        }
+    }
+}
+
 static setun_status add_all(report *r, int values, setun_error *err)
 {
     const st_gguf *g = r->g;
@@ -270,16 +293,12 @@ static setun_status add_all(report *r, int values, setun_error *err)
     add_number(r, "keys", g->n_values);
     add_number(r, "tensors_in_all", g->n_tensors);
     add_number(r, "tensor_bytes", bytes);
-    add_fact(r, "runs", "no: Setun reads GGUF files, but cannot run them yet");
+    add_runs(r);
+    int64_t n = 0;
     st_str_add(&r->t, r->json ? ",\n  \"decisions\": [" : "");
-    for (int64_t i = 0; i < g->n_decisions; i++) {
-        if (r->json) {
-            st_str_add(&r->t, i ? ",\n    " : "\n    ");
-            st_str_add_json(&r->t, g->decision[i], strlen(g->decision[i]));
-        } else {
-            add_fact(r, "decision", g->decision[i]);
-        }
-    }
+    add_lines(r, g->decision, g->n_decisions, &n);
+    if (r->model)
+        add_lines(r, r->model->line, r->model->n_lines, &n);
     st_str_add(&r->t, r->json ? "]" : "");
     add_metadata(r);
     ST_TRY(add_tensors(r, values, err));
@@ -287,25 +306,45 @@ static setun_status add_all(report *r, int values, setun_error *err)
     return SETUN_OK;
 }
 
+/* As a model if it is one, else as far as the container goes. */
+static setun_status report_file(report *r, const char *path, const setun_file_options *o, setun_error *err)
+{
+    st_gguf g = { 0 };
+    st_gguf_model m = { 0 };
+    st_weights_choice choice;
+    setun_error why = { 0 };
+    ST_TRY(st_weights_choose(&choice, o->i2s_layout, SETUN_HAS(setun_file_options, o, activations) ? o->activations : NULL, err));
+    st_arena *arena = st_arena_new();
+    if (!arena)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    setun_status s = st_gguf_model_open(&m, path, &choice, arena, &why);
+    if (s == SETUN_OK) {
+        r->model = &m;
+        r->g = &m.g;
+    } else {
+        st_gguf_model_close(&m);
+        r->why_not = why.text;
+        r->g = &g;
+        s = st_gguf_open(&g, path, choice.i2s, arena, err);
+    }
+    if (s == SETUN_OK)
+        s = add_all(r, o->values, err);
+    st_gguf_model_close(&m);
+    st_gguf_close(&g);
+    st_arena_free(arena);
+    return s;
+}
+
 setun_status setun_file_info(const char *path, const setun_file_options *o, setun_write_fn *out, void *user, setun_error *err)
 {
     if (!st_gguf_is(path))
         return SETUN_DECLINED;
-    int layout = o->i2s_layout ? st_i2s_find(o->i2s_layout) : ST_I2S_ASK;
-    if (layout < 0)
-        return st_fail(err, SETUN_BAD_ARG, "there is no layout of I2_S named '%s'; there are x86, arm and rows4", o->i2s_layout);
-    st_gguf g = { 0 };
-    st_arena *arena = st_arena_new();
-    report r = { .json = o->json, .g = &g };
-    setun_status s = arena ? st_gguf_open(&g, path, layout, arena, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
-    if (s == SETUN_OK)
-        s = add_all(&r, o->values, err);
+    report r = { .json = o->json };
+    setun_status s = report_file(&r, path, o, err);
     if (s == SETUN_OK && r.t.failed)
         s = st_fail(err, SETUN_NO_MEMORY, "no memory for the text");
     if (s == SETUN_OK && out(user, r.t.text, r.t.len))
         s = st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text");
     st_str_free(&r.t);
-    st_gguf_close(&g);
-    st_arena_free(arena);
     return s;
 }

@@ -76,6 +76,64 @@ static void chat_template(facts *f, const setun_model *m)
     st_format_close(&format);
 }
 
+/* The operator of the gate, as the graph has it. */
+static const char *gate(const st_graph *g)
+{
+    static const char *const known[] = {"relu2", "silu", "gelu_tanh"};
+    for (st_node_id n = 0; n < g->n_node; n++)
+        for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+            if (strcmp(g->node[n].op->name, known[i]) == 0)
+                return known[i];
+    return "none";
+}
+
+/* What is in the files of a directory settles these; the script has refused what contradicts it. */
+static void from_directory(st_str *t, const setun_model *m, const st_weights_stats *w, int64_t i)
+{
+    static const char *const norms[][2] = {
+        {"model.layers.0.self_attn.attn_sub_norm.weight", "attention and gate have a norm behind them"},
+        {"model.layers.0.self_attn.inner_attn_ln.weight", "attention and gate have a norm behind them"},
+        {"model.layers.0.self_attn.q_norm.weight", "heads of queries and keys are normalised"},
+        {"model.layers.0.self_attn.q_proj.bias", "queries, keys and values have a bias"},
+    };
+    int own = st_weights_find(m->weights, "lm_head.weight") != NULL;
+    if (i == 0)
+        st_str_addf(t, "the gate is %s: hidden_act of config.json, which the script honours", gate(m->graph));
+    else if (i == 1)
+        st_str_addf(t, "the head is %s: %s", own ? "lm_head.weight, or repeats the embedding" : "the embedding",
+                    own ? "the tensor is there" : "there is no tensor lm_head.weight");
+    else if (i == 2)
+        st_str_addf(t, "linear layers are %s: %s", w->ternary_weights ? "ternary, with activations of 8 bits" : "ordinary matrices",
+                    w->ternary_weights ? w->scale_rule : "config.json says nothing else");
+    else if (i < 7 && st_weights_find(m->weights, norms[i - 3][0]))
+        st_str_addf(t, "%s: tensor %s is there", norms[i - 3][1], norms[i - 3][0]);
+}
+
+static void decisions(facts *f, const setun_model *m, const st_weights_stats *w)
+{
+    int64_t n, shown = 0;
+    const char *const *line = st_weights_lines(m->weights, &n);
+    int is_gguf = n > 0;
+    if (f->json)
+        begin(f, "decisions");
+    st_str_add(&f->t, f->json ? "[" : "");
+    for (int64_t i = 0; i < (is_gguf ? n : 7); i++) {
+        st_str own = {0};
+        if (!is_gguf)
+            from_directory(&own, m, w, i);
+        const char *is = is_gguf ? line[i] : own.text;
+        if (is && f->json) {
+            st_str_add(&f->t, shown++ ? ", " : "");
+            st_str_add_json(&f->t, is, strlen(is));
+        } else if (is) {
+            text(f, "decision", is);
+        }
+        f->t.failed |= own.failed;
+        st_str_free(&own);
+    }
+    st_str_add(&f->t, f->json ? "]" : "");
+}
+
 setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn *out, void *user, setun_error *err)
 {
     facts f = {.json = json};
@@ -87,6 +145,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     text(&f, "path", m->path);
     text(&f, "architecture", st_weights_architecture(m->weights));
     text(&f, "script", m->script);
+    decisions(&f, m, &w);
     for (int64_t i = 0; i < n_hp; i++) {
         char key[300];
         (void)snprintf(key, sizeof key, "config.%s", hp[i].key);

@@ -374,7 +374,9 @@ static setun_status load(setun_model *m, st_script **script, setun_error *err)
 {
     int64_t t = st_now_ns(), before;
     st_engine *e = m->engine;
-    ST_TRY(st_weights_open(&m->weights, m->path, &e->log, err));                               /* files */
+    st_weights_choice choice;
+    ST_TRY(st_weights_choose(&choice, e->o.i2s_layout, e->o.activations, err));
+    ST_TRY(st_weights_open_as(&m->weights, m->path, &choice, &e->log, err));                   /* files */
     m->stats.files_ns = st_now_ns() - t;
     ST_TRY(choose_sizes(m, err));
     ST_TRY(st_script_open(script, e->scripts, e->registry, m->arena, NULL, err));

@@ -47,6 +47,9 @@ typedef struct setun_options {
     int32_t     tune;         /* SETUN_TUNE_...: candidates of a kernel give the same bits at different speed */
     const char *down;         /* which ternary matrices are kept transposed, so that the weights of a zero input need
                                * not be read: "auto" (default; behind a rectified gate), "channel" (any gate), "row" (none) */
+    /* What a GGUF file does not always say.  NULL: what it says, or a refusal that names the option. */
+    const char *i2s_layout;   /* how I2_S lies in it: "x86", "arm", "rows4" */
+    const char *activations;  /* of ternary layers in TQ1_0 and TQ2_0: "int8" or "float" */
 } setun_options;
 #define SETUN_TUNE_ONCE  0   /* measure at the first load of a large model, and keep the choice in cache_dir */
 #define SETUN_TUNE_NEVER 1   /* defaults */
@@ -56,7 +59,7 @@ SETUN_EXPORT void setun_options_init(setun_options *o);
 
 /* ---------------------------------------------------------------- model */
 
-/* path: a Hugging Face directory.  GGUF files can be looked into (setun_file_info), not loaded yet.  [any] */
+/* path: a Hugging Face directory, or a GGUF file (of a split one, the first part).  [any] */
 SETUN_EXPORT setun_status setun_model_load(setun_model **m, const char *path, const setun_options *o, setun_error *err);
 SETUN_EXPORT void setun_model_free(setun_model *m); /* after its sessions; NULL is allowed */
 
@@ -76,7 +79,8 @@ typedef struct setun_file_options {
     uint32_t    size;
     int32_t     json;
     int32_t     values;     /* 1: decode every tensor, and say what is in it */
-    const char *i2s_layout; /* "x86", "arm", "rows4": how I2_S lies in the file, which it does not say; NULL */
+    const char *i2s_layout; /* as in setun_options */
+    const char *activations;
 } setun_file_options;
 SETUN_EXPORT setun_status setun_file_info(const char *path, const setun_file_options *o, setun_write_fn *out, void *user,
                                           setun_error *err);

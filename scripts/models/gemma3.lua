@@ -50,7 +50,8 @@ return setun.model {
       rope_local_base_freq = nn.positive, sliding_window = nn.count, use_bidirectional_attention = nn.only(false, true),
       attn_logit_softcapping = none, final_logit_softcapping = none,
     })
-    c.plus = nn.ones(g)
+    -- A GGUF file has the 1 in its gains already.
+    if not (hp.gguf and hp.gguf.norms_include_one) then c.plus = nn.ones(g) end
     local eps, full, pos = c.rms_norm_eps, full_layers(hp, c), g:input "positions"
     local function kind(rope, window)
       return { c = c, kv = hp.kv, n_ctx = hp.n_ctx, pos = pos, head_norm = true, rope = rope, window = window,
