@@ -1,4 +1,4 @@
-# GGUF files: setun info reads them, whatever their name; nothing runs them yet.
+# GGUF files: setun info reads them, whatever their name, and says whether Setun runs them.
 . "$(dirname "$0")/lib.sh"
 unhex() { lua5.4 -e 'io.write((io.read("a"):gsub("%X", ""):gsub("%x%x", function(h) return string.char(tonumber(h, 16)) end)))'; }
 # llama, three keys, a: F32 4 x 2, b: F16 3.  The name plays no part.
@@ -21,13 +21,18 @@ info | grep >/dev/null '^  a  *F32  *4 x 2, 32 bytes$' || bad "info: a tensor"
 info --values | grep >/dev/null '^ *-2 to 1, zeros 0.0000$' || bad "info --values"
 json='local t = io.read("a"); assert(t:match("^{.*}%s*$") and t:find("\"dims\": [4, 2]", 1, true) and t:find("\"least\": -2,", 1, true))'
 info --values --json | lua5.4 -e "$json" || bad "info --json"
+info | grep >/dev/null '^runs  *no: .*the key x.u is not known to Setun for the architecture llama and may change' || bad "info: runs"
 for c in "run -p x" "logits --tokens 1" "bench" "dump --graph" "info --stats -p x"; do
   set -- $c; first=$1; shift
-  fails "is a GGUF file" "$SETUN" "$first" "$TMP/file.bin" "$@"
+  fails "file.bin: the key x.u is not known to Setun for the architecture llama" "$SETUN" "$first" "$TMP/file.bin" "$@"
 done
 fails "file.bin has no tokenizer: key tokenizer.ggml.model is missing" "$SETUN" tokenize "$TMP/file.bin" -p x
 fails "no layout of I2_S named 'round'" info --i2s-layout round
+fails "no layout of I2_S named 'round'" "$SETUN" logits "$TMP/file.bin" --tokens 1 --i2s-layout round
+fails "activations cannot be 'int4'; int8 and float are possible" "$SETUN" logits "$TMP/file.bin" --tokens 1 --activations int4
 fails "no tensor has this type" info --i2s-layout x86
+fails "--i2s-layout is for GGUF files" "$SETUN" logits "$MODEL" --tokens 1 --i2s-layout x86
+fails "--activations is for GGUF files" "$SETUN" logits "$MODEL" --tokens 1 --activations int8
 "$SETUN" info "$MODEL" --values >/dev/null 2>&1; same "--values of a directory" $? 2
 cp "$TMP/file.bin" "$TMP/whole"
 head -c 260 "$TMP/whole" >"$TMP/file.bin"; fails "tensor b (3 x 1 x 1 x 1, type 1) has 4 bytes up to the end of the file: F16 needs 6" info

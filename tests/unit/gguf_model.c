@@ -14,7 +14,7 @@
 #define D 256
 #define FFN 512
 #define LAYERS 2
-#define N_TOKENS 7
+#define N_TOKENS 6
 #define MOST 64
 #define SCALES_ALL 0
 #define SCALES_ROWS 1
@@ -68,6 +68,11 @@ typedef struct change {
     int         repeat;      /* output.weight is token_embd.weight again */
     const char *text_key, *text; /* one more key */
     const char *name;        /* general.name */
+    const char *config;      /* more members of config.json, for the directory that is the same model */
+    double      linear;      /* > 0: a linear scaling of angles */
+    int         llama3;      /* rope_freqs.weight */
+    int         lists;       /* sizes as lists with a value for each layer */
+    const char *layers;      /* gemma3: one character a layer, 'w' sees a window */
 } change;
 enum { AS_IT_IS, MISSING, ZERO, MAXIMUM, ONE_MORE, ONE_LESS, N_WAYS };
 
@@ -193,7 +198,7 @@ static void put_bf16(st_str *s, const float *v, int64_t n)
 }
 
 /* ternary 0: linear layers are the products of weight and scale, in bf16. */
-static void write_dir(const world *w, const char *dir, int ternary)
+static void write_dir(const world *w, const char *dir, int ternary, const char *more)
 {
     static const char *const acts[] = { "\"hidden_act\":\"relu2\"", "\"hidden_act\":\"silu\"", "\"hidden_activation\":\"gelu_pytorch_tanh\"" };
     const arch *a = w->a;
@@ -230,6 +235,7 @@ static void write_dir(const world *w, const char *dir, int ternary)
                 "\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"rms_norm_eps\":%g,\"rope_theta\":%.1f,\"vocab_size\":%d,"
                 "\"max_position_embeddings\":64,\"eos_token_id\":2,\"tie_word_embeddings\":%s%s", a->class_name, acts[a->act], D, FFN,
                 LAYERS, (int)a->heads, (int)a->kv, a->eps, a->theta, V, a->tied ? "true" : "false", a->extra);
+    st_str_addf(&c, "%s", more ? more : "");
     if (ternary)
         st_str_addf(&c, ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\"}");
     st_str_addf(&c, "}");
@@ -399,7 +405,10 @@ static void put_key(gguf_maker *m, const world *w, const change *c, const char *
         return;
     value = how == ZERO ? 0 : how == ONE_MORE ? value + 1 : how == ONE_LESS ? value - 1 : value;
     float f = how == MAXIMUM ? INFINITY : (float)value;
-    if (type == KV_F32)
+    uint32_t list[LAYERS] = { (uint32_t)(int64_t)value, (uint32_t)(int64_t)value };
+    if (c->lists && strstr(suffix, "head_count"))
+        kv_array(m, key, KV_U32, LAYERS, list, sizeof list);
+    else if (type == KV_F32)
         kv(m, key, KV_F32, bits_of(f), 4);
     else
         kv(m, key, KV_U32, how == MAXIMUM ? UINT32_MAX : (uint32_t)(int64_t)value, 4);
@@ -463,7 +472,32 @@ static void put_keys(gguf_maker *m, const world *w, int type, const change *c)
         put_key(m, w, c, ".attention.sliding_window", KV_U32, 4);
     if (c->text_key)
         kv_text(m, c->text_key, c->text);
+    if (c->linear > 0) {
+        char key[64];
+        (void)snprintf(key, sizeof key, "%s.rope.scaling.type", a->name);
+        kv_text(m, key, "linear");
+        put_key(m, w, c, ".rope.scaling.factor", KV_F32, c->linear);
+    }
+    if (c->layers) {
+        uint8_t near[LAYERS];
+        for (int i = 0; i < LAYERS; i++)
+            near[i] = c->layers[i] == 'w';
+        kv_array(m, "gemma3.attention.sliding_window_pattern", KV_BOOL, LAYERS, near, sizeof near);
+    }
     put_tokenizer(m, w, c);
+}
+
+/* Llama 3's scaling: factor 8, low 1, high 4, 8192 positions before. */
+static void put_divisors(gguf_maker *m, const arch *a)
+{
+    st_str s = { 0 };
+    for (int64_t i = 0; i < a->hd / 2; i++) {
+        double wave = 2 * 3.14159265358979323846 * pow(a->theta, 2.0 * (double)i / (double)a->hd);
+        double smooth = (8192 / wave - 1) / 3;
+        put_float(&s, (float)(wave < 8192.0 / 4 ? 1 : wave > 8192 ? 8 : 1 / ((1 - smooth) / 8 + smooth)));
+    }
+    gguf_tensor(m, "rope_freqs.weight", T_F32, 1, (const int64_t[]){ a->hd / 2 }, s.text, s.len);
+    st_str_free(&s);
 }
 
 /* type: of linear layers; of the embedding and the head: plain. */
@@ -483,6 +517,8 @@ static void put_tensors(gguf_maker *m, const world *w, int type, int plain, cons
         (void)snprintf(more.gguf, sizeof more.gguf, "output.weight");
         put_plain(m, &more, plain);
     }
+    if (c->llama3)
+        put_divisors(m, w->a);
     if (c->add)
         gguf_tensor(m, c->add, T_F32, 1, (const int64_t[]){ 1 }, &more.scale, 4);
 }
@@ -506,7 +542,7 @@ static char *write_gguf(const world *w, const char *dir, int type, int plain, co
 
 /* ---------------------------------------------------------------- running */
 
-static const int32_t fed[N_TOKENS] = { 3, 1030, 77, 255, 512, 9, 800 };
+static const int32_t fed[N_TOKENS] = { 3, 1030, 77, 255, 512, 9 };
 
 typedef struct asked {
     const char *layout, *activations, *cache;
@@ -523,6 +559,7 @@ static setun_status run(const char *path, const asked *how, float *logits, setun
     o.n_threads = 1;
     o.backend = "reference"; /* compiling takes time, and gives the same bits: tests/unit/ops.c */
     o.interpret = 1;
+    o.full_head = !how || !how->cache; /* rows of a head that is decoded are made with a cache */
     o.n_outputs = N_TOKENS;
     o.i2s_layout = how ? how->layout : NULL;
     o.activations = how ? how->activations : NULL;
@@ -586,7 +623,7 @@ static void test_lossless(void **state)
     for (size_t a = 0; a < N_ARCHS; a++) {
         world *w = make_world(&archs[a], 77 + a);
         char *dir = temp_dir(), what[100];
-        write_dir(w, dir, 1);
+        write_dir(w, dir, 1, NULL);
         must_run(dir, NULL, want, archs[a].name);
         for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
             asked how = forms[f].how;
@@ -616,7 +653,7 @@ static void test_floats(void **state)
     for (size_t a = 0; a < N_ARCHS; a++) {
         world *w = make_world(&archs[a], 177 + a);
         char *dir = temp_dir(), what[100];
-        write_dir(w, dir, archs[a].bitnet);
+        write_dir(w, dir, archs[a].bitnet, NULL);
         must_run(dir, NULL, want, archs[a].name);
         for (int i = 0; i < 4; i++) {
             (void)snprintf(what, sizeof what, "%s, type %d", archs[a].name, types[i]);
@@ -749,9 +786,207 @@ static void test_refusals(void **state)
     }
 }
 
+/* What files say in other ways than most. */
+static void test_forms(void **state)
+{
+    static const struct { const char *arch; int type, plain; change c; } forms[] = {
+        { "bitnet-b1.58", T_TQ2_0, T_F16, { .ones = 1 } },
+        { "bitnet-25", T_IQ2_BN, T_F16, { .repeat = 1 } },
+        { "bitnet-25", T_IQ2_BN, T_Q8_0, { .repeat = 1 } },
+        { "bitnet-b1.58", T_IQ2_BN, T_BF16, { .lists = 1 } },
+        { "bitnet-b1.58", T_IQ2_BN, T_BF16, { .text_key = "bitnet-b1.58.hidden_activation", .text = "relu2" } },
+        { "llama", T_IQ2_BN, T_BF16, { .text_key = "llama.rope.scaling.type", .text = "none" } },
+        { "llama", T_IQ1_BN, T_BF16, { .llama3 = 1, .config = ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,"
+          "\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,\"original_max_position_embeddings\":8192}" } },
+        { "qwen2", T_IQ1_BN, T_BF16, { .linear = 4, .config = ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}" } },
+        { "bitnet", T_IQ1_BN, T_BF16, { .linear = 1 } },
+        { "gemma3", T_IQ1_BN, T_BF16, { .layers = "wf", .config = ",\"layer_types\":[\"sliding_attention\",\"full_attention\"]" } },
+    };
+    float *want = malloc(LOGITS), *got = malloc(LOGITS), *plain = malloc(LOGITS);
+    (void)state;
+    assert_true(want && got && plain);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        arch own = *named(forms[i].arch);
+        if (forms[i].c.layers) /* layer_types instead of the pattern */
+            own.extra = ",\"head_dim\":128,\"query_pre_attn_scalar\":128,\"sliding_window\":4,\"rope_local_base_freq\":1e4";
+        world *w = make_world(&own, 477 + i);
+        char *dir = temp_dir(), what[40], *path = write_gguf(w, dir, forms[i].type, forms[i].plain, &forms[i].c);
+        (void)snprintf(what, sizeof what, "form %d, %s", (int)i, own.name);
+        write_dir(w, dir, 1, forms[i].c.config);
+        must_run(dir, NULL, want, what);
+        must_run(path, NULL, got, what);
+        same(got, want, what);
+        free(path);
+        if (forms[i].c.config) { /* and it makes a difference */
+            own.extra = named(own.name)->extra;
+            write_dir(w, dir, 1, NULL);
+            must_run(dir, NULL, plain, what);
+            assert_memory_not_equal(plain, want, LOGITS);
+        }
+        drop_dir(dir);
+        drop_world(w);
+    }
+    free(want);
+    free(got);
+    free(plain);
+}
+
+/* The cache: written, then read; and anew for another file. */
+static void test_cache(void **state)
+{
+    static const struct { const char *arch; int type, plain; } forms[] = {
+        { "bitnet-b1.58", T_IQ2_BN, T_Q8_0 }, { "llama", T_F16, T_Q8_0 }, { "llama", T_Q8_0, T_F16 } };
+    float *want = malloc(LOGITS), *got = malloc(LOGITS);
+    (void)state;
+    assert_true(want && got);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        const arch *a = named(forms[i].arch);
+        char *dir = temp_dir(), *cache = join(dir, "cache");
+        asked how = { NULL, NULL, cache };
+        for (uint64_t seed = 577; seed < 579; seed++) {
+            world *w = make_world(a, seed);
+            char *path = write_gguf(w, dir, forms[i].type, forms[i].plain, &nothing);
+            write_dir(w, dir, a->bitnet, NULL);
+            must_run(dir, NULL, want, a->name);
+            for (int k = 0; k < 2; k++) {
+                must_run(path, &how, got, a->name);
+                same(got, want, k ? "from the cache" : "with a new cache");
+            }
+            free(path);
+            drop_world(w);
+        }
+        free(cache);
+        drop_dir(dir);
+    }
+    free(want);
+    free(got);
+}
+
+/* ---------------------------------------------------------------- the official file */
+
+typedef struct official {
+    const char *architecture, *name;
+    int         pre, eot; /* tokenizer.ggml.pre is there; token 128009 is <|eot_id|> */
+} official;
+
+/* All of 2B4T but its weights: they are a hole in the file. */
+static char *write_official(const char *dir, const official *o)
+{
+    static const struct { const char *name; int id; int64_t cols, rows; } layer[] = {
+        { "attn_norm", 0, 2560, 1 }, { "ffn_down", 36, 6912, 2560 }, { "ffn_sub_norm", 0, 6912, 1 }, { "ffn_gate", 36, 2560, 6912 },
+        { "ffn_up", 36, 2560, 6912 }, { "ffn_norm", 0, 2560, 1 }, { "attn_sub_norm", 0, 2560, 1 }, { "attn_k", 36, 2560, 640 },
+        { "attn_output", 36, 2560, 2560 }, { "attn_q", 36, 2560, 2560 }, { "attn_v", 36, 2560, 640 } };
+    static const struct { const char *key; uint32_t v; } numbers[] = {
+        { "vocab_size", 128256 }, { "context_length", 4096 }, { "embedding_length", 2560 }, { "block_count", 30 },
+        { "feed_forward_length", 6912 }, { "rope.dimension_count", 128 }, { "attention.head_count", 20 }, { "attention.head_count_kv", 5 } };
+    gguf_maker m = { .alignment = 32 };
+    st_str tokens = { 0 }, file = { 0 };
+    char key[64], *path = join(dir, "model.gguf");
+    size_t at = 0, scale_at[210];
+    int n_scales = 0;
+    kv_text(&m, "general.architecture", o->architecture);
+    kv_text(&m, "general.name", o->name);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        (void)snprintf(key, sizeof key, "%s.%s", o->architecture, numbers[i].key);
+        kv_u32(&m, key, numbers[i].v);
+    }
+    (void)snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", o->architecture);
+    kv(&m, key, KV_F32, bits_of(1e-5f), 4);
+    (void)snprintf(key, sizeof key, "%s.rope.freq_base", o->architecture);
+    kv(&m, key, KV_F32, bits_of(500000.0f), 4);
+    kv_u32(&m, "general.file_type", 40);
+    for (int i = 0; i < 128256; i++) {
+        const char *text = i == 128009 && o->eot ? "<|eot_id|>" : "x";
+        put_le(&tokens, strlen(text), 8);
+        st_str_add(&tokens, text);
+    }
+    kv_array(&m, "tokenizer.ggml.tokens", KV_STRING, 128256, tokens.text, tokens.len);
+    kv_u32(&m, "tokenizer.ggml.eos_token_id", 128001);
+    if (o->pre)
+        kv_text(&m, "tokenizer.ggml.pre", "llama-bpe");
+    for (int l = -1; l < 30; l++)
+        for (int i = 0; i < (l < 0 ? 2 : 11); i++) {
+            int64_t cols = l < 0 ? 2560 : layer[i].cols, rows = l < 0 ? i ? 1 : 128256 : layer[i].rows;
+            int id = l < 0 ? !i : layer[i].id, rank = rows > 1 ? 2 : 1;
+            (void)snprintf(key, sizeof key, l < 0 ? i ? "output_norm.weight" : "token_embd.weight" : "blk.%d.%s.weight", l, l < 0 ? "" : layer[i].name);
+            gguf_tensor(&m, key, (uint32_t)id, rank, (const int64_t[]){ cols, rows }, "", 0);
+            memcpy(m.infos.text + m.infos.len - 8, &at, 8);
+            size_t bytes = (size_t)(cols * rows);
+            if (id == 36)
+                scale_at[n_scales++] = at + bytes / 4;
+            at += id == 36 ? bytes / 4 + 32 : bytes * (id ? 2 : 4);
+        }
+    gguf_bytes(&m, &file);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(file.text, 1, file.len, f), file.len);
+    assert_int_equal(n_scales, 210);
+    for (int i = 0; i < n_scales; i++) {
+        const float one = 1.5f;
+        assert_int_equal(fseek(f, (long)(file.len + scale_at[i]), SEEK_SET), 0);
+        assert_int_equal(fwrite(&one, 4, 1, f), 1);
+    }
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(truncate(path, (off_t)(file.len + at)), 0);
+    st_str_free(&tokens);
+    st_str_free(&file);
+    return path;
+}
+
+static int has_line(const st_weights *w, const char *part)
+{
+    int64_t n, found = 0;
+    const char *const *line = st_weights_lines(w, &n);
+    for (int64_t i = 0; i < n; i++)
+        found += strstr(line[i], part) != NULL;
+    return (int)found;
+}
+
+static int has_end(const st_weights *w, int64_t id)
+{
+    int64_t n, found = 0;
+    const st_hparam *hp = st_weights_config(w, &n);
+    for (int64_t i = 0; i < n; i++)
+        found += strstr(hp[i].key, "eos_token_id") != NULL && hp[i].i == id;
+    return (int)found;
+}
+
+static void test_official(void **state)
+{
+    static const struct { official o; const char *refused, *line; int eot; } cases[] = {
+        { { "bitnet-b1.58", "bitnet2b", 0, 1 }, NULL, "<|eot_id|>, ends a text, too", 1 },
+        { { "bitnet-25", "bitnet2b_2501", 0, 1 }, NULL, "<|eot_id|>, ends a text, too", 1 },
+        { { "bitnet-b1.58", "bitnet2b", 0, 0 }, NULL, "the gate is relu2", 0 },
+        { { "bitnet-b1.58", "bitnet2b", 1, 1 }, "which has three layouts of one size", NULL, 0 },
+        { { "bitnet-b1.58", "my conversion", 0, 1 }, "which has three layouts of one size", NULL, 0 },
+        { { "bitnet", "bitnet2b", 0, 1 }, NULL, "repaired: the architecture bitnet means SiLU, but the sizes are those of BitNet b1.58 2B4T", 1 },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *dir = temp_dir(), *path = write_official(dir, &cases[i].o);
+        st_weights *w = NULL;
+        setun_error err = { 0 };
+        setun_status s = st_weights_open(&w, path, NULL, &err);
+        if ((s == SETUN_OK) != !cases[i].refused)
+            fail_msg("case %d: %s", (int)i, s == SETUN_OK ? "opens" : err.text);
+        if (cases[i].refused)
+            assert_non_null(strstr(err.text, cases[i].refused));
+        else {
+            assert_true(has_line(w, cases[i].line));
+            assert_int_equal(has_end(w, 128001), 1);
+            assert_int_equal(has_end(w, 128009), cases[i].eot);
+            assert_string_equal(st_weights_architecture(w), "BitNetForCausalLM");
+        }
+        st_weights_close(w);
+        free(path);
+        drop_dir(dir);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_lossless), cmocka_unit_test(test_floats), cmocka_unit_test(test_keys),
-                                        cmocka_unit_test(test_refusals) };
+                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_forms),
+                                        cmocka_unit_test(test_cache), cmocka_unit_test(test_official) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
