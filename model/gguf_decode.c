@@ -195,14 +195,17 @@ void st_gguf_i2s(const uint8_t *data, int layout, int64_t r, int64_t n, uint8_t 
             code[c] = (uint8_t)(data[r / 4 * n + c] >> (3 - r % 4) * 2 & 3);
         return;
     }
-    /* Blocks run on over the ends of rows. */
-    int width = layout == ST_I2S_X86 ? 32 : 16, in = (int)(r * n % (4 * width));
-    const uint8_t *block = data + r * n / (4 * width) * width;
-    for (int64_t c = 0; c < n; c++) {
-        code[c] = (uint8_t)(block[in & (width - 1)] >> (3 - in / width) * 2 & 3);
-        if (++in == 4 * width) {
-            in = 0;
-            block += width;
-        }
+    /* Blocks run on over the ends of rows; whole ones become vector code. */
+    int64_t width = layout == ST_I2S_X86 ? 32 : 16, at = r * n, end = at + n;
+    while (at < end) {
+        const uint8_t *block = data + at / (4 * width) * width;
+        int64_t in = at % (4 * width), whole = in == 0 && end - at >= 4 * width ? 4 * width : 1;
+        if (whole == 1)
+            *code = (uint8_t)(block[in % width] >> (3 - in / width) * 2 & 3);
+        for (int f = 0; whole > 1 && f < 4; f++)
+            for (int64_t p = 0; p < width; p++)
+                code[f * width + p] = (uint8_t)(block[p] >> (6 - 2 * f) & 3);
+        at += whole;
+        code += whole;
     }
 }

@@ -110,6 +110,9 @@ setun_status st_gguf_pack_ternary(const st_gguf_model *m, st_pack *pack, st_aren
     look(&j, across);
     if (!j.codes)
         ST_TRY(make(&j, across, err));
+    if (weight_only || j.scale)
+        return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s has %s, which Setun cannot compute yet", t->file, m->source[i].t->name,
+                       weight_only ? "activations that stay floats" : "more than one scale");
     int turned = strcmp(j.codes->name, j.turned) == 0;
     *one = j.codes->scale;
     *out = (st_ternary){ .across = turned, .weight_only = weight_only };

@@ -65,13 +65,13 @@ typedef struct change {
     int         layout;      /* I2_S: 0 x86, 1 arm, 2 rows4 */
     int         scales;      /* SCALES_ROWS: rows have scales of their own */
     int         ones;        /* scale 1 in the file, and the scale in "X.scale" */
-    int         two_at;      /* > 0: a weight of +2 in the last linear layer */
+    int         two_at;      /* > 0: a weight of +2 in the first linear layer */
     int         repeat;      /* output.weight is token_embd.weight again */
     const char *text_key, *text; /* one more key */
     const char *name;        /* general.name */
     const char *config;      /* more members of config.json, for the directory that is the same model */
     double      linear;      /* > 0: a linear scaling of angles */
-    int         llama3;      /* rope_freqs.weight */
+    int         llama3;      /* rope_freqs.weight; 2: one of them is wrong */
     int         lists;       /* sizes as lists with a value for each layer */
     const char *layers;      /* gemma3: one character a layer, 'w' sees a window */
 } change;
@@ -367,14 +367,14 @@ static float row_scale(const tensor *t, const change *c, int64_t r)
     return c->ones ? 1 : c->scales == SCALES_ROWS ? t->scale * (float)(1 + r % 3) : t->scale;
 }
 
-static void put_linear(gguf_maker *m, const tensor *t, int type, const change *c, int is_last)
+static void put_linear(gguf_maker *m, const tensor *t, int type, const change *c, int is_first)
 {
     st_str s = { 0 };
     int8_t *q = malloc((size_t)(t->rows * t->cols));
     assert_non_null(q);
     for (int64_t r = 0; r < t->rows; r++)
         memcpy(q + r * t->cols, t->q + source_row(t, r) * t->cols, (size_t)t->cols);
-    if (is_last && c->two_at)
+    if (is_first && c->two_at)
         q[c->two_at] = 2;
     if (type == T_I2S)
         pack_i2s(&s, c->layout, q, t->rows, t->cols, c->ones ? 1 : t->scale);
@@ -509,13 +509,13 @@ static void put_keys(gguf_maker *m, const world *w, int type, const change *c)
 }
 
 /* Llama 3's scaling: factor 8, low 1, high 4, 8192 positions before. */
-static void put_divisors(gguf_maker *m, const arch *a)
+static void put_divisors(gguf_maker *m, const arch *a, int is_wrong)
 {
     st_str s = { 0 };
     for (int64_t i = 0; i < a->hd / 2; i++) {
         double wave = 2 * 3.14159265358979323846 * pow(a->theta, 2.0 * (double)i / (double)a->hd);
         double smooth = (8192 / wave - 1) / 3;
-        put_float(&s, (float)(wave < 8192.0 / 4 ? 1 : wave > 8192 ? 8 : 1 / ((1 - smooth) / 8 + smooth)));
+        put_float(&s, is_wrong && i == 3 ? 1.001f : (float)(wave < 8192.0 / 4 ? 1 : wave > 8192 ? 8 : 1 / ((1 - smooth) / 8 + smooth)));
     }
     gguf_tensor(m, "rope_freqs.weight", T_F32, 1, (const int64_t[]){ a->hd / 2 }, s.text, s.len);
     st_str_free(&s);
@@ -529,7 +529,7 @@ static void put_tensors(gguf_maker *m, const world *w, int type, int plain, cons
         if (c->drop && strcmp(c->drop, t->gguf) == 0)
             continue;
         if (t->kind == LINEAR)
-            put_linear(m, t, type, c, strcmp(t->gguf, "blk.1.ffn_down.weight") == 0);
+            put_linear(m, t, type, c, strcmp(t->gguf, "blk.0.attn_q.weight") == 0);
         else
             put_plain(m, t, t->kind == MATRIX ? plain : T_F32);
     }
@@ -539,7 +539,7 @@ static void put_tensors(gguf_maker *m, const world *w, int type, int plain, cons
         put_plain(m, &more, plain);
     }
     if (c->llama3)
-        put_divisors(m, w->a);
+        put_divisors(m, w->a, c->llama3 == 2);
     if (c->add)
         gguf_tensor(m, c->add, T_F32, 1, (const int64_t[]){ 1 }, &more.scale, 4);
 }
@@ -794,6 +794,11 @@ static void test_refusals(void **state)
         { "qwen3", T_Q2_0, { NULL, "int8", NULL }, { .key = NULL }, "--activations int8 was given, but Q2_0 means float" },
         { "qwen2", T_F16, { NULL, "int8", NULL }, { .key = NULL }, "--activations int8 was given, but no linear layer is ternary" },
         { "qwen3", T_PQ2_0, { NULL, NULL, NULL }, { .two_at = 700 }, "has the weight +2 at row 2, column 188: it is not ternary" },
+        { "bitnet", T_IQ2_BN, { NULL, NULL, NULL }, { .scales = SCALES_ROWS }, "has more than one scale, which Setun cannot compute yet" },
+        { "llama", T_TQ2_0, { NULL, "float", NULL }, { .key = NULL }, "has activations that stay floats, which Setun cannot compute yet" },
+        { "qwen3", T_PTQ1_0, { NULL, NULL, NULL }, { .key = NULL }, "has activations that stay floats, which Setun cannot compute yet" },
+        { "llama", T_IQ1_BN, { NULL, NULL, NULL }, { .llama3 = 2 }, "tensor rope_freqs.weight: its divisors are not those of Llama 3's scaling" },
+        { "qwen2", T_IQ1_BN, { NULL, NULL, NULL }, { .llama3 = 1 }, "tensor rope_freqs.weight is not F32 for half a head" },
         { "qwen2", T_F16, { NULL, NULL, NULL }, { .drop = "blk.0.attn_k.bias" }, "tensor blk.0.attn_k.bias is missing" },
         { "gemma3", T_F16, { NULL, NULL, NULL }, { .drop = "blk.1.post_ffw_norm.weight" }, "tensor blk.1.post_ffw_norm.weight is missing" },
     };
@@ -881,6 +886,66 @@ static void test_cache(void **state)
     }
     free(want);
     free(got);
+}
+
+/* Everything that a script may ask of a file. */
+static setun_status ask_all(const char *path, const st_weights_choice *choice, setun_error *err)
+{
+    st_weights *w;
+    setun_status s = st_weights_open_as(&w, path, choice, NULL, err);
+    for (int64_t i = 0; s == SETUN_OK && i < st_weights_count(w); i++) {
+        const char *name = st_weights_at(w, i)->name;
+        char linear[128];
+        st_ternary t;
+        setun_view v;
+        (void)snprintf(linear, sizeof linear, "%.*s", (int)strlen(name) - 7, name);
+        s = strcmp(name + strlen(linear), ".weight") ? SETUN_DECLINED : st_weights_ternary(w, linear, i % 2 != 0, &t, err);
+        if (s == SETUN_DECLINED)
+            s = st_weights_tensor(w, name, 0, &v, err);
+    }
+    if (w)
+        st_weights_close(w);
+    return s;
+}
+
+/* Bytes of the header, one by one, are something else: the file is refused with a sentence, or is another
+ * model.  Sanitizers see the rest. */
+static void test_damage(void **state)
+{
+    static const struct { const char *arch; int type; } forms[] = { { "bitnet-b1.58", T_I2S }, { "gemma3", T_TQ1_0 }, { "llama", T_F16 } };
+    int refused = 0, passed = 0;
+    (void)state;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        world *w = make_world(named(forms[i].arch), 677 + i);
+        char *dir = temp_dir(), *path = write_gguf(w, dir, forms[i].type, T_Q8_0, &nothing);
+        st_weights_choice choice = { .i2s = forms[i].type == T_I2S, .activations = forms[i].type == T_TQ1_0 };
+        setun_error err = { 0 };
+        FILE *f = fopen(path, "r+b");
+        assert_non_null(f);
+        if (ask_all(path, &choice, &err) != SETUN_OK)
+            fail_msg("%s: %s", forms[i].arch, err.text);
+        for (int k = 0; k < 250; k++) {
+            long at = (long)(next_random(&w->seed) % 6000);
+            assert_int_equal(fseek(f, at, SEEK_SET), 0);
+            int was = fgetc(f), is = k % 2 ? was ^ 1 << next_random(&w->seed) % 8 : (int)(next_random(&w->seed) & 255);
+            assert_int_equal(fseek(f, at, SEEK_SET), 0);
+            assert_int_equal(fputc(is, f), is);
+            assert_int_equal(fflush(f), 0);
+            memset(&err, 0, sizeof err);
+            setun_status s = ask_all(path, &choice, &err);
+            assert_true(s == SETUN_OK || (s < 0 && err.text[0]));
+            refused += s != SETUN_OK;
+            passed += s == SETUN_OK;
+            assert_int_equal(fseek(f, at, SEEK_SET), 0);
+            assert_int_equal(fputc(was, f), was);
+        }
+        assert_int_equal(fclose(f), 0);
+        free(path);
+        drop_dir(dir);
+        drop_world(w);
+    }
+    print_message("  %d damaged files were refused, %d are other models\n", refused, passed);
+    assert_true(refused > 300);
 }
 
 /* ---------------------------------------------------------------- the official file */
@@ -1008,6 +1073,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_lossless), cmocka_unit_test(test_floats), cmocka_unit_test(test_keys),
                                         cmocka_unit_test(test_refusals), cmocka_unit_test(test_forms),
-                                        cmocka_unit_test(test_cache), cmocka_unit_test(test_official) };
+                                        cmocka_unit_test(test_cache), cmocka_unit_test(test_damage), cmocka_unit_test(test_official) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
