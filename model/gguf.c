@@ -552,10 +552,3 @@ int st_gguf_is(const char *path)
     st_map_close(&m);
     return is;
 }
-
-setun_status st_gguf_refuse(const char *path, setun_error *err)
-{
-    if (!st_gguf_is(path))
-        return SETUN_OK;
-    return st_fail(err, SETUN_UNKNOWN, "%s is a GGUF file: setun info reads it, but Setun cannot run models in this format yet", path);
-}

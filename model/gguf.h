@@ -80,9 +80,6 @@ typedef struct st_gguf {
 /* Does the file begin as GGUF does?  Its name plays no part. */
 int st_gguf_is(const char *path);
 
-/* SETUN_UNKNOWN, saying so, if path is a GGUF file: for whoever can only run directories. */
-setun_status st_gguf_refuse(const char *path, setun_error *err);
-
 /* Opens path and, if it is the first part of a split model, the others, and checks all of it: after
  * success every tensor has a known type and lies where it says, all of it.  i2s: what the user said
  * about I2_S.  Zero-initialise *g; after a failure, too, call st_gguf_close.  Names live in arena. */
