@@ -686,10 +686,8 @@ static setun_status choose_quantised(st_gguf_model *m, int asked, setun_error *e
     if (settled && asked && settled != asked)
         return st_fail(err, SETUN_BAD_ARG, "%s: --activations %s was given, but %s means %s", m->g.path, asks[asked],
                        bitnet ? m->g.architecture : t->type->name, asks[settled]);
-    int is = settled ? settled : asked;
-    for (int64_t i = 0; i < m->n_tensors; i++)
-        m->source[i].weight_only = is == ST_ACTIVATIONS_FLOAT;
-    SAY("activations of ternary layers are %s: %s%s", is == ST_ACTIVATIONS_INT8 ? "8-bit integers" : "floats",
+    m->activations = settled ? settled : asked;
+    SAY("activations of ternary layers are %s: %s%s", m->activations == ST_ACTIVATIONS_INT8 ? "8-bit integers" : "floats",
         !settled ? "it was asked for" : bitnet ? "the architecture was trained so" : "the type says so, ",
         settled && !bitnet ? t->type->name : "");
     return SETUN_OK;
@@ -724,7 +722,7 @@ static setun_status say_copies(st_gguf_model *m, setun_error *err)
     const char *first = NULL;
     for (int64_t i = 0; i < m->n_tensors; i++) {
         const st_gguf_tensor *t = m->source[i].t;
-        if (m->tensor[i].view.dtype || (m->source[i].name->kind == ST_NAME_LINEAR && st_gguf_source_is_ternary(m, i)))
+        if (m->tensor[i].view.dtype || st_gguf_source_is_ternary(m, i))
             continue;
         n++;
         first = first ? first : t->name;

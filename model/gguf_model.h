@@ -71,7 +71,6 @@ typedef struct st_gguf_source {
     const st_gguf_tensor *t, *factor; /* factor: "X.scale" beside "X.weight", or NULL */
     const st_gguf_name   *name;
     int64_t               heads;      /* > 0: each head's rows are interleaved, and are put in order */
-    int                   weight_only; /* of ternary ones: activations are not to be quantised */
 } st_gguf_source;
 
 typedef struct st_gguf_model {
@@ -84,6 +83,7 @@ typedef struct st_gguf_model {
     st_gguf_source     *source; /* beside each of them */
     int64_t             n_tensors;
     st_table           *by_name;
+    int                 activations; /* ST_ACTIVATIONS_ASK: no linear layer is stored as ternary */
     const char        **line;   /* what was decided, and from which evidence; "repaired: ..." among them */
     int64_t             n_lines, cap_lines;
 } st_gguf_model;
@@ -97,13 +97,16 @@ void         st_gguf_model_close(st_gguf_model *m);
 
 /* ---------------------------------------------------------------- rows (gguf_source.c) */
 
-/* Is tensor i a matrix that is ternary, or in a file whose linear layers all are? */
+/* Is tensor i ternary: by its type, or because the linear layers of the architecture are?  An embedding or a
+ * head is only where activations stay floats: no program quantises them in front of a head. */
 int st_gguf_source_is_ternary(const st_gguf_model *m, int64_t i);
 
-/* Codes of tensor i as T2, rows in Hugging Face's order, and its scales: *n_scales of a row in scale, which
- * has room for st_gguf_source_scales of each, or 0: the one in scale[0] for all rows. */
+/* Codes of tensor i as T2, rows in Hugging Face's order, and its scales, which scale has room for
+ * (st_gguf_source_scales for each row): one for every *group weights of a row, 0: one for each row,
+ * ST_GROUP_TENSOR: the one in scale[0] for all.  The coarsest group that says the same. */
+#define ST_GROUP_TENSOR (-1)
 int64_t      st_gguf_source_scales(const st_gguf_model *m, int64_t i);
-setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *t2, float *scale, int64_t *n_scales,
+setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *t2, float *scale, int32_t *group,
                                     setun_error *err);
 
 /* Rows from first on as floats, or, where it has 16 bits and raw != 0, as its own elements; in order. */

@@ -4,7 +4,7 @@
  *
  *     X                  its codes, T2 [rows, columns]; or
  *     X (transposed)     T2 [columns, rows], for one scale and 8-bit activations alone
- *     X (scales)         F32 [rows, 1 or more], where one scale is not enough
+ *     X (scales of G)    F32 [rows, 1 or more], where one scale is not enough; G: weights for each, 0: a row
  *     X (decoded)        F32 [rows, columns]
  *     X (in order)       16-bit elements as bytes, rows in the order of a Hugging Face checkpoint
  */
@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "model/convert.h"
+#include "model/unpacked.h"
 
 int64_t st_gguf_pack_bytes(const st_gguf_model *m, int64_t i)
 {
@@ -24,7 +25,7 @@ int64_t st_gguf_pack_bytes(const st_gguf_model *m, int64_t i)
     const int64_t part[][2] = {
         { v->dim[0], setun_row_bytes(SETUN_T2, v->dim[1]) },      /* codes */
         { v->dim[1], setun_row_bytes(SETUN_T2, v->dim[0]) },      /* transposed */
-        { v->dim[0], 4 * (st_gguf_source_scales(m, i) + 1) },     /* scales, in either number */
+        { v->dim[0], 4 * (v->dim[1] / 64 + 1) },                  /* scales, of 64 weights or more */
         { v->dim[0], v->dim[1] > INT64_MAX / 4 ? -1 : 4 * v->dim[1] }, /* decoded */
     };
     for (int k = 0; k < 4; k++)
@@ -40,33 +41,38 @@ static const char *named(st_arena *arena, const st_tensor *t, const char *what)
 
 /* ---------------------------------------------------------------- ternary */
 
+static const int32_t groups[] = { 0, 256, 128, 64 };
+#define N_GROUPS 4
+
 /* One matrix on its way: what it is called, and what was found or made. */
 typedef struct job {
     const st_gguf_model *m;
     st_pack    *pack;
-    int64_t     i, rows, cols, per_row; /* scales of a row in the file */
-    const char *name, *turned, *scales;
-    const st_pack_slot *codes, *scale;  /* scale NULL: the one in codes->scale */
+    int64_t     i, rows, cols;
+    const char *name, *turned, *scales[N_GROUPS];
+    const st_pack_slot *codes, *scale; /* scale NULL: the one in codes->scale */
+    int32_t     group;
 } job;
 
 static void look(job *j, int across)
 {
-    int64_t n[2] = { 1, j->per_row };
-    j->scale = NULL;
     j->codes = across ? st_pack_find(j->pack, j->turned, SETUN_T2, j->cols, j->rows) : NULL;
     if (j->codes)
         return;
     j->codes = st_pack_find(j->pack, j->name, SETUN_T2, j->rows, j->cols);
-    for (int k = 0; k < 2 && j->codes && !j->scale; k++)
-        j->scale = st_pack_find(j->pack, j->scales, SETUN_F32, j->rows, n[k]);
+    for (int k = 0; k < N_GROUPS && j->codes && !j->scale; k++) {
+        j->scale = st_pack_find(j->pack, j->scales[k], SETUN_F32, j->rows, st_unpacked_scales(groups[k], j->cols));
+        j->group = groups[k];
+    }
     if (j->codes && !j->scale && across) /* it could be had transposed, and never was */
         j->codes = NULL;
 }
 
-static setun_status keep(job *j, const uint8_t *t2, const float *scale, int64_t n_scales, int across, setun_error *err)
+static setun_status keep(job *j, const uint8_t *t2, const float *scale, int32_t group, int across, setun_error *err)
 {
     uint8_t *room;
-    if (across && n_scales == 0) {
+    int64_t n = st_unpacked_scales(group, j->cols);
+    if (across && group == ST_GROUP_TENSOR) {
         ST_TRY(st_pack_room(j->pack, j->turned, SETUN_T2, j->cols, j->rows, &room, err));
         st_t2_transpose(room, t2, j->rows, j->cols);
         return st_pack_put(j->pack, scale[0], 0, &j->codes, err);
@@ -74,23 +80,27 @@ static setun_status keep(job *j, const uint8_t *t2, const float *scale, int64_t 
     ST_TRY(st_pack_room(j->pack, j->name, SETUN_T2, j->rows, j->cols, &room, err));
     memcpy(room, t2, (size_t)(j->rows * setun_row_bytes(SETUN_T2, j->cols)));
     ST_TRY(st_pack_put(j->pack, scale[0], 0, &j->codes, err));
-    if (n_scales == 0)
-        return SETUN_OK;
-    ST_TRY(st_pack_room(j->pack, j->scales, SETUN_F32, j->rows, n_scales, &room, err));
-    memcpy(room, scale, (size_t)(j->rows * n_scales) * sizeof *scale);
-    return st_pack_put(j->pack, 0.0f, 0, &j->scale, err);
+    for (int k = 0; k < N_GROUPS; k++) {
+        if (groups[k] != group)
+            continue;
+        ST_TRY(st_pack_room(j->pack, j->scales[k], SETUN_F32, j->rows, n, &room, err));
+        memcpy(room, scale, (size_t)(j->rows * n) * sizeof *scale);
+        ST_TRY(st_pack_put(j->pack, 0.0f, 0, &j->scale, err));
+        j->group = group;
+    }
+    return SETUN_OK;
 }
 
 /* Sizes were multiplied by st_gguf_pack_bytes when the cache was opened. */
 static setun_status make(job *j, int across, setun_error *err)
 {
     uint8_t *t2 = malloc((size_t)(j->rows * setun_row_bytes(SETUN_T2, j->cols)) + 1);
-    float *scale = malloc((size_t)(j->rows * j->per_row) * sizeof *scale + 1);
-    int64_t n_scales = 0;
-    setun_status s = t2 && scale ? st_gguf_source_ternary(j->m, j->i, t2, scale, &n_scales, err)
+    float *scale = malloc((size_t)(j->rows * st_gguf_source_scales(j->m, j->i)) * sizeof *scale + 1);
+    int32_t group = 0;
+    setun_status s = t2 && scale ? st_gguf_source_ternary(j->m, j->i, t2, scale, &group, err)
                                  : st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", j->m->source[j->i].t->name);
     if (s == SETUN_OK)
-        s = keep(j, t2, scale, n_scales, across, err);
+        s = keep(j, t2, scale, group, across, err);
     free(t2);
     free(scale);
     return s;
@@ -100,28 +110,28 @@ setun_status st_gguf_pack_ternary(const st_gguf_model *m, st_pack *pack, st_aren
                                   int64_t *bytes, setun_error *err)
 {
     const st_tensor *t = &m->tensor[i];
-    int weight_only = m->source[i].weight_only;
-    job j = { .m = m, .pack = pack, .i = i, .rows = t->view.dim[0], .cols = t->view.dim[1], .per_row = st_gguf_source_scales(m, i),
-              .name = t->name, .turned = named(arena, t, " (transposed)"), .scales = named(arena, t, " (scales)") };
+    int weight_only = m->activations == ST_ACTIVATIONS_FLOAT;
+    job j = { .m = m, .pack = pack, .i = i, .rows = t->view.dim[0], .cols = t->view.dim[1], .name = t->name,
+              .turned = named(arena, t, " (transposed)") };
     float *one = st_arena_alloc(arena, sizeof *one);
-    if (!j.turned || !j.scales || !one)
+    int named_all = j.turned && one;
+    for (int k = 0; k < N_GROUPS; k++) {
+        j.scales[k] = st_arena_printf(arena, "%s (scales of %d)", t->name, (int)groups[k]);
+        named_all &= j.scales[k] != NULL;
+    }
+    if (!named_all)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
     across = across && !weight_only;
     look(&j, across);
     if (!j.codes)
         ST_TRY(make(&j, across, err));
-    if (weight_only || j.scale)
-        return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s has %s, which Setun cannot compute yet", t->file, m->source[i].t->name,
-                       weight_only ? "activations that stay floats" : "more than one scale");
     int turned = strcmp(j.codes->name, j.turned) == 0;
     *one = j.codes->scale;
-    *out = (st_ternary){ .across = turned, .weight_only = weight_only };
+    *out = (st_ternary){ .across = turned, .weight_only = weight_only, .group = j.scale ? j.group : 0 };
     out->codes = (setun_view){ j.codes->data, SETUN_T2, 2, { j.codes->rows, j.codes->cols, 1, 1 } };
     out->scale = (setun_view){ one, SETUN_F32, 1, { 1, 1, 1, 1 } };
-    if (j.scale) {
-        out->scale = (setun_view){ j.scale->data, SETUN_F32, j.scale->cols > 1 ? 2 : 1, { j.rows, j.scale->cols, 1, 1 } };
-        out->group = j.scale->cols > 1 ? (int32_t)(j.cols / j.scale->cols) : 0;
-    }
+    if (j.scale)
+        out->scale = (setun_view){ j.scale->data, SETUN_F32, j.group ? 2 : 1, { j.rows, j.scale->cols, 1, 1 } };
     *bytes = j.codes->bytes + (j.scale ? j.scale->bytes : 0);
     return SETUN_OK;
 }

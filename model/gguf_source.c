@@ -26,7 +26,10 @@ static int64_t row_in_file(const st_gguf_model *m, const st_gguf_source *s, int6
 int st_gguf_source_is_ternary(const st_gguf_model *m, int64_t i)
 {
     const st_gguf_source *s = &m->source[i];
-    return s->t->type->group != ST_GGUF_NOT_TERNARY || (s->name->kind == ST_NAME_LINEAR && m->arch->in & ST_GGUF_BITNET);
+    int stored = s->t->type->group != ST_GGUF_NOT_TERNARY;
+    if (s->name->kind == ST_NAME_LINEAR)
+        return stored || m->arch->in & ST_GGUF_BITNET;
+    return stored && m->activations == ST_ACTIVATIONS_FLOAT;
 }
 
 int64_t st_gguf_source_scales(const st_gguf_model *m, int64_t i)
@@ -108,25 +111,43 @@ static int is_one(const float *part, int64_t n, float *one)
     return 1;
 }
 
-/* The fewest scales that say the same: one, one a row, or all. */
-static int64_t reduce(float *scale, int64_t rows, int64_t per_row)
+/* Do runs of `wide` scales of a row agree?  If write != 0, one is left of each. */
+static int runs_agree(float *scale, int64_t rows, int64_t per_row, int64_t wide, int write)
 {
-    float one;
-    if (is_one(scale, rows * per_row, &one)) {
-        scale[0] = one != 0.0f ? one : 1.0f;
-        return 0;
-    }
+    float *to = scale, one;
     for (int64_t r = 0; r < rows; r++)
-        if (!is_one(scale + r * per_row, per_row, &one))
-            return per_row;
-    for (int64_t r = 0; r < rows; r++) {
-        (void)is_one(scale + r * per_row, per_row, &one);
-        scale[r] = one;
-    }
+        for (int64_t g = 0; g < per_row; g += wide) {
+            if (!is_one(scale + r * per_row + g, per_row - g < wide ? per_row - g : wide, &one))
+                return 0;
+            if (write)
+                *to++ = one;
+        }
     return 1;
 }
 
-setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *t2, float *scale, int64_t *n_scales,
+/* The coarsest of the groups that directories are searched for, too (unpacked.h): sums are added group by
+ * group, so one model must have one, however it is stored. */
+static int32_t reduce(float *scale, int64_t rows, int64_t per_row, int32_t stored)
+{
+    static const int32_t coarser[] = { 256, 128 };
+    float one;
+    if (is_one(scale, rows * per_row, &one)) {
+        scale[0] = one != 0.0f ? one : 1.0f;
+        return ST_GROUP_TENSOR;
+    }
+    if (runs_agree(scale, rows, per_row, per_row, 0)) {
+        (void)runs_agree(scale, rows, per_row, per_row, 1);
+        return 0;
+    }
+    for (size_t i = 0; i < 2; i++)
+        if (coarser[i] > stored && runs_agree(scale, rows, per_row, coarser[i] / stored, 0)) {
+            (void)runs_agree(scale, rows, per_row, coarser[i] / stored, 1);
+            return coarser[i];
+        }
+    return stored;
+}
+
+setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *t2, float *scale, int32_t *group,
                                     setun_error *err)
 {
     const st_gguf_source *s = &m->source[i];
@@ -147,7 +168,7 @@ setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *
     free(rd.code);
     free(rd.value);
     if (st == SETUN_OK)
-        *n_scales = reduce(scale, rows, per_row);
+        *group = reduce(scale, rows, per_row, t->type->group > 0 ? t->type->group : 1);
     return st;
 }
 

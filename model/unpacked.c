@@ -27,23 +27,28 @@ int64_t st_unpacked_scales(int32_t group, int64_t cols)
 
 /* The rows of t one after the other, as the bits of floats. */
 typedef struct reader {
-    const st_tensor *t;
-    int64_t          cols, row_bytes;
-    float           *x;
+    const st_unpacked *in;
+    int64_t            cols, row_bytes;
+    float             *x;
 } reader;
 
-static setun_status open_reader(reader *r, const st_tensor *t, setun_error *err)
+static setun_status open_reader(reader *r, const st_unpacked *in, setun_error *err)
 {
-    *r = (reader){ .t = t, .cols = t->view.dim[1], .row_bytes = t->view.dim[1] * st_element_bytes(t->view.dtype) };
+    const setun_view *v = &in->t->view;
+    *r = (reader){ .in = in, .cols = v->dim[1], .row_bytes = v->dim[1] * st_element_bytes(v->dtype) };
     r->x = malloc((size_t)r->cols * sizeof *r->x);
     if (!r->x)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for a row of %s", t->name);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a row of %s", in->t->name);
     return SETUN_OK;
 }
 
-static void read_row(const reader *r, int64_t row)
+static setun_status read_row(const reader *r, int64_t row, setun_error *err)
 {
-    (void)st_convert_f32(r->x, (const uint8_t *)r->t->view.data + row * r->row_bytes, r->t->view.dtype, r->cols);
+    const setun_view *v = &r->in->t->view;
+    if (r->in->gguf)
+        return st_gguf_source_rows(r->in->gguf, r->in->index, row, 1, 0, r->x, err);
+    (void)st_convert_f32(r->x, (const uint8_t *)v->data + row * r->row_bytes, v->dtype, r->cols);
+    return SETUN_OK;
 }
 
 static uint32_t magnitude(float x)
@@ -83,35 +88,42 @@ static int forms_of_row(const float *x, int64_t cols, int possible, int *some)
     return possible;
 }
 
-setun_status st_unpacked_find(const st_tensor *t, int *form, setun_error *err)
+setun_status st_unpacked_find(const st_unpacked *in, int *form, setun_error *err)
 {
-    uint32_t d = t->view.dtype;
+    const st_tensor *t = in->t;
+    uint32_t d = in->gguf ? SETUN_F32 : t->view.dtype;
+    setun_status s = SETUN_OK;
     int possible = (1 << ST_UNPACKED_N_FORM) - 1, some = 0;
     reader r;
     if (t->view.rank != 2 || t->view.dim[0] < 1 || t->view.dim[1] < PIECE || t->view.dim[1] > INT32_MAX ||
         (d != SETUN_F32 && d != SETUN_F16 && d != SETUN_BF16))
         return SETUN_DECLINED;
-    ST_TRY(open_reader(&r, t, err));
-    for (int64_t row = 0; row < t->view.dim[0] && possible; row++) {
-        read_row(&r, row);
-        possible = forms_of_row(r.x, r.cols, possible, &some);
+    ST_TRY(open_reader(&r, in, err));
+    for (int64_t row = 0; row < t->view.dim[0] && possible && s == SETUN_OK; row++) {
+        s = read_row(&r, row, err);
+        if (s == SETUN_OK)
+            possible = forms_of_row(r.x, r.cols, possible, &some);
     }
     free(r.x);
+    if (s != SETUN_OK)
+        return s;
     for (*form = 0; *form < ST_UNPACKED_N_FORM; ++*form)
         if (possible >> *form & 1 && some)
             return SETUN_OK;
     return SETUN_DECLINED;
 }
 
-setun_status st_unpacked_convert(const st_tensor *t, int32_t group, uint8_t *t2, float *scale, setun_error *err)
+setun_status st_unpacked_convert(const st_unpacked *in, int32_t group, uint8_t *t2, float *scale, setun_error *err)
 {
+    const st_tensor *t = in->t;
+    setun_status st = SETUN_OK;
     int64_t cols = t->view.dim[1], width = group ? group : cols, n_scale = st_unpacked_scales(group, cols);
     reader r;
-    ST_TRY(open_reader(&r, t, err));
+    ST_TRY(open_reader(&r, in, err));
     st_map_advise(t->view.data, t->bytes, 1);
-    for (int64_t row = 0; row < t->view.dim[0]; row++) {
-        read_row(&r, row);
-        for (int64_t g = 0; g < n_scale; g++) {
+    for (int64_t row = 0; row < t->view.dim[0] && st == SETUN_OK; row++) {
+        st = read_row(&r, row, err);
+        for (int64_t g = 0; g < n_scale && st == SETUN_OK; g++) {
             float s = 0;
             for (int64_t i = g * width; i < cols && i < (g + 1) * width; i++) {
                 float x = r.x[i];
@@ -124,5 +136,5 @@ setun_status st_unpacked_convert(const st_tensor *t, int32_t group, uint8_t *t2,
     }
     st_map_advise(t->view.data, t->bytes, 0); /* both forms need not be in memory */
     free(r.x);
-    return SETUN_OK;
+    return st;
 }

@@ -678,9 +678,10 @@ static void count_first(st_weights *w, int64_t at, const setun_view *scale, int6
 
 /* Codes and scales of an unpacked matrix.  One matrix at a time can be filled, so scales wait in memory
  * of their own. */
-static setun_status make_unpacked(st_weights *w, const st_tensor *t, int32_t group, const char *scale_name,
+static setun_status make_unpacked(st_weights *w, const st_unpacked *in, int32_t group, const char *scale_name,
                                   const st_pack_slot **codes, const st_pack_slot **scales, setun_error *err)
 {
+    const st_tensor *t = in->t;
     int64_t rows = t->view.dim[0], cols = t->view.dim[1], n_scale = st_unpacked_scales(group, cols), bytes;
     uint8_t *buffer;
     if (st_mul_i64(rows, n_scale * (int64_t)sizeof(float), &bytes))
@@ -690,7 +691,7 @@ static setun_status make_unpacked(st_weights *w, const st_tensor *t, int32_t gro
         return st_fail(err, SETUN_NO_MEMORY, "no memory to convert %s", t->name);
     setun_status s = st_pack_room(w->pack, t->name, SETUN_T2, rows, cols, &buffer, err);
     if (s == SETUN_OK)
-        s = st_unpacked_convert(t, group, buffer, room, err);
+        s = st_unpacked_convert(in, group, buffer, room, err);
     if (s == SETUN_OK)
         s = st_pack_put(w->pack, 0.0f, 0, codes, err);
     if (s == SETUN_OK)
@@ -709,6 +710,7 @@ static setun_status unpacked(st_weights *w, int64_t at, st_ternary *out, setun_e
 {
     static const int32_t groups[ST_UNPACKED_N_FORM] = ST_UNPACKED_FORMS;
     const st_tensor *t = &w->tensor[at];
+    const st_unpacked in = { t, w->is_gguf && !t->view.dtype ? &w->gguf : NULL, at };
     const char *name[ST_UNPACKED_N_FORM];
     const st_pack_slot *codes = NULL, *scales = NULL;
     int64_t rows = t->view.dim[0], cols = t->view.dim[1];
@@ -725,8 +727,8 @@ static setun_status unpacked(st_weights *w, int64_t at, st_ternary *out, setun_e
     }
     codes = st_pack_find(w->pack, t->name, SETUN_T2, rows, cols);
     if (!codes || !scales) {
-        ST_TRY(st_unpacked_find(t, &form, err));
-        ST_TRY(make_unpacked(w, t, groups[form], name[form], &codes, &scales, err));
+        ST_TRY(st_unpacked_find(&in, &form, err));
+        ST_TRY(make_unpacked(w, &in, groups[form], name[form], &codes, &scales, err));
     }
     setun_view scale = { scales->data, SETUN_F32, groups[form] ? 2 : 1, { rows, scales->cols, 1, 1 } };
     if (!w->scale[at].data) {
@@ -740,12 +742,12 @@ static setun_status unpacked(st_weights *w, int64_t at, st_ternary *out, setun_e
     return SETUN_OK;
 }
 
-/* Of a GGUF file, whose types say it all. */
+/* Of a GGUF file, whose types say it all; one without any ternary type may still be ternary. */
 static setun_status gguf_ternary(st_weights *w, int64_t at, int across, st_ternary *out, setun_error *err)
 {
     int64_t bytes;
     if (!st_gguf_source_is_ternary(&w->gguf, at))
-        return SETUN_DECLINED;
+        return w->gguf.activations == ST_ACTIVATIONS_INT8 ? SETUN_DECLINED : unpacked(w, at, out, err);
     if (!w->pack)
         ST_TRY(st_weights_pack_begin(w, NULL, "as asked", err));
     ST_TRY(st_gguf_pack_ternary(&w->gguf, w->pack, w->arena, at, across, out, &bytes, err));
@@ -753,6 +755,7 @@ static setun_status gguf_ternary(st_weights *w, int64_t at, int across, st_terna
         w->stats.ternary_weights += setun_count(&w->tensor[at].view);
         w->stats.ternary_bytes += bytes;
         w->stats.n_across += out->across != 0;
+        w->stats.n_weight_only += out->weight_only != 0;
         w->seen |= 1 << RULE_STORED;
     }
     w->used[at] = 1;

@@ -17,8 +17,7 @@
 #define N_TOKENS 6
 #define N_VOCAB 258 /* 256 bytes, and two that begin and end */
 #define MOST 64
-#define SCALES_ALL 0
-#define SCALES_ROWS 1
+#define SCALES_ROWS 1 /* else 0: one a tensor; more: so many weights of a row share one */
 
 enum { RELU, SILU, GELU };
 enum { T_F32 = 0, T_F16 = 1, T_Q8_0 = 8, T_BF16 = 30, T_TQ1_0 = 34, T_TQ2_0 = 35, T_I2S = 36, T_Q2_0 = 42, T_Q2_0_128 = 1042, T_IQ1_BN = 134,
@@ -46,6 +45,14 @@ static const arch archs[] = {
 };
 #define N_ARCHS (sizeof archs / sizeof *archs)
 
+static const arch *named(const char *name)
+{
+    const arch *a = archs;
+    while (strcmp(a->name, name) != 0)
+        a++;
+    return a;
+}
+
 enum { LINEAR, MATRIX, NORM, VECTOR };
 
 typedef struct tensor {
@@ -63,7 +70,8 @@ typedef struct change {
     int         how;         /* MISSING ... */
     const char *drop, *add;  /* names of tensors */
     int         layout;      /* I2_S: 0 x86, 1 arm, 2 rows4 */
-    int         scales;      /* SCALES_ROWS: rows have scales of their own */
+    int         scales;      /* how many there are */
+    int         embedding;   /* embedding and head are ternary, too */
     int         ones;        /* scale 1 in the file, and the scale in "X.scale" */
     int         two_at;      /* > 0: a weight of +2 in the first linear layer */
     int         repeat;      /* output.weight is token_embd.weight again */
@@ -75,6 +83,7 @@ typedef struct change {
     int         lists;       /* sizes as lists with a value for each layer */
     const char *layers;      /* gemma3: one character a layer, 'w' sees a window */
 } change;
+static const change nothing;
 enum { AS_IT_IS, MISSING, ZERO, MAXIMUM, ONE_MORE, ONE_LESS, N_WAYS };
 
 typedef struct world {
@@ -181,6 +190,14 @@ static world *make_world(const arch *a, uint64_t seed)
     return w;
 }
 
+/* Embedding and head as the linear layers are. */
+static world *all_ternary(world *w)
+{
+    for (int i = 0; i < w->n; i++)
+        w->t[i].kind = w->t[i].kind == MATRIX ? LINEAR : w->t[i].kind;
+    return w;
+}
+
 static void drop_world(world *w)
 {
     for (int i = 0; i < w->n; i++) {
@@ -232,8 +249,14 @@ static void write_tokenizer(const char *dir)
     st_str_free(&s);
 }
 
+/* Powers and multiples that bf16 and f16 have, and their products with weights. */
+static float scale_at(const tensor *t, const change *c, int64_t row, int64_t col)
+{
+    return c->scales == 0 ? t->scale : t->scale * (float)(1 + (row + (c->scales > 1 ? col / c->scales : 0)) % 3);
+}
+
 /* ternary 0: linear layers are the products of weight and scale, in bf16. */
-static void write_dir(const world *w, const char *dir, int ternary, const char *more)
+static void write_dir(const world *w, const char *dir, int ternary, const change *how)
 {
     static const char *const acts[] = { "\"hidden_act\":\"relu2\"", "\"hidden_act\":\"silu\"", "\"hidden_activation\":\"gelu_pytorch_tanh\"" };
     const arch *a = w->a;
@@ -254,7 +277,7 @@ static void write_dir(const world *w, const char *dir, int ternary, const char *
             make_tensor(&out, name, "BF16", "[1]", one.text, one.len);
         } else {
             for (int64_t k = 0; k < count; k++) {
-                float v = t->kind == LINEAR ? (float)t->q[k] * t->scale : t->v[k] - (float)(t->kind == NORM && a->gemma);
+                float v = t->kind == LINEAR ? (float)t->q[k] * scale_at(t, how, k / t->cols, k % t->cols) : t->v[k] - (float)(t->kind == NORM && a->gemma);
                 put_bf16(&s, &v, 1);
             }
             (void)snprintf(shape, sizeof shape, t->cols ? "[%d,%d]" : "[%d]", (int)t->rows, (int)t->cols);
@@ -269,7 +292,7 @@ static void write_dir(const world *w, const char *dir, int ternary, const char *
                 "\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"rms_norm_eps\":%g,\"rope_theta\":%.1f,\"vocab_size\":%d,"
                 "\"max_position_embeddings\":64,\"eos_token_id\":2,\"tie_word_embeddings\":%s%s", a->class_name, acts[a->act], D, FFN,
                 LAYERS, (int)a->heads, (int)a->kv, a->eps, a->theta, V, a->tied ? "true" : "false", a->extra);
-    st_str_addf(&c, "%s", more ? more : "");
+    st_str_addf(&c, "%s", how->config ? how->config : "");
     if (ternary)
         st_str_addf(&c, ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\"}");
     st_str_addf(&c, "}");
@@ -303,15 +326,18 @@ static const int8_t *put_trits(st_str *s, const int8_t *q, int width, int n)
     return q + width * n;
 }
 
-static void pack_row(st_str *s, int type, const int8_t *q, int64_t n, float scale)
+static void pack_row(st_str *s, int type, const tensor *t, const change *c, const int8_t *q, int64_t row)
 {
+    const int8_t *first = q, *end = q + t->cols;
+    float scale = c->ones ? 1 : scale_at(t, c, row, 0);
     if (type == T_IQ1_BN)
         put_half(s, scale);
     if (type == T_IQ2_BN)
         put_float(s, scale);
     int64_t block = type == T_TQ1_0 || type == T_TQ2_0 ? 256 : type == T_Q2_0 || type == T_IQ1_BN || type == T_IQ2_BN ? 64 : 128;
-    for (const int8_t *end = q + n; q < end; q += block) {
+    for (; q < end; q += block) {
         const int8_t *p = q;
+        scale = c->ones ? 1 : scale_at(t, c, row, q - first);
         if (type == T_Q2_0 || type == T_Q2_0_128 || type == T_PQ2_0) {
             put_half(s, scale);
             for (int i = 0; i < block; i += 4)
@@ -362,11 +388,6 @@ static int64_t source_row(const tensor *t, int64_t r)
     return r - in + (in % 2 ? in / 2 + size / 2 : in / 2);
 }
 
-static float row_scale(const tensor *t, const change *c, int64_t r)
-{
-    return c->ones ? 1 : c->scales == SCALES_ROWS ? t->scale * (float)(1 + r % 3) : t->scale;
-}
-
 static void put_linear(gguf_maker *m, const tensor *t, int type, const change *c, int is_first)
 {
     st_str s = { 0 };
@@ -379,10 +400,11 @@ static void put_linear(gguf_maker *m, const tensor *t, int type, const change *c
     if (type == T_I2S)
         pack_i2s(&s, c->layout, q, t->rows, t->cols, c->ones ? 1 : t->scale);
     for (int64_t r = 0; r < t->rows && type != T_I2S; r++) {
-        float scale = row_scale(t, c, source_row(t, r));
+        int64_t row = source_row(t, r);
         if (type != T_F32 && type != T_F16 && type != T_BF16 && type != T_Q8_0)
-            pack_row(&s, type, q + r * t->cols, t->cols, scale);
+            pack_row(&s, type, t, c, q + r * t->cols, row);
         for (int64_t i = r * t->cols; i < (r + 1) * t->cols; i++) {
+            float scale = c->ones ? 1 : scale_at(t, c, row, i % t->cols);
             if (type == T_F32)
                 put_float(&s, (float)q[i] * scale);
             if (type == T_F16)
@@ -604,6 +626,12 @@ static void must_run(const char *path, const asked *how, float *logits, const ch
         fail_msg("%s: %s", what, err.text);
 }
 
+static char *must_run_file(char *path, const asked *how, float *logits)
+{
+    must_run(path, how, logits, path);
+    return path;
+}
+
 static void must_fail(char *path, const asked *how, const char *says)
 {
     setun_error err = { 0 };
@@ -625,7 +653,6 @@ static void same(const float *a, const float *b, const char *what)
 }
 
 #define LOGITS (sizeof(float) * N_TOKENS * V)
-static const change nothing;
 
 static void test_lossless(void **state)
 {
@@ -644,7 +671,7 @@ static void test_lossless(void **state)
     for (size_t a = 0; a < N_ARCHS; a++) {
         world *w = make_world(&archs[a], 77 + a);
         char *dir = temp_dir(), what[100];
-        write_dir(w, dir, 1, NULL);
+        write_dir(w, dir, 1, &nothing);
         must_run(dir, NULL, want, archs[a].name);
         for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
             asked how = forms[f].how;
@@ -674,7 +701,7 @@ static void test_floats(void **state)
     for (size_t a = 0; a < N_ARCHS; a++) {
         world *w = make_world(&archs[a], 177 + a);
         char *dir = temp_dir(), what[100];
-        write_dir(w, dir, archs[a].bitnet, NULL);
+        write_dir(w, dir, archs[a].bitnet, &nothing);
         must_run(dir, NULL, want, archs[a].name);
         for (int i = 0; i < 4; i++) {
             (void)snprintf(what, sizeof what, "%s, type %d", archs[a].name, types[i]);
@@ -688,14 +715,6 @@ static void test_floats(void **state)
     }
     free(want);
     free(got);
-}
-
-static const arch *named(const char *name)
-{
-    const arch *a = archs;
-    while (strcmp(a->name, name) != 0)
-        a++;
-    return a;
 }
 
 /* Is this key, changed in this way, still a model, though perhaps another one? */
@@ -794,9 +813,6 @@ static void test_refusals(void **state)
         { "qwen3", T_Q2_0, { NULL, "int8", NULL }, { .key = NULL }, "--activations int8 was given, but Q2_0 means float" },
         { "qwen2", T_F16, { NULL, "int8", NULL }, { .key = NULL }, "--activations int8 was given, but no linear layer is ternary" },
         { "qwen3", T_PQ2_0, { NULL, NULL, NULL }, { .two_at = 700 }, "has the weight +2 at row 2, column 188: it is not ternary" },
-        { "bitnet", T_IQ2_BN, { NULL, NULL, NULL }, { .scales = SCALES_ROWS }, "has more than one scale, which Setun cannot compute yet" },
-        { "llama", T_TQ2_0, { NULL, "float", NULL }, { .key = NULL }, "has activations that stay floats, which Setun cannot compute yet" },
-        { "qwen3", T_PTQ1_0, { NULL, NULL, NULL }, { .key = NULL }, "has activations that stay floats, which Setun cannot compute yet" },
         { "llama", T_IQ1_BN, { NULL, NULL, NULL }, { .llama3 = 2 }, "tensor rope_freqs.weight: its divisors are not those of Llama 3's scaling" },
         { "qwen2", T_IQ1_BN, { NULL, NULL, NULL }, { .llama3 = 1 }, "tensor rope_freqs.weight is not F32 for half a head" },
         { "qwen2", T_F16, { NULL, NULL, NULL }, { .drop = "blk.0.attn_k.bias" }, "tensor blk.0.attn_k.bias is missing" },
@@ -810,6 +826,70 @@ static void test_refusals(void **state)
         drop_dir(dir);
         drop_world(w);
     }
+}
+
+/* Ternary weights whose activations stay floats: a directory has the products of weight and scale. */
+static void test_weight_only(void **state)
+{
+    static const struct { const char *arch; int type; change c; } forms[] = {
+        { "llama", T_TQ2_0, { .scales = 0 } }, { "llama", T_TQ1_0, { .scales = 256 } }, { "llama", T_TQ2_0, { .scales = SCALES_ROWS } },
+        { "llama", T_F16, { .scales = 64 } }, { "qwen3", T_Q2_0, { .scales = 64 } }, { "qwen3", T_Q2_0, { .scales = 128 } },
+        { "qwen3", T_Q2_0_128, { .scales = 128 } }, { "qwen3", T_PQ2_0, { .scales = 256 } }, { "qwen3", T_PTQ1_0, { .scales = 128 } },
+        { "qwen3", T_PQ2_0, { .scales = 128, .embedding = 1 } }, { "qwen2", T_Q2_0, { .scales = 64, .embedding = 1 } },
+        { "gemma3", T_PTQ1_0, { .scales = SCALES_ROWS, .embedding = 1 } }, { "qwen2", T_Q8_0, { .scales = 128 } },
+        { "llama", T_TQ2_0, { .scales = 256, .embedding = 1 } } };
+    float *want = malloc(LOGITS), *got = malloc(LOGITS);
+    (void)state;
+    assert_true(want && got);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        world *w = make_world(named(forms[i].arch), 727 + i);
+        char *dir = temp_dir(), what[60], *cache = join(dir, "cache");
+        int is_tq = forms[i].type == T_TQ1_0 || forms[i].type == T_TQ2_0;
+        asked how = { NULL, is_tq ? "float" : NULL, cache };
+        (void)snprintf(what, sizeof what, "%s, type %d, scales %d", forms[i].arch, forms[i].type, forms[i].c.scales);
+        if (forms[i].c.embedding)
+            (void)all_ternary(w);
+        write_dir(w, dir, 0, &forms[i].c);
+        must_run(dir, NULL, want, what);
+        char *path = write_gguf(w, dir, forms[i].type, T_BF16, &forms[i].c);
+        for (int k = 0; k < 2; k++) {
+            must_run(path, &how, got, what);
+            same(got, want, what);
+        }
+        if (is_tq) { /* with 8-bit activations it is another model */
+            how.activations = "int8";
+            must_run(path, &how, got, what);
+            assert_memory_not_equal(got, want, LOGITS);
+        }
+        free(path);
+        free(cache);
+        drop_dir(dir);
+        drop_world(w);
+    }
+    free(want);
+    free(got);
+}
+
+/* A scale for each row, and 8-bit activations: no directory has that, but two packings do. */
+static void test_rows(void **state)
+{
+    float *want = malloc(LOGITS), *got = malloc(LOGITS);
+    world *w = make_world(named("bitnet"), 757);
+    char *dir = temp_dir();
+    const change rows = { .scales = SCALES_ROWS };
+    (void)state;
+    assert_true(want && got);
+    free(must_run_file(write_gguf(w, dir, T_IQ1_BN, T_BF16, &rows), NULL, want));
+    free(must_run_file(write_gguf(w, dir, T_IQ2_BN, T_BF16, &rows), NULL, got));
+    same(got, want, "IQ2_BN");
+    free(must_run_file(write_gguf(w, dir, T_TQ2_0, T_BF16, &rows), NULL, got));
+    same(got, want, "TQ2_0");
+    free(must_run_file(write_gguf(w, dir, T_IQ2_BN, T_BF16, &nothing), NULL, got));
+    assert_memory_not_equal(got, want, LOGITS);
+    drop_dir(dir);
+    drop_world(w);
+    free(want);
+    free(got);
 }
 
 /* What files say in other ways than most. */
@@ -838,14 +918,14 @@ static void test_forms(void **state)
         world *w = make_world(&own, 477 + i);
         char *dir = temp_dir(), what[40], *path = write_gguf(w, dir, forms[i].type, forms[i].plain, &forms[i].c);
         (void)snprintf(what, sizeof what, "form %d, %s", (int)i, own.name);
-        write_dir(w, dir, 1, forms[i].c.config);
+        write_dir(w, dir, 1, &forms[i].c);
         must_run(dir, NULL, want, what);
         must_run(path, NULL, got, what);
         same(got, want, what);
         free(path);
         if (forms[i].c.config) { /* and it makes a difference */
             own.extra = named(own.name)->extra;
-            write_dir(w, dir, 1, NULL);
+            write_dir(w, dir, 1, &nothing);
             must_run(dir, NULL, plain, what);
             assert_memory_not_equal(plain, want, LOGITS);
         }
@@ -872,7 +952,7 @@ static void test_cache(void **state)
         for (uint64_t seed = 577; seed < 579; seed++) {
             world *w = make_world(a, seed);
             char *path = write_gguf(w, dir, forms[i].type, forms[i].plain, &nothing);
-            write_dir(w, dir, a->bitnet, NULL);
+            write_dir(w, dir, a->bitnet, &nothing);
             must_run(dir, NULL, want, a->name);
             for (int k = 0; k < 2; k++) {
                 must_run(path, &how, got, a->name);
@@ -1072,7 +1152,7 @@ static void test_official(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_lossless), cmocka_unit_test(test_floats), cmocka_unit_test(test_keys),
-                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_forms),
+                                        cmocka_unit_test(test_refusals), cmocka_unit_test(test_weight_only), cmocka_unit_test(test_rows), cmocka_unit_test(test_forms),
                                         cmocka_unit_test(test_cache), cmocka_unit_test(test_damage), cmocka_unit_test(test_official) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
