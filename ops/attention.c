@@ -23,6 +23,8 @@
  *      heads in registers.
  * The multiplication and the addition of every product are rounded separately, so two instructions
  * per register are the floor; a tile's scores and values run near it.
+ * The keys and values of a long context come from memory.  One row asks for them in time, and in an
+ * order that memory answers twice as fast as its own: see line().
  * eval refuses a position outside the cache; a kernel's caller has checked. */
 #include "setun/op.h"
 
@@ -34,6 +36,9 @@ enum { Q, K, V, POS, Y };
 #define MAX_GROUP 4  /* heads whose sums are held in registers together */
 #define TILE 16      /* rows done together when there may be many */
 #define MAX_SCORES (1 << 23) /* floats of scratch for scores, per worker */
+#define LINE 64      /* bytes of a cache line: what a hint asks for */
+#define PAGE 4096
+#define MAX_PAGES 8  /* asked for side by side */
 
 static const float minus_infinity = -(float)INFINITY;
 
@@ -127,6 +132,7 @@ typedef struct att {
     int64_t  batch;                 /* keys whose scores are made together */
     int64_t  window;                /* keys a row sees, 0: all */
     int64_t  group;                 /* most heads done together: a power of two */
+    int64_t  row, pages;            /* bytes of a key; pages asked for side by side: a power of two */
     float    scale;
     k_val    q, kp, vp, pos, y;     /* arguments */
     k_val    k_scale, v_scale;      /* kp and vp as 16-bit words, for the scales of q8 */
@@ -187,17 +193,59 @@ static k_val query_at(const att *c, k_val r, k_val h)
     return c->tile > 1 ? k_add(c->k, at, k_muli(c->k, r, c->q_all)) : at;
 }
 
-/* Hint that n bytes of p from byte at on will be read. */
-static void fetch(const att *c, k_val p, k_val at, int64_t n)
+/* The byte of line n in the order in which lines are asked for: `pages` pages side by side, a line of
+ * each in turn.  With eight:
+ *
+ *     n  =  group of pages | line of its page : 6 | page of its group : 3
+ *
+ * A core has room for a dozen lines that it asked for itself, too few for the latency of memory.  But in
+ * a page that is being read the hardware runs ahead on its own, up to the page's end and in several
+ * pages at a time, with room of its own: so several pages arrive in less time than one after the other. */
+static k_val line(const att *c, k_val n)
 {
-    for (int64_t i = 0; i < n; i += 64)
-        k_prefetch(c->k, p, k_addi(c->k, at, i), 3);
+    setun_kernel *k = c->k;
+    k_val group = k_muli(k, k_and(k, n, k_i64(k, -(c->pages * PAGE / LINE))), LINE);
+    k_val page = k_muli(k, k_and(k, n, k_i64(k, c->pages - 1)), PAGE);
+    k_val place = k_and(k, k_muli(k, n, LINE / c->pages), k_i64(k, PAGE - LINE));
+    return k_add(k, k_add(k, group, page), place);
+}
+
+/* Neighbours in that order of which each lies a page behind the one before, among those that work on
+ * n bytes asks for; all of them when n is no multiple of a line, and then some are asked for again. */
+static int64_t run_of(const att *c, int64_t n)
+{
+    int64_t run = c->pages;
+    while (n % LINE == 0 && n % (run * LINE))
+        run /= 2;
+    return run;
+}
+
+/* Lines that work on n bytes asks for. */
+static int64_t lines_of(const att *c, int64_t n)
+{
+    int64_t run = run_of(c, n);
+    return (n + run * LINE - 1) / (run * LINE) * run;
+}
+
+/* Work on n bytes of the kv head's keys or values p, from byte x on, a multiple of n, asks for as many
+ * that come a group of pages later: hints for lines [from, to) of them. */
+static void fetch(const att *c, k_val p, k_val x, int64_t n, int64_t from, int64_t to)
+{
+    setun_kernel *k = c->k;
+    int64_t run = run_of(c, n);
+    k_val base = k_muli(k, c->kv_row, c->row), last = k_muli(k, c->keys, c->row);
+    k_val first = k_udiv(k, k_addi(k, x, c->pages * PAGE), k_i64(k, LINE));
+    first = k_and(k, first, k_i64(k, -run));
+    for (int64_t i = from; i < to; i++) {
+        k_val at = k_min(k, line(c, k_addi(k, first, i / run * run)), last); /* no more than a line behind */
+        k_prefetch(k, p, k_addi(k, k_add(k, base, at), i % run * PAGE), 3);
+    }
 }
 
 /* The byte where a key of the kv head begins. */
 static k_val byte_of(const att *c, k_val key)
 {
-    return k_muli(c->k, k_add(c->k, c->kv_row, key), setun_row_bytes(c->dtype, c->hd));
+    return k_muli(c->k, k_add(c->k, c->kv_row, key), c->row);
 }
 
 /* Elements [i, i + lanes) of which left exist, of a key or value, as f32 with zeros behind.  For q8
@@ -353,15 +401,24 @@ static void widen_keys(const att *c, k_val j0)
     k_stop(k);
 }
 
-/* Products of q and one of the sixteen keys in 32 lanes, halved to 16. */
-static k_val dot16(const att *c, const k_val *q, int64_t key)
+/* Bytes of a batch of keys that one of the heads that share it gives hints for. */
+static int64_t part_of_batch(const att *c)
+{
+    return (BATCH * c->row + c->share - 1) / c->share;
+}
+
+/* Products of q and one of the sixteen keys in 32 lanes, halved to 16; with its share of the hints for
+ * the part at byte x: many at once would wait for each other. */
+static k_val dot16(const att *c, const k_val *q, k_val x, int64_t key)
 {
     setun_kernel *k = c->k;
+    int64_t lines = lines_of(c, part_of_batch(c));
     k_val sum = 0;
+    fetch(c, c->kp, x, part_of_batch(c), key * lines / BATCH, (key + 1) * lines / BATCH);
     for (int64_t i = 0; i < c->hd_pad; i += 32) {
         k_val at = k_i64(k, key * c->hd_pad + i);
-        k_val x = k_mul(k, q[i / 32], k_load(k, c->keys_f32, at, 32));
-        sum = sum ? k_add(k, sum, x) : x;
+        k_val y = k_mul(k, q[i / 32], k_load(k, c->keys_f32, at, 32));
+        sum = sum ? k_add(k, sum, y) : y;
     }
     return k_add(k, k_slice(k, sum, 0, 16), k_slice(k, sum, 16, 16));
 }
@@ -389,14 +446,15 @@ static k_val join(setun_kernel *k, k_val x, k_val y, int w)
 
 /* Scores of the sixteen keys for one query, lane j for key j.  join leaves sum b of quad w in lane
  * 4b + w, so quad w is fed with the keys w, w + 4, w + 8, w + 12. */
-static k_val dots(const att *c, const k_val *q)
+static k_val dots(const att *c, const k_val *q, k_val x)
 {
     setun_kernel *k = c->k;
     k_val quad[4];
     for (int w = 0; w < 4; w++) {
-        k_val lo = join(k, dot16(c, q, w), dot16(c, q, w + 4), 8);
-        k_val hi = join(k, dot16(c, q, w + 8), dot16(c, q, w + 12), 8);
-        quad[w] = join(k, lo, hi, 4);
+        k_val dot[4];
+        for (int i = 0; i < 4; i++)
+            dot[i] = dot16(c, q, x, w + 4 * i);
+        quad[w] = join(k, join(k, dot[0], dot[1], 8), join(k, dot[2], dot[3], 8), 4);
         if (w % 2)
             quad[w] = join(k, quad[w - 1], quad[w], 2);
     }
@@ -406,43 +464,48 @@ static k_val dots(const att *c, const k_val *q)
 static void row_scores(const att *c)
 {
     setun_kernel *k = c->k;
-    int64_t part = (BATCH * setun_row_bytes(c->dtype, c->hd) + c->share - 1) / c->share;
+    int64_t part = part_of_batch(c);
     k_val q[MAX_HEAD / 32], zero = k_i64(k, 0);
     k_val scale = k_f32v(k, c->scale, BATCH);
     k_val j0 = k_for(k, zero, c->keys, BATCH);
+    k_val x = k_muli(k, j0, c->row);
     widen_keys(c, j0);
+    /* The parts of those heads that another worker has. */
+    k_val other = k_for(k, k_sub(k, c->heads, c->head), k_i64(k, c->share), 1);
+    fetch(c, c->kp, k_add(k, x, k_muli(k, other, part)), part, 0, lines_of(c, part));
+    k_stop(k);
     k_val h = each_head(c), from = query_at(c, zero, h);
-    /* The share of each head of a later batch: hints in one burst would wait for each other. */
-    k_val later = byte_of(c, k_addi(k, j0, 4 * BATCH));
-    fetch(c, c->kp, k_add(k, later, k_muli(k, k_sub(k, h, c->head), part)), part);
+    x = k_add(k, x, k_muli(k, k_sub(k, h, c->head), part));
     for (int64_t i = 0; i < c->hd_pad; i += 32)
         q[i / 32] = k_load_pad(k, c->q, k_addi(k, from, i), c->hd - i, 32, 0);
     k_val to = k_add(k, k_muli(k, query(c, zero, h), c->s_row), j0);
-    k_store(k, c->scores, to, k_mul(k, dots(c, q), scale));
+    k_store(k, c->scores, to, k_mul(k, dots(c, q, x), scale));
     k_stop(k);
     k_stop(k);
 }
 
 /* ---------------------------------------------------------------- exponentials */
 
-/* Keys [first, last) of a row in steps of 32: the most of their scores joins *most when m is 0, else
- * scores become exponentials and join den.  Keys from count on (if not 0) are masked. */
-static void some_exps(const att *c, k_val row, k_val first, k_val last, k_val count, k_val m,
-                      k_val var)
+/* Keys [first, last) of a row in steps of `lanes`, 32 or a multiple: the most of their scores joins var
+ * when m is 0, else scores become exponentials and join it as a sum.  Keys from count on (if not 0) are
+ * masked. */
+static void some_exps(const att *c, k_val row, k_val first, k_val last, uint32_t lanes, k_val count,
+                      k_val m, k_val var)
 {
     setun_kernel *k = c->k;
-    k_val j = k_for(k, first, last, 32), at = k_add(k, row, j), s = k_load(k, c->scores, at, 32);
-    k_val e = m ? k_expf(k, k_sub(k, s, m)) : s;
+    k_val j = k_for(k, first, last, lanes), at = k_add(k, row, j), s = k_load(k, c->scores, at, lanes);
+    k_val e = m ? k_expf(k, k_sub(k, s, k_splat(k, m, lanes))) : s;
     if (count) {
         k_val number =
-            k_add(k, k_splat(k, k_trunc(k, j, K_I32), 32), k_iota(k, K_TYPE(K_I32, 32), 0));
-        e = k_select(k, k_lt(k, number, count), e, k_f32v(k, m ? 0.0f : minus_infinity, 32));
+            k_add(k, k_splat(k, k_trunc(k, j, K_I32), lanes), k_iota(k, K_TYPE(K_I32, lanes), 0));
+        e = k_select(k, k_lt(k, number, k_splat(k, count, lanes)), e,
+                     k_f32v(k, m ? 0.0f : minus_infinity, lanes));
     }
-    if (m) {
+    if (m)
         k_store(k, c->scores, at, e);
-        k_set(k, var, k_add(k, k_get(k, var), e));
-    } else {
-        k_set(k, var, k_max(k, e, k_get(k, var)));
+    for (uint32_t i = 0; i < lanes; i += 32) {
+        k_val x = lanes > 32 ? k_slice(k, e, i, 32) : e, sum = k_get(k, var);
+        k_set(k, var, m ? k_add(k, sum, x) : k_max(k, x, sum));
     }
     k_stop(k);
 }
@@ -460,22 +523,24 @@ static void hide(const att *c, k_val row, k_val keys)
     }
 }
 
-/* Scores to exponentials, in place, with zeros up to a multiple of 32; and their sums. */
+/* Scores to exponentials, in place, with zeros up to a multiple of 32; and their sums.  An exponential is
+ * a chain of some 25 instructions: four registers at once keep the machine busy while each waits. */
 static void all_exps(const att *c)
 {
     setun_kernel *k = c->k;
+    uint32_t wide = k_info(k, K_VECTOR_BYTES) > 32 ? (uint32_t)k_info(k, K_VECTOR_BYTES) : 32;
     k_val zero = k_i64(k, 0), r = each_row(c), keys = keys_of(c, r), h = each_head(c);
-    k_val row = k_muli(k, query(c, r, h), c->s_row), whole = k_and(k, keys, k_i64(k, -32));
-    k_val count = k_splat(k, k_trunc(k, keys, K_I32), 32), m = 0, sum = 0;
+    k_val row = k_muli(k, query(c, r, h), c->s_row), whole = k_and(k, keys, k_i64(k, -(int64_t)wide));
+    k_val count = k_trunc(k, keys, K_I32), m = 0, sum = 0;
     if (c->window)
         hide(c, row, keys);
     for (int pass = 0; pass < 2; pass++) {
         k_val var = k_var(k, k_f32v(k, pass ? 0.0f : minus_infinity, 32));
-        some_exps(c, row, zero, whole, 0, m, var);
-        some_exps(c, row, whole, keys, count, m, var);
+        some_exps(c, row, zero, whole, wide, 0, m, var);
+        some_exps(c, row, whole, keys, 32, count, m, var);
         sum = k_get(k, var);
         if (!pass)
-            m = k_splat(k, k_rmax(k, sum), 32);
+            m = k_rmax(k, sum);
     }
     k_store(k, c->den, query(c, r, h), k_rsum(k, sum));
     k_stop(k);
@@ -497,16 +562,16 @@ static uint32_t columns(const att *c)
 }
 
 /* Columns from i on (of which left exist) of the values of key j.  The key's place among the keys and
- * panels of its block names a piece of the next block, for which a hint is given: so the hints run
- * through memory evenly and in its order. */
+ * panels of its block names the bytes that hints are counted by, so that they come evenly. */
 static k_val widen_value(const att *c, k_val j, k_val i, int64_t left)
 {
     setun_kernel *k = c->k;
     int64_t panels = (c->hd + c->lanes - 1) / c->lanes;
-    int64_t part = (setun_row_bytes(c->dtype, c->hd) + panels - 1) / panels;
+    int64_t part = (c->row + panels - 1) / panels;
     k_val panel = k_udiv(k, i, k_i64(k, c->lanes)), block = k_and(k, j, k_i64(k, -BLOCK));
     k_val at = k_add(k, k_muli(k, panel, BLOCK), k_and(k, j, k_i64(k, BLOCK - 1)));
-    fetch(c, c->vp, k_add(k, byte_of(c, k_addi(k, block, BLOCK)), k_muli(k, at, part)), part);
+    k_val x = k_add(k, k_muli(k, block, c->row), k_muli(k, at, part));
+    fetch(c, c->vp, x, part, 0, lines_of(c, part));
     return load_kv(c, c->vp, j, i, left, c->lanes);
 }
 
@@ -647,10 +712,13 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     /* Rows of scores are a little longer than needed: neighbours must not share a cache set. */
     att c = {.k = k, .dtype = kv->dtype, .hd = q->dim[2], .scale = (float)a->attr[0].f,
              .window = a->attr[1].i, .places = kv->dim[1], .share = q->dim[1] / kv->dim[0],
-             .tile = q->dim[0] == 1 ? 1 : TILE, .batch = BATCH, .group = 1};
+             .tile = q->dim[0] == 1 ? 1 : TILE, .batch = BATCH, .group = 1, .pages = 1};
     (void)err;
     c.hd_pad = round_up(c.hd, 32);
     c.q_all = q->dim[1] * c.hd;
+    c.row = setun_row_bytes(c.dtype, c.hd);
+    while (c.pages < MAX_PAGES && 2 * c.pages * PAGE <= BLOCK * c.row)
+        c.pages *= 2;
     c.s_row = round_up(c.places, 32) + 32;
     c.o_row = round_up(c.hd, BLOCK);
     while (c.tile > 1 && c.tile * c.share * c.s_row > MAX_SCORES)
