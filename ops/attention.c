@@ -24,7 +24,7 @@
  * The multiplication and the addition of every product are rounded separately, so two instructions
  * per register are the floor; a tile's scores and values run near it.
  * The keys and values of a long context come from memory.  One row asks for them in time, and in an
- * order that memory answers twice as fast as its own: see line().
+ * order that memory answers faster than its own: see k_side_by_side.
  * eval refuses a position outside the cache; a kernel's caller has checked. */
 #include "setun/op.h"
 
@@ -36,8 +36,6 @@ enum { Q, K, V, POS, Y };
 #define MAX_GROUP 4  /* heads whose sums are held in registers together */
 #define TILE 16      /* rows done together when there may be many */
 #define MAX_SCORES (1 << 23) /* floats of scratch for scores, per worker */
-#define LINE 64      /* bytes of a cache line: what a hint asks for */
-#define PAGE 4096
 #define MAX_PAGES 8  /* asked for side by side */
 
 static const float minus_infinity = -(float)INFINITY;
@@ -193,29 +191,12 @@ static k_val query_at(const att *c, k_val r, k_val h)
     return c->tile > 1 ? k_add(c->k, at, k_muli(c->k, r, c->q_all)) : at;
 }
 
-/* The byte of line n in the order in which lines are asked for: `pages` pages side by side, a line of
- * each in turn.  With eight:
- *
- *     n  =  group of pages | line of its page : 6 | page of its group : 3
- *
- * A core has room for a dozen lines that it asked for itself, too few for the latency of memory.  But in
- * a page that is being read the hardware runs ahead on its own, up to the page's end and in several
- * pages at a time, with room of its own: so several pages arrive in less time than one after the other. */
-static k_val line(const att *c, k_val n)
-{
-    setun_kernel *k = c->k;
-    k_val group = k_muli(k, k_and(k, n, k_i64(k, -(c->pages * PAGE / LINE))), LINE);
-    k_val page = k_muli(k, k_and(k, n, k_i64(k, c->pages - 1)), PAGE);
-    k_val place = k_and(k, k_muli(k, n, LINE / c->pages), k_i64(k, PAGE - LINE));
-    return k_add(k, k_add(k, group, page), place);
-}
-
-/* Neighbours in that order of which each lies a page behind the one before, among those that work on
- * n bytes asks for; all of them when n is no multiple of a line, and then some are asked for again. */
+/* Lines are asked for as k_side_by_side says.  Neighbours in that order of which each lies a page behind
+ * the one before, among those that work on n bytes asks for; all of them when n is no multiple of a line, and then some are asked for again. */
 static int64_t run_of(const att *c, int64_t n)
 {
     int64_t run = c->pages;
-    while (n % LINE == 0 && n % (run * LINE))
+    while (n % K_LINE == 0 && n % (run * K_LINE))
         run /= 2;
     return run;
 }
@@ -224,7 +205,7 @@ static int64_t run_of(const att *c, int64_t n)
 static int64_t lines_of(const att *c, int64_t n)
 {
     int64_t run = run_of(c, n);
-    return (n + run * LINE - 1) / (run * LINE) * run;
+    return (n + run * K_LINE - 1) / (run * K_LINE) * run;
 }
 
 /* Work on n bytes of the kv head's keys or values p, from byte x on, a multiple of n, asks for as many
@@ -234,11 +215,11 @@ static void fetch(const att *c, k_val p, k_val x, int64_t n, int64_t from, int64
     setun_kernel *k = c->k;
     int64_t run = run_of(c, n);
     k_val base = k_muli(k, c->kv_row, c->row), last = k_muli(k, c->keys, c->row);
-    k_val first = k_udiv(k, k_addi(k, x, c->pages * PAGE), k_i64(k, LINE));
+    k_val first = k_udiv(k, k_addi(k, x, c->pages * K_PAGE), k_i64(k, K_LINE));
     first = k_and(k, first, k_i64(k, -run));
     for (int64_t i = from; i < to; i++) {
-        k_val at = k_min(k, line(c, k_addi(k, first, i / run * run)), last); /* no more than a line behind */
-        k_prefetch(k, p, k_addi(k, k_add(k, base, at), i % run * PAGE), 3);
+        k_val at = k_min(k, k_side_by_side(k, k_addi(k, first, i / run * run), c->pages), last); /* no more than a line behind */
+        k_prefetch(k, p, k_addi(k, k_add(k, base, at), i % run * K_PAGE), 3);
     }
 }
 
@@ -717,7 +698,7 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     c.hd_pad = round_up(c.hd, 32);
     c.q_all = q->dim[1] * c.hd;
     c.row = setun_row_bytes(c.dtype, c.hd);
-    while (c.pages < MAX_PAGES && 2 * c.pages * PAGE <= BLOCK * c.row)
+    while (c.pages < MAX_PAGES && 2 * c.pages * K_PAGE <= BLOCK * c.row)
         c.pages *= 2;
     c.s_row = round_up(c.places, 32) + 32;
     c.o_row = round_up(c.hd, BLOCK);

@@ -10,9 +10,9 @@
 enum { PART, SUM, NORM, NOISE, CODE, META, UP, DOT, PEAK }; /* arguments, as kernels count them */
 
 /* Bytes between what is read and what is brought in; when, not what. */
-static const int64_t prefetch_values[] = {4096, 2048, 8192};
+static const int64_t prefetch_values[] = {16384, 4096, 32768};
 static const setun_knob knobs[] = {
-    {"prefetch", "bytes of the rows brought in ahead", prefetch_values, SETUN_LEN(prefetch_values), 0},
+    {"prefetch", "bytes of the rows brought in ahead: 4 KB, or pages side by side", prefetch_values, SETUN_LEN(prefetch_values), 0},
 };
 #define MOST_TOKENS 4
 
@@ -107,7 +107,7 @@ static void meet(const bounds *c, k_val r, int n_row, k_val t, int n_tok)
         for (int u = 0; u < n_row; u++) {
             k_val at = k_add(k, k_muli(k, k_addi(k, r, u), c->bytes), k_muli(k, b, HEAD_CODE_BYTES));
             for (int f = 0; j == 0 && f < 3; f++)
-                k_prefetch(k, c->code, k_addi(k, at, 64 * f + c->prefetch), 3);
+                k_fetch_ahead(k, c->code, k_addi(k, at, 64 * f), c->prefetch);
             decode(k, c->code, k_addi(k, at, j), n, code[u]);
         }
         for (int i = 0; i < 2 * n_tok; i++) {

@@ -13,7 +13,7 @@
 enum { X, W, Y };
 
 #define UNIT 16             /* rows of w in a unit of work */
-#define PREFETCH_BYTES 3072 /* flat between 2 and 4 KB ahead */
+#define AHEAD (4 * K_PAGE) /* bytes of w from what is read to what is brought in */
 #define MAX_TILE 4
 
 static setun_status infer(setun_args *a, setun_error *err)
@@ -61,7 +61,7 @@ static void step(const tiles *c, const k_val *x_row, int nx, const k_val *w_row,
         k_val at = k_add(k, w_row[j], i);
         k_val w = k_widen(k, k_load_pad(k, c->w, at, left, 32, 0), c->dtype);
         for (int64_t line = 0; left >= 32 && line < 32 * c->element; line += 64)
-            k_prefetch(k, c->w, k_addi(k, k_muli(k, at, c->element), PREFETCH_BYTES + line), 3);
+            k_fetch_ahead(k, c->w, k_addi(k, k_muli(k, at, c->element), line), AHEAD);
         for (int t = 0; t < nx; t++) {
             k_val x = k_load_pad(k, c->x, k_add(k, x_row[t], i), left, 32, 0);
             k_set(k, acc[t][j], k_add(k, k_get(k, acc[t][j]), k_mul(k, x, w)));

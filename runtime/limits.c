@@ -37,7 +37,7 @@ static setun_status lower_read(setun_kernel *k, const setun_args *a, setun_error
     k_val i = k_for(k, k_i64(k, 0), k_i64(k, READ_STEP / 4), 4 * lanes);
     k_val at = k_add(k, k_muli(k, u, READ_STEP / 4), i);
     for (int64_t line = 0; line < 4 * lanes * 4; line += 64)
-        k_prefetch(k, p, k_addi(k, k_shl(k, at, 2), 4096 + line), 3);
+        k_fetch_ahead(k, p, k_addi(k, k_shl(k, at, 2), line), 4 * K_PAGE);
     for (int j = 0; j < 4; j++)
         k_set(k, acc[j], k_xor(k, k_get(k, acc[j]), k_load(k, p, k_addi(k, at, (int64_t)lanes * j), lanes)));
     k_stop(k);

@@ -387,6 +387,36 @@ static inline void k_store_part(setun_kernel *k, k_val p, k_val index, k_val v, 
     k_store_part(k, p, k_addi(k, index, half), k_slice(k, v, half, half), n - half);
 }
 
+/* ---------------------------------------------------------------- kernels: reading ahead */
+
+#define K_LINE 64   /* bytes that one hint brings in */
+#define K_PAGE 4096 /* bytes within which hardware runs ahead of what is read */
+
+/* The byte of line n when `pages` pages (a power of two up to 64) are read side by side, a line of each in turn.  With eight:
+ *
+ *     n  =  group of pages | line of its page : 6 | page of its group : 3
+ *
+ * A core has room for a dozen lines that it asked for itself, too few for the latency of memory.  But in a page that is
+ * being read the hardware runs ahead on its own, up to the page's end and in several pages at a time, with room of its
+ * own: so several pages asked for side by side arrive in less time than one after the other. */
+static inline k_val k_side_by_side(setun_kernel *k, k_val n, int64_t pages)
+{
+    k_val group = k_muli(k, k_and(k, n, k_i64(k, -(pages * (K_PAGE / K_LINE)))), K_LINE);
+    k_val page = k_muli(k, k_and(k, n, k_i64(k, pages - 1)), K_PAGE);
+    k_val place = k_and(k, k_muli(k, n, K_LINE / pages), k_i64(k, K_PAGE - K_LINE));
+    return k_add(k, k_add(k, group, page), place);
+}
+
+/* Byte `at` of p is being read, in the order of memory and 64 bytes or less at a time: a hint for what comes `ahead`
+ * bytes later, in that order up to a page, and from two pages on (a power of two) all those pages side by side. */
+static inline void k_fetch_ahead(setun_kernel *k, k_val p, k_val at, int64_t ahead)
+{
+    k_val later = k_addi(k, at, ahead);
+    if (ahead > K_PAGE)
+        later = k_side_by_side(k, k_udiv(k, later, k_i64(k, K_LINE)), ahead / K_PAGE);
+    k_prefetch(k, p, later, 3);
+}
+
 /* Unit u of a grid whose second factor counts n1: *i = u / n1, *j = u % n1. */
 static inline void k_unit(setun_kernel *k, k_val u, k_val n1, k_val *i, k_val *j)
 {
