@@ -412,6 +412,11 @@ setun_status st_out_commit(st_out *o, setun_error *err)
     return s;
 }
 
+setun_status st_rename(const char *from, const char *to, setun_error *err)
+{
+    return rename(from, to) ? refuse(err, "make", to, errno) : sync_parent(to, err);
+}
+
 /* ---------------------------------------------------------------- names */
 
 int st_is_dir(const char *path)

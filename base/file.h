@@ -41,6 +41,9 @@ int64_t      st_out_tell(const st_out *o);
 setun_status st_out_commit(st_out *o, setun_error *err); /* frees o, also when it fails */
 void         st_out_abort(st_out *o);                    /* frees o; NULL is allowed */
 
+/* Rename, and wait until that is on disk, too. */
+setun_status st_rename(const char *from, const char *to, setun_error *err);
+
 int  st_is_dir(const char *path);
 int  st_is_file(const char *path);
 /* Nothing has this name.  What is there but cannot be opened is not absent, and opening it says why. */

@@ -14,16 +14,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/arena.h"
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "model/newdir.h"
 #include "model/synth_tok.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
+#include "model/write_safetensors.h"
 
 #define CHUNK (1 << 20)
 #define CONFIG_LIMIT (1 << 20)
@@ -262,7 +262,7 @@ typedef struct shape {
     double          gain_share; /* 1 - share of zeros, or 1 for float */
     tensor         *t;
     int64_t         n, cap, total, n_shards;
-    st_str          dir; /* being built */
+    st_newdir       dir; /* being built */
 } shape;
 
 static setun_status whole(const shape *p, const char *key, int64_t max, int64_t fallback,
@@ -508,26 +508,6 @@ static setun_status list_tensors(shape *p, setun_error *err)
 
 /* ---------------------------------------------------------------- writing */
 
-static const char *path_of(const shape *p, const char *name)
-{
-    return st_arena_printf(p->arena, "%s/%s", p->dir.text, name);
-}
-
-static setun_status write_text(const shape *p, const char *name, const char *text, size_t n,
-                               setun_error *err)
-{
-    st_out *o;
-    const char *path = path_of(p, name);
-    if (!path || !text)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", name);
-    ST_TRY(st_out_open(&o, path, 1, err));
-    setun_status st = st_out_write(o, text, (int64_t)n, err);
-    if (st == SETUN_OK)
-        return st_out_commit(o, err);
-    st_out_abort(o);
-    return st;
-}
-
 static const char *shard_name(const shape *p, int64_t shard)
 {
     if (p->s->shard_bytes <= 0)
@@ -536,30 +516,23 @@ static const char *shard_name(const shape *p, int64_t shard)
                            (long long)p->n_shards);
 }
 
-static void shard_header(const shape *p, int64_t first, int64_t end, st_str *out)
+/* The rows are the tensors as the container sees them. */
+static setun_status shard_header(const shape *p, int64_t first, int64_t end, st_str *out, setun_error *err)
 {
-    int64_t at = 0;
-    st_str json = { 0 };
-    st_str_add(&json, "{\"__metadata__\":{\"format\":\"pt\"}");
+    st_tensor *row = st_arena_array(p->arena, end - first, sizeof *row);
+    if (!row)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a header");
     for (int64_t i = first; i < end; i++) {
-        tensor *t = &p->t[i];
-        st_str_addf(&json, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name,
-                    t->kind == PACKED ? "U8" : "BF16");
-        if (t->rank == 2)
-            st_str_addf(&json, "%lld,", (long long)t->rows);
-        st_str_addf(&json, "%lld],\"data_offsets\":[%lld,%lld]}", (long long)t->cols, (long long)at,
-                    (long long)(at + t->bytes));
-        at += t->bytes;
+        const tensor *t = &p->t[i];
+        setun_view view = { NULL, t->kind == PACKED ? SETUN_U8 : SETUN_BF16, (uint32_t)t->rank, { t->cols, 1, 1, 1 } };
+        if (t->rank == 2) {
+            view.dim[0] = t->rows;
+            view.dim[1] = t->cols;
+        }
+        row[i - first] = (st_tensor){ t->name, NULL, t->kind == PACKED ? "U8" : "BF16", view, t->bytes };
     }
-    st_str_add(&json, "}");
-    while ((json.len + 8) % 64 != 0 &&
-           !json.failed) /* spaces are padding; data begin at a cache line */
-        st_str_add(&json, " ");
-    for (int i = 0; i < 8; i++)
-        st_str_addf(out, "%c", (int)((uint64_t)json.len >> 8 * i & 255));
-    st_str_addn(out, json.text, json.len);
-    out->failed |= json.failed;
-    st_str_free(&json);
+    st_safetensors_header(row, end - first, out);
+    return out->failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a header") : SETUN_OK;
 }
 
 static setun_status write_tensor(const shape *p, const tensor *t, uint8_t *buffer, int64_t *done,
@@ -582,15 +555,17 @@ static setun_status write_tensor(const shape *p, const tensor *t, uint8_t *buffe
 static setun_status write_shard(const shape *p, int64_t first, int64_t end, uint8_t *buffer,
                                 int64_t *done, setun_error *err)
 {
-    st_out *o;
-    st_str header = { 0 };
-    const char *name = shard_name(p, p->t[first].shard), *path = name ? path_of(p, name) : NULL;
-    if (!path)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory to write the model");
-    ST_TRY(st_out_open(&o, path, 1, err));
-    shard_header(p, first, end, &header);
-    setun_status st = header.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a header")
-                                    : st_out_write(o, header.text, (int64_t)header.len, err);
+    st_out *o = NULL;
+    st_str header = { 0 }, path = { 0 };
+    const char *name = shard_name(p, p->t[first].shard);
+    setun_status st = name ? shard_header(p, first, end, &header, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to write the model");
+    if (st == SETUN_OK)
+        st = st_newdir_path(&p->dir, name, &path, err);
+    if (st == SETUN_OK)
+        st = st_out_open(&o, path.text, 1, err);
+    if (st == SETUN_OK)
+        st = st_out_write(o, header.text, (int64_t)header.len, err);
+    st_str_free(&path);
     st_str_free(&header);
     for (int64_t i = first; st == SETUN_OK && i < end; i++)
         st = write_tensor(p, &p->t[i], buffer, done, o, err);
@@ -610,7 +585,7 @@ static setun_status write_index(const shape *p, setun_error *err)
                     shard_name(p, p->t[i].shard));
     st_str_add(&s, "\n  }\n}\n");
     setun_status st = s.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the index")
-                               : write_text(p, "model.safetensors.index.json", s.text, s.len, err);
+                               : st_newdir_text(&p->dir, "model.safetensors.index.json", s.text, s.len, err);
     st_str_free(&s);
     return st;
 }
@@ -636,7 +611,7 @@ static setun_status write_small_files(const shape *p, setun_error *err)
 {
     st_str s = { 0 };
     char *config = json_dumps(p->config, JSON_INDENT(2));
-    setun_status st = write_text(p, "config.json", config, config ? strlen(config) : 0, err);
+    setun_status st = st_newdir_text(&p->dir, "config.json", config, config ? strlen(config) : 0, err);
     free(config);
     ST_TRY(st);
     st_str_addf(
@@ -644,7 +619,7 @@ static setun_status write_small_files(const shape *p, setun_error *err)
         "{\n  \"bos_token_id\": %lld,\n  \"eos_token_id\": [%lld, %lld],\n  \"do_sample\": true,\n"
         "  \"temperature\": 0.6,\n  \"top_p\": 0.9,\n  \"max_length\": %lld\n}\n",
         (long long)p->ids.bos, (long long)p->ids.eos, (long long)p->ids.eot, (long long)p->context);
-    st = write_text(p, "generation_config.json", s.text, s.len, err);
+    st = st_newdir_text(&p->dir, "generation_config.json", s.text, s.len, err);
     st_str_free(&s);
     ST_TRY(st);
     st_str_addf(
@@ -655,12 +630,12 @@ static setun_status write_small_files(const shape *p, setun_error *err)
         "message['content'] | trim + '<|eot_id|>' }}{%% endfor %%}{%% if add_generation_prompt %%}"
         "{{ 'Assistant: ' }}{%% endif %%}\"\n}\n",
         (long long)p->context);
-    st = write_text(p, "tokenizer_config.json", s.text, s.len, err);
+    st = st_newdir_text(&p->dir, "tokenizer_config.json", s.text, s.len, err);
     st_str_free(&s);
     ST_TRY(st);
     st = st_synth_tokenizer(&p->ids, &s, err);
     if (st == SETUN_OK)
-        st = write_text(p, "tokenizer.json", s.text, s.len, err);
+        st = st_newdir_text(&p->dir, "tokenizer.json", s.text, s.len, err);
     st_str_free(&s);
     return st;
 }
@@ -671,58 +646,40 @@ static setun_status check_written(const shape *p, setun_error *err)
 {
     st_weights *w;
     st_tokenizer *t;
-    ST_TRY(st_weights_open(&w, p->dir.text, NULL, err));
+    ST_TRY(st_weights_open(&w, p->dir.dir.text, NULL, err));
     st_weights_close(w);
-    ST_TRY(st_tokenizer_open(&t, p->dir.text, err));
+    ST_TRY(st_tokenizer_open(&t, p->dir.dir.text, err));
     st_tokenizer_close(t);
     return SETUN_OK;
 }
 
-static void remove_all(const char *dir)
+/* Parents are made as they are needed; the model's own place is new. */
+static setun_status make_parents(const char *out, setun_error *err)
 {
-    char **names;
-    int64_t n;
-    if (st_dir_list(dir, &names, &n, NULL) != SETUN_OK)
-        return;
-    for (int64_t i = 0; i < n; i++) {
-        st_str path = { 0 };
-        st_str_addf(&path, "%s/%s", dir, names[i]);
-        if (!path.failed)
-            (void)unlink(path.text);
-        st_str_free(&path);
-    }
-    st_dir_free(names, n);
-    (void)rmdir(dir);
+    size_t n = strlen(out);
+    while (n > 1 && out[n - 1] == '/')
+        n--;
+    while (n > 0 && out[n - 1] != '/')
+        n--;
+    st_str parent = { 0 };
+    st_str_addn(&parent, out, n);
+    setun_status st = parent.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory to write the model")
+                    : n             ? st_make_dirs(parent.text, 0, err) : SETUN_OK;
+    st_str_free(&parent);
+    return st;
 }
 
 static setun_status build(shape *p, setun_error *err)
 {
-    const char *out = p->s->out;
-    size_t n = strlen(out);
-    while (n > 1 && out[n - 1] == '/')
-        n--;
     ST_TRY(load_config(p, err));
     ST_TRY(list_tensors(p, err));
-    if (n == 0 || access(out, F_OK) == 0)
-        return st_fail(err, SETUN_BAD_ARG,
-                       "%s exists: a synthetic model is only written to a new place",
-                       n ? out : "it");
-    st_str_addf(&p->dir, "%.*s.%ld.%llx.tmp", (int)n, out, (long)getpid(),
-                (unsigned long long)st_now_ns());
-    const char *target = st_arena_strndup(p->arena, out, n);
-    if (p->dir.failed || !target)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory to write the model");
-    ST_TRY(st_make_dirs(p->dir.text, 0, err));
-    setun_status st = write_small_files(p, err);
-    if (st == SETUN_OK)
-        st = write_tensors(p, err);
-    if (st == SETUN_OK)
-        st = check_written(p, err);
-    if (st == SETUN_OK && rename(p->dir.text, target))
-        st = st_fail(err, SETUN_IO, "the model cannot be renamed to %s", target);
-    if (st != SETUN_OK)
-        remove_all(p->dir.text);
-    return st;
+    if (st_is_absent(p->s->out))
+        ST_TRY(make_parents(p->s->out, err));
+    ST_TRY(st_newdir_begin(&p->dir, p->s->out, 0, err));
+    ST_TRY(write_small_files(p, err));
+    ST_TRY(write_tensors(p, err));
+    ST_TRY(check_written(p, err));
+    return st_newdir_commit(&p->dir, NULL, err);
 }
 
 setun_status st_synth_write(const st_synth *s, setun_error *err)
@@ -735,7 +692,7 @@ setun_status st_synth_write(const st_synth *s, setun_error *err)
         p.arena ? build(&p, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to write the model");
     json_decref(p.config);
     free(p.t);
-    st_str_free(&p.dir);
+    st_newdir_end(&p.dir);
     st_arena_free(p.arena);
     return st;
 }
