@@ -69,8 +69,15 @@ static const st_gguf_type types[] = {
 
 static int64_t row_stride(const st_gguf_type *y, int64_t n) { return y->row_bytes + n / y->block * y->block_bytes; }
 
-/* Bytes of a tensor; 0, or -1 if the shape is not one of the type's or overflows. */
-static int type_bytes(const st_gguf_type *y, const int64_t dim[4], int64_t *bytes)
+const st_gguf_type *st_gguf_type_named(const char *name)
+{
+    for (int64_t i = 0; i < N_TYPES; i++)
+        if (strcmp(types[i].name, name) == 0)
+            return &types[i];
+    return NULL;
+}
+
+int st_gguf_type_bytes(const st_gguf_type *y, const int64_t dim[4], int64_t *bytes)
 {
     int64_t row, n = dim[0], rows = 1;
     for (int i = 1; i < 4; i++)
@@ -93,7 +100,7 @@ static int fits(const st_gguf_tensor *t, const st_gguf_type *y, int64_t *need)
 {
     int64_t padded;
     *need = -1;
-    if (type_bytes(y, t->dim, need) || st_add_i64(*need, t->alignment - 1, &padded))
+    if (st_gguf_type_bytes(y, t->dim, need) || st_add_i64(*need, t->alignment - 1, &padded))
         return 0;
     padded -= padded % t->alignment;
     return t->is_last ? t->extent >= *need && t->extent <= padded : t->extent == padded;
@@ -252,7 +259,7 @@ static setun_status decide(st_gguf *g, int64_t first, int fork, setun_error *err
     for (int64_t i = first; i < g->n_tensors; i++)
         if (g->tensor[i].id == found->id) {
             g->tensor[i].type = found;
-            (void)type_bytes(found, g->tensor[i].dim, &g->tensor[i].bytes); /* it fits, so it has one */
+            (void)st_gguf_type_bytes(found, g->tensor[i].dim, &g->tensor[i].bytes); /* it fits, so it has one */
         }
     return is_shared(found->id) ? explain(g, first, found, n, err) : SETUN_OK;
 }

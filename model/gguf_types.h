@@ -34,6 +34,10 @@ setun_status st_gguf_settle(st_gguf *g, int i2s, setun_error *err);
 
 /* Settles a layout that was left open (g->i2s is ST_I2S_ASK, and there is I2_S). */
 setun_status st_gguf_set_i2s(st_gguf *g, int layout, const char *why, setun_error *err);
+/* NULL: no type is called so ("TQ2_0"). */
+const st_gguf_type *st_gguf_type_named(const char *name);
+/* Bytes of a tensor; 0, or -1 if the shape is not one of the type's or overflows. */
+int                 st_gguf_type_bytes(const st_gguf_type *y, const int64_t dim[4], int64_t *bytes);
 
 /* "x86", "arm", "rows4"; -1: none of them. */
 int st_i2s_find(const char *name);

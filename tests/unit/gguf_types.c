@@ -4,6 +4,86 @@
 
 #include <math.h>
 
+#include "model/gguf_encode.h"
+
+/* ---------------------------------------------------------------- written again */
+
+/* The first tensor's values, read and written again, are its bytes: the packers of this file check
+ * what is read and, by that, what is written. */
+static void expect_written_again(const opened *o)
+{
+    static const char *const names[] = { "tq1_0", "tq2_0", "i2_s", "i2_s-arm", "i2_s-rows4", "iq1_bn", "iq2_bn", "q2_0",
+                                         "q2_0-128", "pq2_0", "ptq1_0", "f32", "f16", "bf16" };
+    const st_gguf_tensor *t = &o->g.tensor[0];
+    const st_gguf_packing *p = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !p; i++) {
+        p = st_gguf_packing_find(names[i]);
+        assert_non_null(p);
+        p = strcmp(p->type, t->type->name) == 0 && p->i2s == (p->codes || p->floats ? 0 : o->g.i2s) ? p : NULL;
+    }
+    if (!p)
+        return;
+    int64_t n = t->dim[0], rows = st_gguf_rows(t), stride = p->i2s ? 0 : t->bytes / rows;
+    float *value = malloc((size_t)n * sizeof *value), *scale = malloc((size_t)(st_gguf_scales(t) + 1) * sizeof *scale);
+    uint8_t *code = malloc((size_t)(n * rows)), *bytes = malloc((size_t)t->bytes);
+    assert_true(value && scale && code && bytes);
+    for (int64_t r = 0; r < rows; r++) {
+        uint8_t *c = code + (p->i2s ? r * n : 0);
+        assert_int_equal(read_row(o, 0, r, value, c, scale, NULL), SETUN_OK);
+        if (p->floats)
+            p->floats(value, n, bytes + r * stride);
+        else if (p->codes)
+            p->codes(c, scale, n, bytes + r * stride);
+    }
+    /* In two pieces, as far as the rows go. */
+    int64_t piece = rows > ST_GGUF_I2S_ROWS ? ST_GGUF_I2S_ROWS : rows;
+    if (p->i2s) {
+        st_gguf_pack_i2s(code, p->i2s, piece, n, bytes);
+        st_gguf_pack_i2s(code + piece * n, p->i2s, rows - piece, n, bytes + piece * n / 4);
+    }
+    assert_memory_equal(bytes, t->data, (size_t)(t->bytes - (p->i2s ? 32 : 0)));
+    free(value);
+    free(scale);
+    free(code);
+    free(bytes);
+}
+
+/* Q8_0, by its definition: the step is the largest magnitude / 127, values are rounded halves away
+ * from 0, and only then is the step made a binary16. */
+static void test_q8_0_written(void **state)
+{
+    (void)state;
+    uint64_t random = 3;
+    for (int round = 0; round < 200; round++) {
+        float x[64], most[2] = { 0, 0 }, back[64];
+        uint8_t row[68];
+        for (int i = 0; i < 64; i++) {
+            x[i] = ldexpf((float)(int32_t)next_random(&random), -31 - round % 20);
+            x[i] = round % 7 == 0 && i >= 32 ? 0.0f : x[i];
+            most[i / 32] = fmaxf(most[i / 32], fabsf(x[i]));
+        }
+        st_gguf_packing_find("q8_0")->floats(x, 64, row);
+        st_gguf_q8_0(row, 64, back);
+        for (int i = 0; i < 64; i++) {
+            /* Half a step, and what the step's rounding moves: its relative error is 2^-11, or 2^-25 of 1
+             * below binary16's normal numbers. */
+            float step = most[i / 32] / 127.0f, room = 0.5001f * step + 127.0f * fmaxf(step * 0x1p-11f, 0x1p-25f);
+            int q = (int8_t)row[i / 32 * 34 + 2 + i % 32];
+            assert_true(fabsf(back[i] - x[i]) <= room && q >= -127);
+            if (fabsf(x[i]) == most[i / 32] && most[i / 32] > 0)
+                assert_int_equal(q, x[i] > 0 ? 127 : -127);
+            /* A value that is surely not between two steps has a code that no rounding changes. */
+            double exact = step > 0 ? (double)x[i] / (double)step : 0;
+            if (fabs(exact - rint(exact)) < 0.499)
+                assert_int_equal(q, (int)rint(exact));
+        }
+    }
+    float half[32] = { 127.0f, 0.5f, -0.5f, 1.5f, -2.5f }; /* step 1: halves go away from 0 */
+    uint8_t row[34];
+    st_gguf_packing_find("q8_0")->floats(half, 32, row);
+    assert_memory_equal(row, "\x00\x3c\x7f\x01\xff\x02\xfd\0", 8);
+}
+
 /* ---------------------------------------------------------------- golden vectors */
 
 /* The weights of the published test vectors. */
@@ -71,6 +151,7 @@ static void test_vectors(void **state)
                     fail_msg("case %zu, row %d, column %d: code %d, value %g, weight %d", k, (int)r, (int)i, code[i], (double)value[i], want);
             }
         }
+        expect_written_again(&o);
         finish(&o);
         st_str_free(&file);
     }
@@ -309,6 +390,7 @@ static void expect(const char *a, uint32_t id, const char *name, int i2s, int64_
     free(value);
     free(scale);
     free(code);
+    expect_written_again(&o);
     finish(&o);
     st_str_free(&file);
 }
@@ -590,7 +672,7 @@ static void test_i2s(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vectors),    cmocka_unit_test(test_types),              cmocka_unit_test(test_row_types),
+        cmocka_unit_test(test_vectors), cmocka_unit_test(test_q8_0_written),    cmocka_unit_test(test_types),              cmocka_unit_test(test_row_types),
         cmocka_unit_test(test_collisions), cmocka_unit_test(test_collision_together), cmocka_unit_test(test_i2s),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
