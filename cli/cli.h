@@ -76,6 +76,8 @@ void cli_json(const char *text, size_t n); /* to stdout, as the inside of a JSON
 int  cli_close_out(void);  /* flush stdout: a full disk is a failure; returns an exit code */
 int  cli_int(const cli *c, const char *name, const char *text, long long min, long long max, long long *out);
 int  cli_float(const cli *c, const char *name, const char *text, double min, double max, double *out);
+/* Ids separated by commas or spaces; malloc'ed.  Prints when it fails. */
+int  cli_ids(const cli *c, const char *text, int32_t **ids, int64_t *n);
 /* A whole file or, with path "-", standard input; malloc'ed, NUL-terminated.  Prints when it fails. */
 char *cli_read(const char *path, size_t *n);
 
@@ -101,5 +103,7 @@ int cli_synth(int argc, char **argv);
 int cli_doc(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
+int cli_convert(int argc, char **argv);
+int cli_diff(int argc, char **argv);
 
 #endif

@@ -8,7 +8,7 @@
 enum { TOKENS = CLI_OWN, ALL, FORMAT, HASH, CHUNK, NO_BOS, PIECES, SPECIAL, NO_SPECIAL };
 
 /* Ids in decimal, separated by commas or white space; malloc'ed. */
-static int parse_ids(const cli *c, const char *text, int32_t **ids, int64_t *n)
+int cli_ids(const cli *c, const char *text, int32_t **ids, int64_t *n)
 {
     int64_t cap = (int64_t)strlen(text) / 2 + 2;
     *ids = malloc((size_t)cap * sizeof **ids);
@@ -138,7 +138,7 @@ int cli_logits(int argc, char **argv)
     char *file = NULL;
     if (a.tokens && a.tokens[0] == '@' && !(file = cli_read(a.tokens + 1, &n_file)))
         return CLI_FAILED;
-    if (a.tokens && parse_ids(&a.c, file ? file : a.tokens, &ids, &n)) {
+    if (a.tokens && cli_ids(&a.c, file ? file : a.tokens, &ids, &n)) {
         free(file);
         return CLI_USAGE;
     }
@@ -283,7 +283,7 @@ int cli_detokenize(int argc, char **argv)
     int64_t n = 0;
     setun_vocab *v = NULL;
     setun_stream stream = {{0}, 0};
-    if (parse_ids(&c, text, &ids, &n))
+    if (cli_ids(&c, text, &ids, &n))
         code = CLI_USAGE;
     else if (setun_vocab_open(&v, path, &err) != SETUN_OK)
         code = cli_fail(&err);

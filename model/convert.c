@@ -126,6 +126,14 @@ int64_t st_t2_from_planes(uint8_t *t2, const uint8_t *packed, int64_t quarter, i
     return -1;
 }
 
+void st_codes_from_floats(uint8_t *code, const float *x, int64_t n, float s)
+{
+    for (int64_t i = 0; i < n; i++) {
+        float v = x[i] * s;
+        code[i] = (uint8_t)(1 + (v > 0.5f) - (v < -0.5f));
+    }
+}
+
 /* A block of 128 codes; bytes, so that the loop becomes vector code. */
 static void pack_block(uint8_t *t2, const uint8_t code[SETUN_T2_BLOCK])
 {
@@ -152,10 +160,7 @@ void st_t2_from_floats(uint8_t *t2, const float *x, int64_t cols, float s)
         uint8_t code[SETUN_T2_BLOCK];
         int64_t n = cols - c < SETUN_T2_BLOCK ? cols - c : SETUN_T2_BLOCK;
         memset(code, 1, sizeof code);
-        for (int64_t j = 0; j < n; j++) {
-            float v = x[c + j] * s;
-            code[j] = (uint8_t)(1 + (v > 0.5f) - (v < -0.5f));
-        }
+        st_codes_from_floats(code, x + c, n, s);
         pack_block(t2, code);
     }
 }
@@ -189,4 +194,29 @@ void st_t2_transpose(uint8_t *out, const uint8_t *in, int64_t rows, int64_t cols
             for (int64_t i = 0; i < SETUN_T2_BLOCK && c + i < cols; i++)
                 memcpy(out + (c + i) * out_bytes + r / 4, block[i], sizeof *block);
         }
+}
+
+void st_absmean_add(st_absmean *m, const float *x, int64_t n)
+{
+    int64_t i = 0;
+    for (; i < n && (m->n + i) % 8 != 0; i++)
+        m->sum[(m->n + i) % 8] += (double)__builtin_fabsf(x[i]);
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++)
+            m->sum[j] += (double)__builtin_fabsf(x[i + j]);
+    for (; i < n; i++)
+        m->sum[(m->n + i) % 8] += (double)__builtin_fabsf(x[i]);
+    m->n += n;
+}
+
+/* Sums are halved together and the mean is rounded to float once. */
+float st_absmean_of(const st_absmean *m)
+{
+    double sum[8];
+    memcpy(sum, m->sum, sizeof sum);
+    for (int half = 4; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            sum[j] += sum[j + half];
+    float mean = m->n ? (float)(sum[0] / (double)m->n) : 0.0f;
+    return mean <= 1e-5f ? 1e-5f : mean;
 }

@@ -25,8 +25,18 @@ void st_t2_transpose(uint8_t *out, const uint8_t *in, int64_t rows, int64_t cols
 /* One row of codes 0, 1, 2 to T2. */
 void st_t2_from_codes(uint8_t *t2, const uint8_t *code, int64_t cols);
 
-/* One row of floats to T2: code 2 where x * s > 0.5, 0 where x * s < -0.5, else 1.
- * This is rint, ties to even, clamped to -1..1: 0.5 goes to 0, everything above to 1. */
+/* n floats to codes: 2 where x * s > 0.5, 0 where x * s < -0.5, else 1.  This is rint, ties to even,
+ * clamped to -1..1: 0.5 goes to 0, everything above to 1. */
+void st_codes_from_floats(uint8_t *code, const float *x, int64_t n, float s);
+/* One row of floats to T2, likewise. */
 void st_t2_from_floats(uint8_t *t2, const float *x, int64_t cols, float s);
+
+/* max(mean |x|, 1e-5) of n values that come in pieces, in order.  Zero-initialise. */
+typedef struct st_absmean {
+    double  sum[8]; /* value i belongs to i mod 8 */
+    int64_t n;
+} st_absmean;
+void  st_absmean_add(st_absmean *m, const float *x, int64_t n);
+float st_absmean_of(const st_absmean *m); /* NaN or infinite if some value was */
 
 #endif

@@ -12,6 +12,7 @@ typedef struct st_gguf_packing {
     int64_t     file_type;  /* general.file_type of a file that is mostly this; -1: no number is agreed upon */
     int         half_scale; /* scales are binary16, else binary32 */
     int         i2s;        /* of I2_S: the layout */
+    float       most;       /* of floats: the largest that stays finite */
     void      (*floats)(const float *x, int64_t n, uint8_t *row);
     /* n codes and st_gguf_type.group's scales.  Scales are rounded where half_scale is set, and 2-bit
      * types take code 3: whoever cannot have either looks before. */

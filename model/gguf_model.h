@@ -109,6 +109,9 @@ int64_t      st_gguf_source_scales(const st_gguf_model *m, int64_t i);
 setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *t2, float *scale, int32_t *group,
                                     setun_error *err);
 
+/* Where tensor i has row r. */
+int64_t      st_gguf_source_at(const st_gguf_model *m, int64_t i, int64_t r);
+
 /* Rows from first on as floats, or, where it has 16 bits and raw != 0, as its own elements; in order. */
 setun_status st_gguf_source_rows(const st_gguf_model *m, int64_t i, int64_t first, int64_t n, int raw, void *to,
                                  setun_error *err);

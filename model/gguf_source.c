@@ -17,8 +17,9 @@
 #include "model/convert.h"
 #include "model/gguf_model.h"
 
-static int64_t row_in_file(const st_gguf_model *m, const st_gguf_source *s, int64_t r)
+int64_t st_gguf_source_at(const st_gguf_model *m, int64_t i, int64_t r)
 {
+    const st_gguf_source *s = &m->source[i];
     int64_t size = m->size[ST_SIZE_HEAD], in = r % size, half = size / 2;
     return s->heads ? r - in + (in < half ? 2 * in : 2 * (in - half) + 1) : r;
 }
@@ -160,7 +161,7 @@ setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *
         (void)st_convert_f32(&rd.factor, s->factor->data, SETUN_F32, 1);
     st_map_advise(t->data, t->bytes, 1);
     for (int64_t r = 0; r < rows && st == SETUN_OK; r++) {
-        st = read_codes(&rd, row_in_file(m, s, r), scale + r * per_row, err);
+        st = read_codes(&rd, st_gguf_source_at(m, i, r), scale + r * per_row, err);
         if (st == SETUN_OK)
             st_t2_from_codes(t2 + r * row_bytes, rd.code, cols);
     }
@@ -183,7 +184,7 @@ setun_status st_gguf_source_rows(const st_gguf_model *m, int64_t i, int64_t firs
     float *scale = malloc((size_t)st_gguf_source_scales(m, i) * sizeof *scale);
     setun_status st = code && scale ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory for a row of %s", t->name);
     for (int64_t r = first; r < first + n && st == SETUN_OK; r++) {
-        int64_t at = row_in_file(m, s, r);
+        int64_t at = st_gguf_source_at(m, i, r);
         if (raw)
             st_convert_order(out + (r - first) * cols * element, t->data + at * cols * element, element, cols);
         else

@@ -268,6 +268,8 @@ static setun_status decide(st_gguf *g, int64_t first, int fork, setun_error *err
 
 static const char *const i2s_names[] = { NULL, "x86", "arm", "rows4" };
 
+const char *st_i2s_name(int layout) { return i2s_names[layout]; }
+
 int st_i2s_find(const char *name)
 {
     for (int i = ST_I2S_X86; i <= ST_I2S_ROWS4; i++)

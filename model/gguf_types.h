@@ -41,6 +41,7 @@ int                 st_gguf_type_bytes(const st_gguf_type *y, const int64_t dim[
 
 /* "x86", "arm", "rows4"; -1: none of them. */
 int st_i2s_find(const char *name);
+const char *st_i2s_name(int layout);
 
 int64_t st_gguf_rows(const st_gguf_tensor *t);
 int64_t st_gguf_scales(const st_gguf_tensor *t); /* of a row; 0: not ternary */

@@ -278,6 +278,46 @@ static setun_status read_gpt2(st_gguf_vocab *v, json_t *post, setun_error *err)
     return read_ends(v, -1, err);
 }
 
+/* The expressions of a pre_tokenizer that is only such, in order, with ByteLevel at the end; -1: it is more. */
+static int regexes_of(const json_t *pre_tokenizer, const char *regex[4])
+{
+    const json_t *list = json_object_get(pre_tokenizer, "pretokenizers");
+    int n = 0, done = 0;
+    for (size_t i = 0; i < (list ? json_array_size(list) : 1); i++) {
+        const json_t *item = list ? json_array_get(list, i) : pre_tokenizer, *own = json_object_get(item, "use_regex");
+        const char *type = json_string_value(json_object_get(item, "type")), *how = json_string_value(json_object_get(item, "behavior"));
+        const char *pattern = json_string_value(json_object_get(json_object_get(item, "pattern"), "Regex"));
+        if (!type || done || n == 4)
+            return -1;
+        if (strcmp(type, "ByteLevel") == 0 && !json_is_true(json_object_get(item, "add_prefix_space"))) {
+            done = 1;
+            if (!own || json_is_true(own))
+                regex[n++] = GPT2;
+        } else if (strcmp(type, "Split") == 0 && pattern && how && strcmp(how, "Isolated") == 0 &&
+                   !json_is_true(json_object_get(item, "invert"))) {
+            regex[n++] = pattern;
+        } else {
+            return -1;
+        }
+    }
+    return done ? n : -1;
+}
+
+const char *st_gguf_vocab_pre(const json_t *pre_tokenizer, int ignore_merges)
+{
+    static const char *const first[N_PRES] = { "llama-bpe", "qwen2", "gpt-2", "falcon", "default" };
+    const char *regex[5] = { NULL };
+    int n = regexes_of(pre_tokenizer, regex);
+    for (int i = 0; i < N_PRES && n >= 0; i++) {
+        int same = pres[i].ignore_merges == (ignore_merges != 0);
+        for (int k = 0; k < 4 && same; k++)
+            same = !regex[k] == !pres[i].regex[k] && (!regex[k] || strcmp(regex[k], pres[i].regex[k]) == 0);
+        if (same)
+            return first[i];
+    }
+    return NULL;
+}
+
 /* What SentencePiece may do to a text before anything else, and Setun does not. */
 static setun_status check_llama(const st_gguf_vocab *v, setun_error *err)
 {

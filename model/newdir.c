@@ -60,7 +60,23 @@ static setun_status check_old(const char *dir, setun_error *err)
     return st;
 }
 
-setun_status st_newdir_begin(st_newdir *d, const char *out, int force, setun_error *err)
+/* Is the place free, or may what is there be replaced? */
+static setun_status check_place(const st_newdir *d, setun_error *err)
+{
+    const char *target = d->target.text;
+    if (st_is_absent(target))
+        return SETUN_OK;
+    if (!d->force)
+        return st_fail(err, SETUN_BAD_ARG, "%s exists, and is not replaced unasked", target);
+    int is_dir = st_is_dir(target);
+    if (is_dir != !d->name || (!is_dir && !st_is_file(target)))
+        return st_fail(err, SETUN_BAD_ARG, "%s is %s, which %s does not replace", target,
+                       is_dir ? "a directory" : st_is_file(target) ? "a file" : "neither a file nor a directory",
+                       d->name ? "a file" : "a directory");
+    return is_dir ? check_old(target, err) : SETUN_OK;
+}
+
+setun_status st_newdir_begin(st_newdir *d, const char *out, const char *name, int force, setun_error *err)
 {
     size_t n = strlen(out);
     while (n > 1 && out[n - 1] == '/')
@@ -70,9 +86,9 @@ setun_status st_newdir_begin(st_newdir *d, const char *out, int force, setun_err
     st_str_addn(&d->target, out, n);
     if (d->target.failed)
         return no_memory(out, err);
+    d->name = name;
     d->force = force;
-    if (!st_is_absent(d->target.text) && !force)
-        return st_fail(err, SETUN_BAD_ARG, "%s exists", d->target.text);
+    ST_TRY(check_place(d, err));
     st_str parent = { 0 };
     const char *slash = strrchr(d->target.text, '/');
     if (slash)
@@ -120,7 +136,7 @@ static setun_status replace_dir(const st_newdir *d, setun_error *err)
 {
     st_str old = { 0 };
     st_str_addf(&old, "%s.old", d->dir.text);
-    setun_status st = old.failed ? no_memory(d->target.text, err) : check_old(d->target.text, err);
+    setun_status st = old.failed ? no_memory(d->target.text, err) : SETUN_OK;
     if (st == SETUN_OK)
         st = st_rename(d->target.text, old.text, err);
     if (st == SETUN_OK) {
@@ -134,25 +150,18 @@ static setun_status replace_dir(const st_newdir *d, setun_error *err)
     return st;
 }
 
-setun_status st_newdir_commit(st_newdir *d, const char *name, setun_error *err)
+setun_status st_newdir_commit(st_newdir *d, setun_error *err)
 {
-    const char *target = d->target.text;
-    int is_dir = st_is_dir(target), exists = !st_is_absent(target);
-    if (exists && !d->force) /* somebody else made it meanwhile */
-        return st_fail(err, SETUN_BAD_ARG, "%s exists", target);
-    if (exists && is_dir != !name)
-        return st_fail(err, SETUN_BAD_ARG, "%s is %s, which %s does not replace", target, is_dir ? "a directory" : "a file",
-                       name ? "a file" : "a directory");
-    setun_status st;
-    if (name) {
+    ST_TRY(check_place(d, err)); /* somebody else may have made something there meanwhile */
+    if (d->name) {
         st_str path = { 0 };
-        st = st_newdir_path(d, name, &path, err);
+        setun_status st = st_newdir_path(d, d->name, &path, err);
         if (st == SETUN_OK)
-            st = st_rename(path.text, target, err);
+            st = st_rename(path.text, d->target.text, err);
         st_str_free(&path);
         return st; /* the directory is removed by st_newdir_end */
     }
-    st = exists ? replace_dir(d, err) : st_rename(d->dir.text, target, err);
+    setun_status st = st_is_absent(d->target.text) ? st_rename(d->dir.text, d->target.text, err) : replace_dir(d, err);
     if (st == SETUN_OK)
         st_str_free(&d->dir);
     return st;

@@ -675,11 +675,11 @@ static setun_status build(shape *p, setun_error *err)
     ST_TRY(list_tensors(p, err));
     if (st_is_absent(p->s->out))
         ST_TRY(make_parents(p->s->out, err));
-    ST_TRY(st_newdir_begin(&p->dir, p->s->out, 0, err));
+    ST_TRY(st_newdir_begin(&p->dir, p->s->out, NULL, 0, err));
     ST_TRY(write_small_files(p, err));
     ST_TRY(write_tensors(p, err));
     ST_TRY(check_written(p, err));
-    return st_newdir_commit(&p->dir, NULL, err);
+    return st_newdir_commit(&p->dir, err);
 }
 
 setun_status st_synth_write(const st_synth *s, setun_error *err)

@@ -16,6 +16,7 @@
 #include "model/weights.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -532,26 +533,20 @@ static setun_status transcode(const st_tensor *t, uint8_t *t2, setun_error *err)
 
 #define CHUNK 4096
 
-/* max(mean |W|, 1e-5): summed as double in 8 partial sums (element i goes to i mod 8), halved
- * together, rounded to float once.  The reference sums floats in an order of its own. */
+/* The reference sums floats in an order of its own. */
 static setun_status absmean(const st_tensor *t, float *m, setun_error *err)
 {
     int64_t n = setun_count(&t->view), element = st_element_bytes(t->view.dtype);
     const uint8_t *p = t->view.data;
-    double sum[8] = { 0 };
+    st_absmean sum = { .n = 0 };
     float x[CHUNK];
     for (int64_t i = 0; i < n; i += CHUNK) {
         int64_t some = n - i < CHUNK ? n - i : CHUNK;
         (void)st_convert_f32(x, p + i * element, t->view.dtype, some);
-        memset(x + some, 0, (size_t)(CHUNK - some) * sizeof *x);
-        for (int k = 0; k < CHUNK; k += 8)
-            for (int j = 0; j < 8; j++)
-                sum[j] += (double)__builtin_fabsf(x[k + j]);
+        st_absmean_add(&sum, x, some);
     }
-    for (int half = 4; half > 0; half /= 2)
-        for (int j = 0; j < half; j++)
-            sum[j] += sum[j + half];
-    if (!__builtin_isfinite(sum[0])) {
+    *m = st_absmean_of(&sum);
+    if (!__builtin_isfinite(*m)) {
         for (int64_t i = 0; i < n; i++) {
             (void)st_convert_f32(x, p + i * element, t->view.dtype, 1);
             if (!__builtin_isfinite(x[0]))
@@ -561,8 +556,6 @@ static setun_status absmean(const st_tensor *t, float *m, setun_error *err)
                                (long long)(i % t->view.dim[1]));
         }
     }
-    float mean = n ? (float)(sum[0] / (double)n) : 0.0f;
-    *m = mean > 1e-5f ? mean : 1e-5f;
     return SETUN_OK;
 }
 
@@ -760,6 +753,23 @@ static setun_status gguf_ternary(st_weights *w, int64_t at, int across, st_terna
     }
     w->used[at] = 1;
     return SETUN_OK;
+}
+
+setun_status st_weights_form(const st_weights *w, const char *name, int *packed, float *scale, setun_error *err)
+{
+    int64_t rows = 0, at, scale_at;
+    int rule = RULE_NONE;
+    char *full = NULL;
+    if (asprintf(&full, "%s.weight_scale", name) < 0)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", name);
+    scale_at = find(w, full);
+    full[strlen(full) - strlen("_scale")] = 0;
+    at = find(w, full);
+    setun_status st = at < 0 ? st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, full)
+                             : classify(w, name, at, scale_at, &rule, &rows, err);
+    free(full);
+    *packed = rule == RULE_MULTIPLY || rule == RULE_DIVIDE;
+    return st == SETUN_OK && *packed ? read_scale(w, scale_at, scale, err) : st;
 }
 
 setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_ternary *out, setun_error *err)

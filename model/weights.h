@@ -73,6 +73,9 @@ typedef struct st_ternary {
 /* across: codes are wanted as the transpose, [cols, rows]; granted, as out->across says, for one scale per
  * tensor and 8-bit activations.  A file holds what it was written with alone. */
 setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_ternary *out, setun_error *err);
+/* How it is ternary, for whoever reads the tensors themselves: packed with *scale to multiply with, or
+ * floats whose absmean is the scale.  SETUN_DECLINED: an ordinary matrix. */
+setun_status st_weights_form(const st_weights *w, const char *name, int *packed, float *scale, setun_error *err);
 /* Short rows of a head that st_weights_tensor gave (model/head.h), made at first load like ternary
  * matrices.  Between pack_begin and pack_end.  SETUN_DECLINED: the view is not a tensor of the files. */
 typedef struct st_head {

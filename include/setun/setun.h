@@ -458,6 +458,39 @@ typedef struct setun_synth_options {
 SETUN_EXPORT setun_status setun_synth(const setun_synth_options *o, setun_error *err);
 SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */
 
+/* A model in another form.  What is written is read again and compared with all of the input before it takes its
+ * name: codes are always equal, everything else is equal or counted in the report, a line each. */
+typedef struct setun_convert_options {
+    uint32_t    size;
+    int32_t     force;       /* out may exist: it is replaced when the new one is complete */
+    const char *in, *out;    /* a Hugging Face directory or a GGUF file, both ways */
+    const char *to;          /* one of setun_convert_forms() */
+    const char *floats;      /* type of embedding and head: "f32", "f16", "bf16", in GGUF "q8_0"; NULL: as they are */
+    const char *ternary;     /* of floats that the model does not say are ternary: "absmean", "exact" (-a, 0, a); NULL: none */
+    const char *i2s_layout, *activations; /* as in setun_options; with "exact", activations of a directory, too */
+    int32_t     lossless;    /* 1: fail where a scale or a float would change, or activations be used otherwise */
+    int32_t     reserved;
+    int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
+    void       *user;
+} setun_convert_options;
+SETUN_EXPORT setun_status setun_convert(const setun_convert_options *o, setun_write_fn *out, void *user, setun_error *err);
+SETUN_EXPORT const char *setun_convert_forms(void); /* "hf, hf-float, tq1_0, ..." */
+
+/* Two models, in any forms: codes, scales, floats, configuration, and the logits behind some tokens. */
+typedef struct setun_diff_options {
+    uint32_t             size;
+    int32_t              json;
+    const char          *a, *b;
+    const char          *ternary;  /* as in setun_convert_options */
+    const int32_t       *tokens;   /* what both models are run on; n_tokens 0: they are not run */
+    int64_t              n_tokens;
+    const setun_options *run;      /* how; layout and activations are those of the side that is a GGUF file */
+    int                (*progress)(void *user, int64_t done, int64_t total);
+    void                *user;
+} setun_diff_options;
+/* *differs: 0 if nothing does. */
+SETUN_EXPORT setun_status setun_diff(const setun_diff_options *o, int32_t *differs, setun_write_fn *out, void *user, setun_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,673 @@
+/* model/carry_vocab.c -- tokenizer.json and its companions as keys of a GGUF file, and back.
+ *
+ *     tokenizer.json                         tokenizer.ggml.*
+ *     BPE behind ByteLevel                   model gpt2: tokens, merges, pre (the regular expressions by name)
+ *     BPE over characters                    model llama: tokens, scores
+ *     added tokens                           token_type 3 (special) and 4; 5 fills ids that stand for nothing
+ *     TemplateProcessing                     add_bos_token, add_eos_token
+ *
+ * Merges are carried as they are; between merges and scores see scores_of and merges_of.  Whether both
+ * tokenizers do the same is not believed here: recode.c opens and compares them. */
+#include "model/carry.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "model/gguf_vocab.h"
+#include "model/tokenizer.h"
+
+#define KEY "tokenizer.ggml."
+#define FILE_LIMIT ((int64_t)128 << 20)
+#define SPACE "\xe2\x96\x81"
+
+enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
+
+static setun_status no_memory(const char *path, setun_error *err)
+{
+    return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer of %s", path);
+}
+
+/* A member of a directory as JSON; *root NULL: there is no such file. */
+static setun_status read_json(const st_source *s, const char *name, json_t **root, setun_error *err)
+{
+    st_str path = { 0 };
+    char *text = NULL;
+    int64_t n = 0;
+    json_error_t je;
+    *root = NULL;
+    st_str_addf(&path, "%s/%s", s->path, name);
+    setun_status st = path.failed ? no_memory(s->path, err) : SETUN_OK;
+    if (st == SETUN_OK && !st_is_absent(path.text)) {
+        st = st_file_read(path.text, FILE_LIMIT, &text, &n, err);
+        if (st == SETUN_OK && !(*root = json_loadb(text, (size_t)n, 0, &je)))
+            st = st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s (line %d)", path.text, je.text, je.line);
+        free(text);
+    }
+    st_str_free(&path);
+    return st;
+}
+
+/* ---------------------------------------------------------------- to GGUF: tokens */
+
+typedef struct entry {
+    const char *text; /* NULL: nothing has this id */
+    size_t      n;
+    int         type;
+    float       score;
+} entry;
+
+typedef struct vocab {
+    const st_source *s;
+    json_t          *root;
+    entry           *token;
+    int64_t          n;
+    int              bytes; /* over bytes; else over characters */
+    st_table        *by_text;
+    st_str           filler; /* texts of ids that stand for nothing */
+} vocab;
+
+static setun_status bad(const vocab *v, const char *what, setun_error *err)
+{
+    return st_fail(err, SETUN_BAD_FILE, "%s/tokenizer.json: %s", v->s->path, what);
+}
+
+static int is_byte_name(const char *text, size_t n)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    return n == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>' && memchr(hex, text[3], 16) && memchr(hex, text[4], 16);
+}
+
+static setun_status put_token(vocab *v, json_int_t id, json_t *text, int type, setun_error *err)
+{
+    if (id < 0 || id >= v->n || !json_is_string(text))
+        return st_fail(err, SETUN_BAD_FILE, "%s/tokenizer.json: token %lld is not one of the embedding's %lld rows", v->s->path,
+                       (long long)id, (long long)v->n);
+    entry *t = &v->token[id];
+    if (t->text && (t->n != json_string_length(text) || memcmp(t->text, json_string_value(text), t->n) != 0))
+        return st_fail(err, SETUN_BAD_FILE, "%s/tokenizer.json: token %lld is there twice, with other texts", v->s->path, (long long)id);
+    t->text = json_string_value(text);
+    t->n = json_string_length(text);
+    t->type = type;
+    return SETUN_OK;
+}
+
+static setun_status read_tokens(vocab *v, setun_error *err)
+{
+    json_t *model = json_object_get(v->root, "model"), *added = json_object_get(v->root, "added_tokens"), *item;
+    const char *unk = json_string_value(json_object_get(model, "unk_token")), *text;
+    int fallback = json_is_true(json_object_get(model, "byte_fallback"));
+    size_t i;
+    json_object_foreach(json_object_get(model, "vocab"), text, item) {
+        size_t n = strlen(text); /* a NUL is refused by the library */
+        int type = fallback && is_byte_name(text, n) ? BYTE : unk && !v->bytes && strcmp(text, unk) == 0 ? UNKNOWN : NORMAL;
+        json_t *name = json_stringn_nocheck(text, n);
+        json_int_t id = json_is_integer(item) ? json_integer_value(item) : -1;
+        setun_status st = name ? put_token(v, id, name, type, err) : no_memory(v->s->path, err);
+        json_decref(name);
+        ST_TRY(st);
+        v->token[id].text = text; /* the key itself lives as long as the object */
+    }
+    json_array_foreach(added, i, item) {
+        json_t *id = json_object_get(item, "id"), *content = json_object_get(item, "content");
+        int special = json_is_true(json_object_get(item, "special"));
+        int is_unk = unk && !v->bytes && json_is_string(content) && strcmp(json_string_value(content), unk) == 0;
+        if (!json_is_integer(id))
+            return bad(v, "an added token has no id", err);
+        ST_TRY(put_token(v, json_integer_value(id), content, is_unk ? UNKNOWN : special ? CONTROL : USER_DEFINED, err));
+    }
+    return SETUN_OK;
+}
+
+/* Ids without a token get a name that no text has; its end is fixed later, when the buffer stands still. */
+static setun_status fill_gaps(vocab *v, setun_error *err)
+{
+    for (int64_t id = 0; id < v->n; id++)
+        if (!v->token[id].text) {
+            size_t at = v->filler.len;
+            st_str_addf(&v->filler, "[PAD%lld]", (long long)id);
+            v->token[id].n = v->filler.len - at;
+            v->token[id].type = UNUSED;
+        }
+    if (v->filler.failed)
+        return no_memory(v->s->path, err);
+    const char *at = v->filler.text;
+    for (int64_t id = 0; id < v->n; id++)
+        if (v->token[id].type == UNUSED) {
+            v->token[id].text = at;
+            at += v->token[id].n;
+        }
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- to GGUF: merges and scores */
+
+/* "left right" or ["left", "right"]. */
+static int split_merge(json_t *item, const char **left, size_t *n_left, const char **right, size_t *n_right)
+{
+    if (json_is_array(item) && json_array_size(item) == 2) {
+        *left = json_string_value(json_array_get(item, 0));
+        *right = json_string_value(json_array_get(item, 1));
+        *n_left = json_string_length(json_array_get(item, 0));
+        *n_right = json_string_length(json_array_get(item, 1));
+        return *left && *right ? 0 : -1;
+    }
+    const char *text = json_string_value(item), *space = text && text[0] ? strchr(text + 1, ' ') : NULL;
+    if (!space)
+        return -1;
+    *left = text;
+    *n_left = (size_t)(space - text);
+    *right = space + 1;
+    *n_right = strlen(space + 1);
+    return 0;
+}
+
+static setun_status write_merges(const vocab *v, st_gguf_writer *w, setun_error *err)
+{
+    json_t *merges = json_object_get(json_object_get(v->root, "model"), "merges"), *item;
+    st_str bytes = { 0 }, pair = { 0 };
+    size_t i, nl, nr;
+    const char *l, *r;
+    int wrong = 0;
+    json_array_foreach(merges, i, item) {
+        wrong |= split_merge(item, &l, &nl, &r, &nr) || memchr(l, ' ', nl) || memchr(r, ' ', nr);
+        if (wrong)
+            break;
+        pair.len = 0;
+        st_str_addn(&pair, l, nl);
+        st_str_add(&pair, " ");
+        st_str_addn(&pair, r, nr);
+        st_gguf_add_text(&bytes, pair.text, pair.len);
+    }
+    bytes.failed |= pair.failed;
+    if (!wrong)
+        st_gguf_write_array(w, KEY "merges", ST_GGUF_STRING, (int64_t)json_array_size(merges), &bytes);
+    st_str_free(&bytes);
+    st_str_free(&pair);
+    return wrong ? bad(v, "a merge is not two tokens without a space", err) : SETUN_OK;
+}
+
+/* In how many ways is text two tokens?  Cut between characters. */
+static int64_t count_splits(const vocab *v, const char *text, size_t n)
+{
+    int64_t count = 0, id;
+    for (size_t cut = 1; cut < n; cut++)
+        count += ((unsigned char)text[cut] & 0xc0u) != 0x80u && st_table_get(v->by_text, text, cut, &id) &&
+                 st_table_get(v->by_text, text + cut, n - cut, &id);
+    return count;
+}
+
+/* By scores, any two neighbours that make a token are merged, the best token first; by merges, pairs that
+ * are listed, the first first.  The two are the same if every pair that makes a token is listed, and all
+ * pairs of one token one behind the other: then a token's score is its place in that order. */
+static setun_status scores_of(vocab *v, setun_error *err)
+{
+    json_t *merges = json_object_get(json_object_get(v->root, "model"), "merges"), *item;
+    size_t i, nl, nr;
+    const char *l, *r;
+    st_str whole = { 0 };
+    int64_t *count = calloc((size_t)v->n + 1, sizeof *count), id, last = -1;
+    setun_status st = count && (v->by_text = st_table_new(v->n)) ? SETUN_OK : no_memory(v->s->path, err);
+    for (id = 0; id < v->n && st == SETUN_OK; id++) {
+        v->token[id].score = -(float)json_array_size(merges) - 1.0f;
+        if (v->token[id].type != UNUSED && st_table_put(v->by_text, v->token[id].text, v->token[id].n, id))
+            st = no_memory(v->s->path, err);
+    }
+    json_array_foreach(merges, i, item) {
+        whole.len = 0;
+        if (st == SETUN_OK && split_merge(item, &l, &nl, &r, &nr) == 0) {
+            st_str_addn(&whole, l, nl);
+            st_str_addn(&whole, r, nr);
+        }
+        if (st == SETUN_OK && (whole.failed || !whole.len || !st_table_get(v->by_text, whole.text, whole.len, &id)))
+            st = bad(v, "a merge does not make a token", err);
+        if (st == SETUN_OK && id != last && count[id])
+            st = st_fail(err, SETUN_UNKNOWN, "%s/tokenizer.json: merges that make token %lld are not one behind the other, which scores "
+                         "cannot say", v->s->path, (long long)id);
+        if (st != SETUN_OK)
+            break;
+        if (id != last)
+            v->token[id].score = -(float)i;
+        count[last = id]++;
+    }
+    for (id = 0; id < v->n && st == SETUN_OK; id++)
+        if (v->token[id].type == NORMAL && count_splits(v, v->token[id].text, v->token[id].n) != count[id])
+            st = st_fail(err, SETUN_UNKNOWN, "%s/tokenizer.json: token %lld is two others in ways that no merge lists, which scores "
+                         "cannot say", v->s->path, (long long)id);
+    free(count);
+    st_str_free(&whole);
+    return st;
+}
+
+/* ---------------------------------------------------------------- to GGUF: the other keys */
+
+static void write_lists(const vocab *v, st_gguf_writer *w)
+{
+    st_str texts = { 0 }, types = { 0 }, scores = { 0 };
+    for (int64_t id = 0; id < v->n; id++) {
+        uint32_t bits;
+        memcpy(&bits, &v->token[id].score, 4);
+        st_gguf_add_text(&texts, v->token[id].text, v->token[id].n);
+        st_gguf_add_u32(&types, (uint32_t)v->token[id].type);
+        st_gguf_add_u32(&scores, bits);
+    }
+    st_gguf_write_array(w, KEY "tokens", ST_GGUF_STRING, v->n, &texts);
+    st_gguf_write_array(w, KEY "token_type", ST_GGUF_I32, v->n, &types);
+    if (!v->bytes)
+        st_gguf_write_array(w, KEY "scores", ST_GGUF_F32, v->n, &scores);
+    st_str_free(&texts);
+    st_str_free(&types);
+    st_str_free(&scores);
+}
+
+static void write_id(const vocab *v, st_gguf_writer *w, const char *key, int64_t id)
+{
+    if (id >= 0 && id < v->n)
+        st_gguf_write_int(w, key, ST_GGUF_U32, id);
+}
+
+/* Every id that ends a text, eos_token_id's first: GGUF has three names for them. */
+static void write_ends(const vocab *v, st_gguf_writer *w, st_str *notes)
+{
+    static const char *const names[] = { KEY "eos_token_id", KEY "eot_token_id", KEY "eom_token_id" };
+    int64_t id[3], n = 0;
+    for (int64_t i = 0; i < v->s->n_config; i++) {
+        const st_hparam *h = &v->s->config[i];
+        int64_t k = 0;
+        if (h->kind != ST_HP_INT || (strncmp(h->key, "eos_token_id", 12) != 0 && strncmp(h->key, "generation.eos_token_id", 23) != 0))
+            continue;
+        while (k < n && id[k] != h->i)
+            k++;
+        if (k < n)
+            continue;
+        if (n < 3)
+            id[n++] = h->i;
+        else
+            st_str_addf(notes, "not carried: token %lld also ends a text, and GGUF has three names for such tokens\n", (long long)h->i);
+    }
+    for (int64_t k = 0; k < n; k++)
+        write_id(v, w, names[k], id[k]);
+}
+
+/* What stands around an empty text. */
+static setun_status write_around(const vocab *v, st_gguf_writer *w, setun_error *err)
+{
+    st_tokenizer *t;
+    int32_t *ids = NULL;
+    int64_t n = 0;
+    ST_TRY(st_tokenizer_open(&t, v->s->path, err));
+    setun_status st = st_tokenizer_encode(t, "", 0, ST_TOK_BOS, &ids, &n, err);
+    const st_hparam *named = st_source_config(v->s, "bos_token_id"), *eos = st_source_config(v->s, "eos_token_id");
+    eos = eos ? eos : st_source_config(v->s, "eos_token_id.1");
+    int64_t bos = st_tokenizer_bos(t), first = n > 0 && ids[0] == bos, last = n > first;
+    if (st == SETUN_OK && (n > first + 1 || (last && (!eos || ids[n - 1] != eos->i))))
+        st = bad(v, "what it puts around a text is not one token in front or eos_token_id behind", err);
+    if (st == SETUN_OK) {
+        st_gguf_write_int(w, KEY "add_bos_token", ST_GGUF_BOOL, first);
+        st_gguf_write_int(w, KEY "add_eos_token", ST_GGUF_BOOL, last);
+        write_id(v, w, KEY "bos_token_id", first ? bos : named && named->kind == ST_HP_INT ? named->i : -1);
+    }
+    free(ids);
+    st_tokenizer_close(t);
+    return st;
+}
+
+static int begins_with_space(json_t *normalizer)
+{
+    json_t *item, *list = json_object_get(normalizer, "normalizers");
+    const char *type = json_string_value(json_object_get(normalizer, "type"));
+    size_t i;
+    json_array_foreach(list, i, item)
+        if (begins_with_space(item))
+            return 1;
+    return type && strcmp(type, "Prepend") == 0;
+}
+
+static setun_status write_kind(vocab *v, st_gguf_writer *w, setun_error *err)
+{
+    json_t *model = json_object_get(v->root, "model"), *pre = json_object_get(v->root, "pre_tokenizer");
+    const char *name = v->bytes ? "gpt2" : "llama";
+    st_gguf_write_text(w, KEY "model", name, strlen(name));
+    if (!v->bytes) {
+        const char *type = json_string_value(json_object_get(pre, "type")), *scheme = json_string_value(json_object_get(pre, "prepend_scheme"));
+        int meta = type && strcmp(type, "Metaspace") == 0 && (!scheme || strcmp(scheme, "never") != 0);
+        st_gguf_write_int(w, KEY "add_space_prefix", ST_GGUF_BOOL, meta || begins_with_space(json_object_get(v->root, "normalizer")));
+        return scores_of(v, err);
+    }
+    const char *kind = st_gguf_vocab_pre(pre, json_is_true(json_object_get(model, "ignore_merges")));
+    if (!kind)
+        return st_fail(err, SETUN_UNKNOWN, "%s/tokenizer.json: GGUF has no name that Setun knows for this pre_tokenizer", v->s->path);
+    st_gguf_write_text(w, KEY "pre", kind, strlen(kind));
+    return write_merges(v, w, err);
+}
+
+/* The template's text: a file of its own, or a member, which may be a list of named ones. */
+static setun_status write_templates(const st_source *s, st_gguf_writer *w, setun_error *err)
+{
+    st_str path = { 0 };
+    char *text = NULL;
+    int64_t n = 0;
+    json_t *root = NULL, *item;
+    size_t i;
+    st_str_addf(&path, "%s/chat_template.jinja", s->path);
+    setun_status st = path.failed ? no_memory(s->path, err) : SETUN_OK;
+    if (st == SETUN_OK && !st_is_absent(path.text))
+        st = st_file_read(path.text, FILE_LIMIT, &text, &n, err);
+    st_str_free(&path);
+    if (st == SETUN_OK && text)
+        st_gguf_write_text(w, "tokenizer.chat_template", text, (size_t)n);
+    else if (st == SETUN_OK)
+        st = read_json(s, "chat_template.json", &root, err);
+    if (st == SETUN_OK && !text && !root)
+        st = read_json(s, "tokenizer_config.json", &root, err);
+    json_t *member = json_object_get(root, "chat_template");
+    if (json_is_string(member))
+        st_gguf_write_text(w, "tokenizer.chat_template", json_string_value(member), json_string_length(member));
+    json_array_foreach(member, i, item) {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        json_t *body = json_object_get(item, "template");
+        st_str key = { 0 };
+        st_str_add(&key, "tokenizer.chat_template");
+        if (name && strcmp(name, "default") != 0)
+            st_str_addf(&key, ".%s", name);
+        if (!key.failed && json_is_string(body))
+            st_gguf_write_text(w, key.text, json_string_value(body), json_string_length(body));
+        st_str_free(&key);
+    }
+    free(text);
+    json_decref(root);
+    return st;
+}
+
+static setun_status write_vocab(vocab *v, st_gguf_writer *w, st_str *notes, setun_error *err)
+{
+    const st_source_tensor *embed = st_source_find(v->s, "model.embed_tokens.weight");
+    const char *type = json_string_value(json_object_get(json_object_get(v->root, "model"), "type"));
+    const char *decoder = json_string_value(json_object_get(json_object_get(v->root, "decoder"), "type"));
+    const st_hparam *pad = st_source_config(v->s, "pad_token_id");
+    if (!embed || !type || strcmp(type, "BPE") != 0)
+        return bad(v, "the model is not BPE", err);
+    v->bytes = decoder && strcmp(decoder, "ByteLevel") == 0;
+    json_t *normalizer = json_object_get(v->root, "normalizer");
+    const char *normal = json_string_value(json_object_get(normalizer, "type"));
+    if (v->bytes && normal && strcmp(normal, "NFC") == 0)
+        st_str_add(notes, "not carried: the normalizer NFC, for which GGUF has no key: give texts composed\n");
+    else if (v->bytes && json_is_object(normalizer))
+        return bad(v, "GGUF has no key for its normalizer", err);
+    v->n = embed->rows;
+    v->token = calloc((size_t)v->n + 1, sizeof *v->token);
+    if (!v->token)
+        return no_memory(v->s->path, err);
+    ST_TRY(read_tokens(v, err));
+    ST_TRY(fill_gaps(v, err));
+    ST_TRY(write_kind(v, w, err));
+    write_lists(v, w);
+    ST_TRY(write_around(v, w, err));
+    write_ends(v, w, notes);
+    if (pad && pad->kind == ST_HP_INT)
+        write_id(v, w, KEY "padding_token_id", pad->i);
+    for (int64_t id = 0; id < v->n && !v->bytes; id++)
+        if (v->token[id].type == UNKNOWN)
+            write_id(v, w, KEY "unknown_token_id", id);
+    return write_templates(v->s, w, err);
+}
+
+setun_status st_carry_vocab_keys(const st_source *s, st_gguf_writer *w, st_str *notes, setun_error *err)
+{
+    vocab v = { .s = s };
+    ST_TRY(read_json(s, "tokenizer.json", &v.root, err));
+    setun_status st = SETUN_OK;
+    if (v.root)
+        st = write_vocab(&v, w, notes, err);
+    else
+        st_str_add(notes, "not carried: there is no tokenizer.json\n");
+    json_decref(v.root);
+    free(v.token);
+    st_table_free(v.by_text);
+    st_str_free(&v.filler);
+    return st;
+}
+
+/* ---------------------------------------------------------------- to tokenizer.json */
+
+typedef struct split {
+    float   score;
+    int32_t id, left; /* bytes of the left part */
+} split;
+
+static int by_score(const void *a, const void *b)
+{
+    const split *x = a, *y = b;
+    if (x->score != y->score)
+        return x->score > y->score ? -1 : 1;
+    return x->id != y->id ? (x->id < y->id ? -1 : 1) : x->left - y->left;
+}
+
+static void add_merge(st_str *s, int64_t i, const char *left, size_t nl, const char *right, size_t nr)
+{
+    st_str_add(s, i ? ",\n   [" : "\n   [");
+    st_str_add_json(s, left, nl);
+    st_str_add(s, ", ");
+    st_str_add_json(s, right, nr);
+    st_str_add(s, "]");
+}
+
+typedef struct piece {
+    const char *p;
+    int64_t     n;
+} piece;
+
+static int type_of(const st_gguf_vocab *v, int64_t id)
+{
+    int64_t type = 0;
+    (void)st_gguf_int(v->types, id, &type);
+    return (int)type;
+}
+
+/* Every pair that makes a token, in the order of the tokens' scores (see scores_of). */
+static setun_status merges_of(const st_gguf_vocab *v, const piece *token, const st_table *by_text, st_str *s, setun_error *err)
+{
+    split *all = NULL;
+    int64_t n = 0, cap = 0, other;
+    for (int64_t id = 0; id < v->n; id++) {
+        int type = type_of(v, id);
+        for (int64_t cut = 1; cut < token[id].n && (type == NORMAL || type == USER_DEFINED); cut++) {
+            if (((unsigned char)token[id].p[cut] & 0xc0u) == 0x80u || !st_table_get(by_text, token[id].p, (size_t)cut, &other) ||
+                !st_table_get(by_text, token[id].p + cut, (size_t)(token[id].n - cut), &other))
+                continue;
+            if (n == cap) {
+                split *more = realloc(all, (size_t)(cap = cap ? 2 * cap : 4096) * sizeof *all);
+                if (!more) {
+                    free(all);
+                    return no_memory(v->g->path, err);
+                }
+                all = more;
+            }
+            all[n++] = (split){ (float)st_gguf_float(v->scores, id), (int32_t)id, (int32_t)cut };
+        }
+    }
+    if (n)
+        qsort(all, (size_t)n, sizeof *all, by_score);
+    for (int64_t i = 0; i < n; i++) {
+        const piece *t = &token[all[i].id];
+        add_merge(s, i, t->p, (size_t)all[i].left, t->p + all[i].left, (size_t)(t->n - all[i].left));
+    }
+    free(all);
+    return SETUN_OK;
+}
+
+static setun_status add_vocab(const st_gguf_vocab *v, st_str *s, setun_error *err)
+{
+    piece *token = calloc((size_t)v->n + 1, sizeof *token);
+    st_table *by_text = st_table_new(v->n);
+    const uint8_t *at = v->tokens->data;
+    int first = 1, failed = !token || !by_text;
+    st_str_add(s, ",\n  \"vocab\": {");
+    for (int64_t id = 0; id < v->n && !failed; id++) {
+        int type = type_of(v, id);
+        token[id].p = st_gguf_next(&at, &token[id].n);
+        /* Byte-level vocabularies have their special tokens among the added ones alone. */
+        if (type == UNUSED || (type == CONTROL && !v->scores))
+            continue;
+        failed = type != CONTROL && st_table_put(by_text, token[id].p, (size_t)token[id].n, id);
+        st_str_add(s, first ? "\n   " : ",\n   ");
+        st_str_add_json(s, token[id].p, (size_t)token[id].n);
+        st_str_addf(s, ": %lld", (long long)id);
+        first = 0;
+    }
+    st_str_add(s, "\n  },\n  \"merges\": [");
+    setun_status st = failed ? no_memory(v->g->path, err) : SETUN_OK;
+    if (st == SETUN_OK && v->scores)
+        st = merges_of(v, token, by_text, s, err);
+    at = v->merges ? v->merges->data : NULL;
+    for (int64_t i = 0; st == SETUN_OK && v->merges && i < v->merges->n; i++) {
+        int64_t n;
+        const char *pair = st_gguf_next(&at, &n), *space = n > 1 ? memchr(pair + 1, ' ', (size_t)n - 1) : NULL;
+        if (!space)
+            st = st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not two tokens with a space between", v->g->path, (long long)i);
+        else
+            add_merge(s, i, pair, (size_t)(space - pair), space + 1, (size_t)(n - (space - pair) - 1));
+    }
+    st_str_add(s, "\n  ]");
+    free(token);
+    st_table_free(by_text);
+    return st;
+}
+
+/* The reader of GGUF leaves out what it does not need, and other readers ask for. */
+static int complete(json_t *root)
+{
+    static const char *const flags[] = { "single_word", "lstrip", "rstrip" };
+    json_t *item, *post = json_object_get(root, "post_processor"), *single = json_object_get(post, "single"), *tokens, *pair;
+    const char *name;
+    size_t i;
+    int failed = json_object_set_new(root, "version", json_string("1.0")) | json_object_set_new(root, "truncation", json_null()) |
+                 json_object_set_new(root, "padding", json_null());
+    json_array_foreach(json_object_get(root, "added_tokens"), i, item)
+        for (int k = 0; k < 3; k++)
+            failed |= json_object_set_new(item, flags[k], json_false());
+    json_array_foreach(single, i, item)
+        failed |= json_object_set_new(json_object_iter_value(json_object_iter(item)), "type_id", json_integer(0));
+    tokens = json_object_get(post, "special_tokens");
+    json_object_foreach(tokens, name, item) {
+        failed |= json_object_set_new(item, "id", json_string(name));
+        failed |= json_object_set_new(item, "tokens", json_pack("[s]", name));
+    }
+    /* A pair of texts is one behind the other. */
+    pair = json_deep_copy(single);
+    failed |= json_array_append_new(pair, json_pack("{s{sssi}}", "Sequence", "id", "B", "type_id", 1));
+    return failed | json_object_set_new(post, "pair", pair);
+}
+
+/* The members, and model with the two large ones inside. */
+static setun_status write_tokenizer(const st_gguf_vocab *v, st_newdir *d, setun_error *err)
+{
+    st_str s = { 0 };
+    json_t *model = json_incref(json_object_get(v->root, "model"));
+    int failed = complete(v->root) | json_object_del(v->root, "model");
+    char *head = json_dumps(v->root, JSON_INDENT(1)), *inner = json_dumps(model, JSON_INDENT(1));
+    setun_status st = failed || !head || !inner ? no_memory(v->g->path, err) : SETUN_OK;
+    if (st == SETUN_OK) { /* both end with a brace on a line of its own, which comes after what is added */
+        st_str_addn(&s, head, strlen(head) - 2);
+        st_str_add(&s, ",\n \"model\": ");
+        st_str_addn(&s, inner, strlen(inner) - 2);
+        st = add_vocab(v, &s, err);
+        st_str_add(&s, "\n }\n}\n");
+    }
+    if (st == SETUN_OK)
+        st = s.failed ? no_memory(v->g->path, err) : st_newdir_text(d, "tokenizer.json", s.text, s.len, err);
+    free(head);
+    free(inner);
+    json_decref(model);
+    st_str_free(&s);
+    return st;
+}
+
+/* ---------------------------------------------------------------- to the files beside it */
+
+static int64_t id_key(const st_gguf *g, const char *key)
+{
+    const st_gguf_value *v = st_gguf_find(g, key);
+    int64_t id = -1;
+    return v && v->type != ST_GGUF_ARRAY && st_gguf_int(v, 0, &id) == 0 ? id : -1;
+}
+
+static json_t *token_text(const st_gguf_vocab *v, int64_t id)
+{
+    const uint8_t *at = v->tokens->data;
+    const char *p = "";
+    int64_t n = 0;
+    if (id < 0 || id >= v->n)
+        return NULL;
+    for (int64_t i = 0; i <= id; i++)
+        p = st_gguf_next(&at, &n);
+    return json_stringn(p, (size_t)n);
+}
+
+static setun_status write_object(st_newdir *d, const char *name, json_t *root, const char *path, setun_error *err)
+{
+    char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    setun_status st = text ? st_newdir_text(d, name, text, strlen(text), err) : no_memory(path, err);
+    free(text);
+    json_decref(root);
+    return st;
+}
+
+static setun_status write_companions(const st_source *s, const st_gguf_vocab *v, st_newdir *d, st_str *notes, setun_error *err)
+{
+    static const char *const keys[] = { KEY "bos_token_id", KEY "eos_token_id", KEY "padding_token_id" };
+    static const char *const names[] = { "bos_token", "eos_token", "pad_token" };
+    const st_gguf *g = &s->model->g;
+    const st_gguf_value *chat = st_gguf_find(g, "tokenizer.chat_template");
+    json_t *about = json_pack("{ss}", "tokenizer_class", "PreTrainedTokenizerFast"), *start = json_object(), *ends = json_array();
+    int64_t n = 0;
+    const char *text = chat ? st_gguf_text(chat, &n) : NULL;
+    int failed = !about || !start || !ends;
+    for (int i = 0; i < 3; i++) {
+        int64_t id = id_key(g, keys[i]);
+        json_t *name = token_text(v, id);
+        if (!name)
+            continue;
+        failed |= json_object_set_new(about, names[i], name);
+        if (i != 1)
+            failed |= json_object_set_new(start, i ? "pad_token_id" : "bos_token_id", json_integer(id));
+    }
+    if (text)
+        failed |= json_object_set_new(about, "chat_template", json_stringn(text, (size_t)n));
+    for (int64_t i = 0; i < v->n_end; i++)
+        failed |= json_array_append_new(ends, json_integer(v->end[i]));
+    failed |= json_object_set_new(start, "eos_token_id", ends);
+    for (int64_t i = 0; i < g->n_values; i++) {
+        const char *key = g->value[i].key;
+        if (strncmp(key, "tokenizer.chat_template.", 24) == 0 || (strncmp(key, "general.", 8) == 0 && strcmp(key, "general.architecture") != 0))
+            st_str_addf(notes, "not carried: %s\n", key);
+    }
+    if (failed) {
+        json_decref(about);
+        json_decref(start);
+        return no_memory(s->path, err);
+    }
+    setun_status st = write_object(d, "tokenizer_config.json", about, s->path, err);
+    if (st == SETUN_OK)
+        return write_object(d, "generation_config.json", start, s->path, err);
+    json_decref(start);
+    return st;
+}
+
+setun_status st_carry_vocab_files(const st_source *s, st_newdir *d, st_str *notes, setun_error *err)
+{
+    st_gguf_vocab v = { .n = 0 };
+    if (!st_gguf_find(&s->model->g, KEY "model")) {
+        st_str_add(notes, "not carried: the file has no tokenizer\n");
+        return SETUN_OK;
+    }
+    setun_status st = st_gguf_vocab_read(&v, &s->model->g, err);
+    if (st == SETUN_OK)
+        st = write_companions(s, &v, d, notes, err);
+    if (st == SETUN_OK)
+        st = write_tokenizer(&v, d, err);
+    st_gguf_vocab_free(&v);
+    return st;
+}

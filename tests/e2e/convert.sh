@@ -1,0 +1,77 @@
+# setun convert and setun diff: every form computes the same bits, nothing is left behind, and what differs is told.
+. "$(dirname "$0")/lib.sh"
+hash_of() { "$SETUN" logits "$@" --tokens 1,2,3,4,5 --hash; }
+want=$(hash_of "$MODEL")
+same "the model itself" "$want" 94ab00825ba531f2
+
+# There and back: each form gives the model's own bits and its tokens, and so does the directory made of it.
+text="It's 1603: enter HAMLET,   naïvely; 日本"
+ids=$("$SETUN" tokenize "$MODEL" -p "$text")
+for form in tq1_0 tq2_0 i2_s i2_s-arm i2_s-rows4 iq1_bn iq2_bn q2_0 q2_0-128 pq2_0 ptq1_0; do
+  layout=()
+  case $form in i2_s) layout=(--i2s-layout x86) ;; i2_s-*) layout=(--i2s-layout "${form#i2_s-}") ;; esac
+  file=$TMP/$form.gguf
+  "$SETUN" convert "$MODEL" "$file" --to $form --lossless >"$TMP/report" || bad "to $form"
+  grep -q "^codes: 3145728 weights in 28 matrices, all equal$" "$TMP/report" || bad "the report of $form"
+  same "$form" "$(hash_of "$file" "${layout[@]}")" "$want"
+  same "tokens of $form" "$("$SETUN" tokenize "$file" -p "$text")" "$ids"
+  "$SETUN" convert "$file" "$TMP/back" --to hf --lossless -q "${layout[@]}" || bad "from $form"
+  same "back from $form" "$(hash_of "$TMP/back")" "$want"
+  same "tokens back from $form" "$("$SETUN" tokenize "$TMP/back" -p "$text")" "$ids"
+  rm -r "$TMP/back"
+done
+"$SETUN" diff "$MODEL" "$TMP/tq2_0.gguf" >"$TMP/out" || bad "diff: a conversion differs"
+grep -q "^logits: all 1024 equal, bit for bit" "$TMP/out" || bad "diff does not compare logits"
+"$SETUN" diff "$TMP/iq1_bn.gguf" "$TMP/i2_s.gguf" --i2s-layout x86 --no-run >/dev/null || bad "diff: two types of one model"
+# The wrong layout is another model.
+"$SETUN" diff "$MODEL" "$TMP/i2_s.gguf" --i2s-layout arm --no-run >"$TMP/out" && bad "diff: the wrong layout is the same model"
+grep -q "weights differ, first row" "$TMP/out" || bad "diff does not say which weights"
+
+# Llama's queries and keys have another order in GGUF; masters become ternary; scales are rounded and that is said.
+"$SETUN" synth --like llama-tiny-158 --as hf -o "$TMP/llama" -q
+"$SETUN" convert "$TMP/llama" "$TMP/llama.gguf" --to iq2_bn --lossless -q || bad "llama to iq2_bn"
+same "llama" "$(hash_of "$TMP/llama.gguf")" "$(hash_of "$TMP/llama")"
+"$SETUN" convert "$TMP/llama" "$TMP/llama-tq.gguf" --to tq2_0 >"$TMP/report" || bad "llama to tq2_0"
+grep -q "changed in 14, by at most 0.00024" "$TMP/report" || bad "rounded scales are not reported"
+grep -q "run it with --activations int8" "$TMP/report" || bad "the report does not say that activations must be named"
+fails "would not be the same numbers" "$SETUN" convert "$TMP/llama" "$TMP/none.gguf" --to tq2_0 --lossless -q
+"$SETUN" diff "$TMP/llama" "$TMP/llama-tq.gguf" --activations int8 --json >"$TMP/out"
+same "diff of rounded scales" $? 1
+lua5.4 -e 'local t = io.read("a") assert(t:find("\"equal\": false", 1, true) and t:find("\"scales\": 14", 1, true))' <"$TMP/out" || bad "diff --json"
+"$SETUN" synth --like tiny --master --as hf -o "$TMP/master" -q
+"$SETUN" convert "$TMP/master" "$TMP/master.gguf" --to iq2_bn --lossless -q || bad "master to iq2_bn"
+same "master" "$(hash_of "$TMP/master.gguf")" "$(hash_of "$TMP/master")"
+"$SETUN" convert "$MODEL" "$TMP/q8.gguf" --to tq2_0 --float q8_0 >"$TMP/report" || bad "--float q8_0"
+grep -q "model.embed_tokens.weight, BF16 to Q8_0: .* values, by at most" "$TMP/report" || bad "changed floats are not reported"
+"$SETUN" convert "$MODEL" "$TMP/flat" --to hf-float >"$TMP/report" || bad "to hf-float"
+grep -q "^activations: " "$TMP/report" || bad "hf-float does not say that activations are used otherwise"
+"$SETUN" convert "$TMP/flat" "$TMP/packed" --to hf --ternary exact --activations int8 --lossless -q || bad "from hf-float"
+same "packed again" "$(hash_of "$TMP/packed")" "$want"
+
+# Refusals, each one sentence, and nothing is left.
+fails "exists" "$SETUN" convert "$MODEL" "$TMP/flat" --to hf
+fails "has no ternary matrices" "$SETUN" convert "$TMP/flat" "$TMP/none" --to iq2_bn
+fails "'gguf' is not a form" "$SETUN" convert "$MODEL" "$TMP/none" --to gguf
+fails "does not exist" "$SETUN" convert "$MODEL" "$TMP/no/where" --to hf
+fails "no config.json" "$SETUN" convert "$TMP" "$TMP/none" --to hf
+fails "larger than the system allows" bash -c "ulimit -f 100; '$SETUN' convert '$MODEL' '$TMP/none' --to hf -q"
+"$SETUN" convert "$MODEL" 2>/dev/null; same "usage" $? 2
+"$SETUN" convert "$MODEL" "$TMP/none" 2>/dev/null; same "usage without --to" $? 2
+"$SETUN" diff "$MODEL" "$TMP/none" >/dev/null 2>&1; same "diff with nothing" $? 2
+"$SETUN" diff "$MODEL" >/dev/null 2>&1; same "diff usage" $? 2
+[ -z "$(ls "$TMP" | grep -E '^none|tmp$|old$')" ] || bad "left behind: $(ls "$TMP")"
+
+# Stopped, early and late.  A shell's & makes Ctrl-C be ignored; the other signals are the same to setun.
+sed 's/"hidden_size": 256/"hidden_size": 1024/; s/"intermediate_size": 768/"intermediate_size": 4096/; s/"num_hidden_layers": 4/"num_hidden_layers": 8/' \
+  "$MODEL/config.json" >"$TMP/big.json"
+"$SETUN" synth --config "$TMP/big.json" --as hf -o "$TMP/big" -q || bad "a larger model"
+for wait in 0.05 0.2; do
+  "$SETUN" convert "$TMP/big" "$TMP/none" --to tq1_0 -q 2>"$TMP/err" &
+  sleep $wait
+  kill -TERM $! 2>/dev/null
+  wait $!
+  code=$?
+  same "exit code when stopped after $wait s" $code 130
+  [ -z "$(ls "$TMP" | grep -E '^none')" ] || bad "stopped after $wait s, it leaves $(ls "$TMP" | grep '^none')"
+done
+finish
