@@ -7,14 +7,13 @@
 #include "model/config.h"
 
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "model/json.h"
 
-#define CONFIG_LIMIT (1 << 20)
 #define CONFIG_DEPTH 4
 #define CONFIG_KEYS 20000
 #define CONFIG_KEY_LENGTH 128
@@ -221,16 +220,7 @@ static setun_status flatten(st_config *c, const char *prefix, json_t *v, int dep
 
 static setun_status load(st_config *c, const char *path, json_t **root, setun_error *err)
 {
-    char *text;
-    int64_t bytes;
-    ST_TRY(st_file_read(path, CONFIG_LIMIT, &text, &bytes, err));
-    json_error_t je;
-    *root = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &je);
-    c->hash = st_hash(c->hash, text, (size_t)bytes);
-    free(text);
-    if (!*root)
-        return st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s (line %d)", path, je.text,
-                       je.line);
+    ST_TRY(st_json_load(path, &c->hash, root, err));
     if (!json_is_object(*root)) {
         json_decref(*root);
         return st_fail(err, SETUN_BAD_FILE, "%s: not a JSON object", path);

@@ -8,8 +8,12 @@
  *   U8 X.weight and X.weight_scale       linear_class autobitlinear      planes           weight_scale
  *   U8 X.weight and X.weight_scale       linear_class bitlinear or none  planes           1 / weight_scale
  *   float X.weight, no X.weight_scale    mode online, or weight_bits 1   absmean on load  mean |W|
+ *   float X.weight and X.norm.weight     none                            absmean on load  mean |W|
  *   float X.weight                       none, all values ternary        values           as found (unpacked.c)
  *   float X.weight                       none, or module not converted   declined: an ordinary matrix
+ *
+ * The fourth row is BitNet's text embedding models, whose configuration does not mention the ternary
+ * layers: a norm inside a linear is what tells them from their float originals.
  *
  * Anything else is refused.  The rule is never guessed from magnitudes: scales are near 1 both ways
  * round, and the wrong rule gives plausible text. */
@@ -154,6 +158,20 @@ static uint64_t sample(const st_map *m)
     return h;
 }
 
+static void read_norms_inside(st_weights *w)
+{
+    static const char end[] = "_proj.norm.weight";
+    for (int64_t i = 0; i < w->files.n_tensors && w->rule == RULE_NONE; i++) {
+        const char *name = w->files.tensor[i].name;
+        size_t n = strlen(name), tail = sizeof end - 1;
+        if (n > tail && strcmp(name + n - tail, end) == 0) {
+            w->rule = RULE_ABSMEAN;
+            w->online = 1;
+            st_logf(&w->log, ST_LOG_INFO, "%s: linear layers are ternary: %s is a norm inside one", w->path, name);
+        }
+    }
+}
+
 static void add_identity(st_weights *w, st_str *s, const char *file, const st_map *map, int64_t mtime_ns, uint64_t header)
 {
     /* The same file by another way of writing its path has the same identity. */
@@ -215,6 +233,7 @@ static setun_status open_dir(st_weights *w, const char *path, const st_weights_c
     ST_TRY(st_config_open(&w->config, path, w->arena, err));
     ST_TRY(read_rule(w, err));
     ST_TRY(st_safetensors_open(&w->files, path, w->arena, err));
+    read_norms_inside(w);
     w->tensor = w->files.tensor;
     w->n_tensors = w->files.n_tensors;
     w->by_name = w->files.by_name;

@@ -96,6 +96,8 @@ static setun_status check_step(const setun_session *all, const int32_t *tokens, 
     const setun_model *m = all->m;
     if (want != SETUN_LOGITS_NONE && want != SETUN_LOGITS_LAST && want != SETUN_LOGITS_TOP)
         return st_fail(err, SETUN_BAD_ARG, "want is %d; sessions together know SETUN_LOGITS_NONE, _LAST and _TOP", want);
+    if (want != SETUN_LOGITS_NONE)
+        ST_TRY(st_session_predicts(all, err));
     for (int32_t i = 0; i < all->n_peer; i++) {
         if (tokens[i] < 0 || tokens[i] >= m->n_vocab)
             return st_fail(err, SETUN_BAD_ARG, "token %d of session %d is outside the vocabulary of %" PRId64, tokens[i], i,

@@ -188,7 +188,13 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     if (s->top_bytes)
         megabytes(&f, "bytes_per_token_top", s->top_bytes);
     number(&f, "vocabulary", m->n_vocab, "");
-    text(&f, "head", s->top_bytes ? "screened by 6-bit rows with proven bounds, then 8, then 16 bits: the largest logits are exact"
+    if (m->n_embedding) {
+        number(&f, "embedding", m->n_embedding, "columns");
+        text(&f, "pooling", m->pooling_from ? st_pooling_name(m->pooling.kind) : "nobody says");
+        text(&f, "pooling_from", m->pooling_from ? m->pooling_from : "nowhere");
+        text(&f, "normalised", m->pooling.raw ? "no" : "to length 1");
+    }
+    text(&f, "head", !m->has_logits ? "none" : s->top_bytes ? "screened by 6-bit rows with proven bounds, then 8, then 16 bits: the largest logits are exact"
                                   : "all logits from the stored rows");
     chat_template(&f, m);
     text(&f, "backend", s->backend);

@@ -104,6 +104,19 @@ static setun_status ternary(void *user, const char *name, int32_t zeros, st_scri
     return s;
 }
 
+/* The directory's own word on how embeddings are made, or the script's where it has none. */
+static setun_status choose_pooling(setun_model *m, const char *said, setun_error *err)
+{
+    int32_t from_script = st_pooling_find(said);
+    if (said && !from_script)
+        return st_fail(err, SETUN_BAD_SCRIPT, "%s: the pooling '%s' is not known; last, mean and cls are", m->script, said);
+    ST_TRY(st_pooling_read(&m->pooling, m->path, m->arena, err));
+    m->pooling_from = m->pooling.kind ? m->pooling.file : from_script ? m->script : NULL;
+    if (!m->pooling.kind)
+        m->pooling.kind = from_script;
+    return SETUN_OK;
+}
+
 static setun_status run_script(setun_model *m, st_script *script, setun_error *err)
 {
     const setun_options *o = &m->engine->o;
@@ -116,7 +129,11 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
     ST_TRY(choose_down(m, err));
     ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), o->down, err));
     int64_t built = st_now_ns();
-    ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &m->graph, &m->script, err));
+    st_script_made made;
+    ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &made, err));
+    m->graph = made.graph;
+    m->script = made.path;
+    ST_TRY(choose_pooling(m, made.pooling, err));
     m->stats.graph_ns = st_now_ns() - built - m->stats.pack_ns;
     ST_TRY(st_head_prepare(m, err));
     ST_TRY(st_weights_pack_end(m->weights, err));
@@ -258,6 +275,27 @@ static setun_status make_programs(setun_model *m, setun_error *err)
     return s;
 }
 
+/* An output's width, if it has a row of floats per row that is asked for; 0: it has not, or there is none. */
+static int64_t output_width(const st_graph *g, const char *name)
+{
+    for (uint32_t i = 0; i < g->n_output; i++) {
+        const setun_view *v = &g->value[g->output[i].value].view;
+        if (strcmp(g->output[i].name, name) == 0 && v->dtype == SETUN_F32 && v->rank == 2 && v->dim[0] == SETUN_DIM_OUTPUTS)
+            return v->dim[1];
+    }
+    return 0;
+}
+
+/* Rows of the table that tokens are looked up in: how many tokens a model without logits knows. */
+static int64_t token_rows(const st_graph *g)
+{
+    st_value_id tokens = st_graph_find(g, "tokens");
+    for (st_node_id n = 0; n < g->n_node; n++)
+        if (strcmp(g->node[n].op->name, "embed") == 0 && g->node[n].in[1] == tokens)
+            return g->value[g->node[n].in[0]].view.dim[0];
+    return 0;
+}
+
 /* The graph's interface is fixed: what sessions feed and read. */
 static setun_status check_interface(setun_model *m, setun_error *err)
 {
@@ -269,15 +307,15 @@ static setun_status check_interface(setun_model *m, setun_error *err)
         if (!view || m->graph->value[v].kind != ST_INPUT || view->dtype != SETUN_I32 || view->dim[0] != want[i].dim)
             return st_fail(err, SETUN_BAD_SCRIPT, "%s: the graph must use the input '%s'", m->script, want[i].name);
     }
-    for (uint32_t i = 0; i < m->graph->n_output; i++) {
-        const setun_view *v = &m->graph->value[m->graph->output[i].value].view;
-        if (strcmp(m->graph->output[i].name, "logits") == 0 && v->dtype == SETUN_F32 && v->rank == 2 &&
-            v->dim[0] == SETUN_DIM_OUTPUTS && v->dim[1] > 0) {
-            m->n_vocab = v->dim[1];
-            return SETUN_OK;
-        }
-    }
-    return st_fail(err, SETUN_BAD_SCRIPT, "%s: the graph has no output 'logits' of type f32[m,vocabulary]", m->script);
+    m->n_vocab = output_width(m->graph, "logits");
+    m->has_logits = m->n_vocab > 0;
+    m->n_embedding = output_width(m->graph, "embedding");
+    if (!m->has_logits)
+        m->n_vocab = token_rows(m->graph);
+    if (m->has_logits || (m->n_embedding > 0 && m->n_vocab > 0))
+        return SETUN_OK;
+    return st_fail(err, SETUN_BAD_SCRIPT, "%s: the graph has no output 'logits' of type f32[m,vocabulary], nor an output "
+                   "'embedding' of type f32[m,d] of tokens that are looked up", m->script);
 }
 
 static setun_status add_end(setun_model *m, int64_t id, setun_error *err)

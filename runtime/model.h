@@ -3,6 +3,7 @@
 #define ST_RUNTIME_MODEL_H
 
 #include "graph/plan.h"
+#include "model/pooling.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
 #include "runtime/kernels.h"
@@ -44,7 +45,12 @@ struct setun_model {
     uint32_t           n_backend;
     setun_vocab        vocab;
     const char        *path, *script;
-    int64_t            n_ctx, n_batch, n_outputs, n_vocab;
+    int64_t            n_ctx, n_batch, n_outputs;
+    int64_t            n_vocab;     /* rows of the embedding of tokens, and columns of the logits if there are any */
+    int                has_logits;
+    int64_t            n_embedding; /* columns of the output "embedding"; 0: there is none */
+    st_pooling         pooling;     /* what the files or the script say */
+    const char        *pooling_from; /* who said it; NULL: nobody */
     int32_t            end[16];  /* tokens that end a text */
     int32_t            n_end;
     setun_model_stats  stats;

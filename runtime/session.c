@@ -249,12 +249,15 @@ static setun_status make_runner(setun_session *s, int which, setun_error *err)
         st_segment *g = &r->seg[i];
         ST_TRY(api(s, g->backend)->program_new(s->context[g->backend], r->step + g->first, g->n, &g->program, err));
     }
-    static const char *const results[2][3] = {{"logits", NULL, NULL}, {"ids", "count", "values"}};
+    static const char *const results[2][3] = {{"logits", "embedding", NULL}, {"ids", "count", "values"}};
     for (int i = 0; i < 3 && results[which >= ST_TOP][i]; i++) {
         setun_operand o;
+        if (which < ST_TOP && (i ? s->m->n_embedding == 0 : !s->m->has_logits))
+            continue;
         ST_TRY(operand(s, p, 0, st_program_output(p, results[which >= ST_TOP][i]), -1, &o, err));
         if (o.buffer != s->temp[0])
-            return st_fail(err, SETUN_BAD_SCRIPT, "%s: the logits must be computed", s->m->script);
+            return st_fail(err, SETUN_BAD_SCRIPT, "%s: the output '%s' must be computed", s->m->script,
+                           results[which >= ST_TOP][i]);
         r->at[i] = o.offset;
     }
     return SETUN_OK;
@@ -482,8 +485,7 @@ setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_ou
     return SETUN_OK;
 }
 
-/* One chunk: n <= n_batch tokens, the last n_out of them give logits. */
-static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t n_out, int which,
+setun_status st_session_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t first, int64_t n_out, int which,
                               const float **logits, setun_error *err)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -491,11 +493,18 @@ static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n
         s->positions[i] = (int32_t)(s->position + i);
     }
     for (int64_t i = 0; i < n_out; i++)
-        s->outputs[i] = (int32_t)(n - n_out + i);
+        s->outputs[i] = (int32_t)(first + i);
     ST_TRY(st_session_run(s, which, n, n_out, err));
     s->position += n;
-    *logits = n_out && which < ST_TOP ? (const float *)(void *)(s->temp_host + s->run[which].at[0]) : NULL;
+    *logits = n_out && which < ST_TOP && s->m->has_logits ? (const float *)(void *)(s->temp_host + s->run[which].at[0]) : NULL;
     return SETUN_OK;
+}
+
+/* One chunk whose last n_out tokens give results. */
+static setun_status run_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t n_out, int which,
+                              const float **logits, setun_error *err)
+{
+    return st_session_chunk(s, tokens, n, n - n_out, n_out, which, logits, err);
 }
 
 setun_status st_session_full(setun_session *s, int32_t token, const float **row, setun_error *err)
@@ -570,24 +579,39 @@ void setun_session_top(const setun_session *s, setun_top *top)
     top->size = size;
 }
 
+setun_status st_session_predicts(const setun_session *s, setun_error *err)
+{
+    return s->m->has_logits ? SETUN_OK
+                            : st_fail(err, SETUN_BAD_ARG, "%s makes embeddings of texts (setun embed); it predicts no tokens", s->m->path);
+}
+
+setun_status st_session_check(const setun_session *s, const int32_t *tokens, int64_t n, setun_error *err)
+{
+    const setun_model *m = s->m;
+    if (n < 1)
+        return st_fail(err, SETUN_BAD_ARG, "no tokens to feed");
+    if (n > m->n_ctx - s->position)
+        return st_fail(err, SETUN_FULL, "no room for %" PRId64 " tokens: the context holds %" PRId64 " positions and %" PRId64
+                       " are taken", n, m->n_ctx, s->position);
+    for (int64_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= m->n_vocab)
+            return st_fail(err, SETUN_BAD_ARG, "token %d is outside the vocabulary of %" PRId64, tokens[i], m->n_vocab);
+    return SETUN_OK;
+}
+
 setun_status setun_session_feed(setun_session *s, const int32_t *tokens, int64_t n, int32_t want, const float **logits,
                                 setun_error *err)
 {
     const setun_model *m = s->m;
     int64_t start = s->position;
-    if (n < 1)
-        return st_fail(err, SETUN_BAD_ARG, "no tokens to feed");
+    ST_TRY(st_session_check(s, tokens, n, err));
     if (want < SETUN_LOGITS_NONE || want > SETUN_LOGITS_TOP)
         return st_fail(err, SETUN_BAD_ARG, "want is %d; 0 to 3 are known", want);
-    if (n > m->n_ctx - s->position)
-        return st_fail(err, SETUN_FULL, "no room for %" PRId64 " tokens: the context holds %" PRId64 " positions and %" PRId64
-                       " are taken", n, m->n_ctx, s->position);
+    if (want != SETUN_LOGITS_NONE)
+        ST_TRY(st_session_predicts(s, err));
     if (want == SETUN_LOGITS_ALL && (n > m->n_outputs || n > m->n_batch))
         return st_fail(err, SETUN_BAD_ARG, "logits of %" PRId64 " tokens wanted at once; this model was loaded for %" PRId64,
                        n, m->n_outputs < m->n_batch ? m->n_outputs : m->n_batch);
-    for (int64_t i = 0; i < n; i++)
-        if (tokens[i] < 0 || tokens[i] >= m->n_vocab)
-            return st_fail(err, SETUN_BAD_ARG, "token %d is outside the vocabulary of %" PRId64, tokens[i], m->n_vocab);
     const float *row = NULL;
     if (logits)
         *logits = NULL;

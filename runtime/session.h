@@ -43,7 +43,7 @@ typedef struct st_runner {
     setun_step *step;
     uint32_t   *of;    /* per step that runs: which step of the plan */
     uint32_t    n_run_step;
-    int64_t     at[3]; /* places of the results in the temporary buffer: logits, or ids, count, values */
+    int64_t     at[3]; /* places of the results in the temporary buffer: logits and embedding, or ids, count, values */
     /* Notes, per step that runs; NULL until the first setun_session_note. */
     int64_t    *ns, *waits;
     st_tally   *tally;
@@ -95,6 +95,14 @@ setun_status st_session_build(setun_session *s, setun_error *err);
 
 /* Run a program on rows that are in s->tokens, positions and outputs. */
 setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_out, setun_error *err);
+/* A chunk of n <= n_batch tokens; their rows first .. first + n_out - 1 give results.  Afterwards the position is
+ * n on, and *logits points at the logits, if the program makes them. */
+setun_status st_session_chunk(setun_session *s, const int32_t *tokens, int64_t n, int64_t first, int64_t n_out, int which,
+                              const float **logits, setun_error *err);
+/* Tokens that can be fed now: their number and their ids. */
+setun_status st_session_check(const setun_session *s, const int32_t *tokens, int64_t n, setun_error *err);
+/* Refuses models that make embeddings alone. */
+setun_status st_session_predicts(const setun_session *s, setun_error *err);
 /* The full row of logits after one token; afterwards the position is one on. */
 setun_status st_session_full(setun_session *s, int32_t token, const float **row, setun_error *err);
 /* Keep what s->screen wants for setun_session_top: of row `row` of a screened run of `from`, which may say

@@ -96,6 +96,11 @@ void st_bind_charge(lua_State *L, int64_t bytes);
 int64_t st_bind_pause(st_script *s);
 void    st_bind_resume(st_script *s, int64_t since);
 
+/* The file's name for a canonical one, with the names table or nil at the top: "blk.3.attn_q" is looked up as
+ * "blk.%d.attn_q", and the number goes back in.  Of an entry that is a list the first that the file has is
+ * taken.  Pushes the result. */
+const char *st_bind_file_name(lua_State *L, const st_script_model *m, const char *name);
+
 /* Run fn(L) with one light userdata argument, protected: limits start anew unless a call from
  * outside is already running.  fn's results are dropped.  what names the file for messages without
  * a line. */

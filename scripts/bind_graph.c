@@ -285,25 +285,66 @@ static int graph_input(lua_State *L)
     return add_value(L, g, b, name, ST_INPUT, &v);
 }
 
-/* The file's name for a canonical one: "blk.3.attn_q" is looked up in the model's names as
- * "blk.%d.attn_q", and the number goes back in.  Pushes the result. */
-static const char *push_file_name(lua_State *L, int build_index, const char *name)
+/* The parts of a name that are numbers. */
+typedef struct numbers {
+    const char *at[4];
+    int         length[4], n;
+} numbers;
+
+/* form with the numbers in the places of its %d.  Pushes the result; key is what form was found under. */
+static const char *push_filled(lua_State *L, const char *form, const char *key, const numbers *v)
+{
+    int used = 0;
+    luaL_Buffer out;
+    luaL_buffinit(L, &out);
+    for (const char *f = form; *f; f++) {
+        if (f[0] != '%' || f[1] != 'd') {
+            luaL_addchar(&out, *f);
+            continue;
+        }
+        if (used < v->n)
+            luaL_addlstring(&out, v->at[used], (size_t)v->length[used]);
+        used++;
+        f++;
+    }
+    luaL_pushresult(&out);
+    if (used != v->n)
+        st_bind_fail(L, "the script's names have '%s' for '%s': the numbers do not fit", form, key);
+    return lua_tostring(L, -1);
+}
+
+/* The table at the top is a list of names: put in its place the first that the file has, else its first. */
+static void pick_name(lua_State *L, const st_script_model *m, const char *key, const numbers *v)
+{
+    int list = lua_gettop(L);
+    for (lua_Integer i = 1; lua_rawgeti(L, list, i) == LUA_TSTRING; i++, lua_settop(L, list))
+        if (m->has(m->user, push_filled(L, lua_tostring(L, -1), key, v))) {
+            lua_settop(L, list + 1);
+            lua_replace(L, list);
+            return;
+        }
+    lua_settop(L, list);
+    lua_rawgeti(L, list, 1);
+    lua_replace(L, list);
+}
+
+const char *st_bind_file_name(lua_State *L, const st_script_model *m, const char *name)
 {
     char key[MAX_SCOPE + 1];
-    const char *number[4], *p = name;
-    int length[4], n_number = 0, used = 0;
+    const char *p = name;
+    numbers v = { .n = 0 };
     size_t n = 0;
     if (strlen(name) > MAX_SCOPE)
         st_bind_fail(L, "the name '%s' is too long", name);
-    if (lua_getiuservalue(L, build_index, 1) == LUA_TNIL) {
+    if (lua_isnil(L, -1)) {
         lua_pushstring(L, name);
         return lua_tostring(L, -1);
     }
     while (*p) { /* part by part; a part of digits only is a number; "%d" is never longer than "0." */
         size_t len = strcspn(p, "."), digits = strspn(p, "0123456789");
-        if (len == digits && len > 0 && n_number < 4 && n + 2 < sizeof key) {
-            number[n_number] = p;
-            length[n_number++] = (int)len;
+        if (len == digits && len > 0 && v.n < 4 && n + 2 < sizeof key) {
+            v.at[v.n] = p;
+            v.length[v.n++] = (int)len;
             memcpy(key + n, "%d", 2);
             n += 2;
         } else if (n + len < sizeof key) {
@@ -318,26 +359,18 @@ static const char *push_file_name(lua_State *L, int build_index, const char *nam
     }
     key[n < sizeof key ? n : sizeof key - 1] = 0;
     lua_pushstring(L, key);
-    lua_rawget(L, -2);
+    if (lua_rawget(L, -2) == LUA_TTABLE)
+        pick_name(L, m, key, &v);
     if (lua_type(L, -1) != LUA_TSTRING)
         st_bind_fail(L, "the script's names have no entry '%s'", key);
-    const char *form = lua_tostring(L, -1);
-    luaL_Buffer out;
-    luaL_buffinit(L, &out);
-    for (const char *f = form; *f; f++) {
-        if (f[0] != '%' || f[1] != 'd') {
-            luaL_addchar(&out, *f);
-            continue;
-        }
-        if (used < n_number)
-            luaL_addlstring(&out, number[used], (size_t)length[used]);
-        used++;
-        f++;
-    }
-    luaL_pushresult(&out);
-    if (used != n_number)
-        st_bind_fail(L, "the script's names have '%s' for '%s': the numbers do not fit", form, key);
-    return lua_tostring(L, -1);
+    return push_filled(L, lua_tostring(L, -1), key, &v);
+}
+
+static const char *push_file_name(lua_State *L, int build_index, const char *name)
+{
+    const st_build *b = lua_touserdata(L, build_index);
+    lua_getiuservalue(L, build_index, 1);
+    return st_bind_file_name(L, b->m, name);
 }
 
 /* Every tensor of the file is taken once and for one name: a second one would be a slip of the

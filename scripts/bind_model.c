@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/str.h"
 #include "scripts/bind.h"
 
 #define HPARAMS "setun.hparams"
@@ -124,31 +125,39 @@ static void check_list(lua_State *L, int table, const char *field, int required)
     lua_pop(L, 1);
 }
 
-/* setun.model { architectures = {...}, names = {...}, ignore = {...}, build = function(g, hp) } */
+/* setun.model { architectures = {...}, keys = {...}, tensors = {...}, names = {...}, ignore = {...},
+ *               pooling = "last", build = function(g, hp) } */
 static int l_model(lua_State *L)
 {
-    static const char *const fields[] = { "architectures", "build", "ignore", "names" };
+    static const char *const fields[] = { "architectures", "build", "ignore", "keys", "names", "pooling",
+                                          "tensors" };
+    enum { FIELDS = sizeof fields / sizeof fields[0] };
     lua_settop(L, 1);
     if (!lua_istable(L, 1) || lua_getmetatable(L, 1))
         return st_bind_fail(L, "setun.model wants a table");
     for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
         const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
         size_t i = 0;
-        while (i < 4 && strcmp(key, fields[i]) != 0)
+        while (i < FIELDS && strcmp(key, fields[i]) != 0)
             i++;
-        if (i == 4)
+        if (i == FIELDS)
             return st_bind_fail(L, "setun.model: there is no field '%s'", key);
     }
     check_list(L, 1, "architectures", 1);
     check_list(L, 1, "ignore", 0);
+    check_list(L, 1, "keys", 0);
+    check_list(L, 1, "tensors", 0);
+    if (lua_getfield(L, 1, "pooling") != LUA_TNIL && lua_type(L, -1) != LUA_TSTRING)
+        return st_bind_fail(L, "setun.model: pooling must be a string");
+    lua_pop(L, 1);
     if (lua_getfield(L, 1, "build") != LUA_TFUNCTION)
         return st_bind_fail(L, "setun.model: build must be a function of g and hp");
     int names = lua_getfield(L, 1, "names");
     if (names != LUA_TNIL && names != LUA_TTABLE)
         return st_bind_fail(L, "setun.model: names must be a table");
     lua_newuserdatauv(L, 1, 1);
-    lua_createtable(L, 0, 4); /* a copy: the script may change its own table later */
-    for (size_t i = 0; i < 4; i++) {
+    lua_createtable(L, 0, FIELDS); /* a copy: the script may change its own table later */
+    for (size_t i = 0; i < FIELDS; i++) {
         lua_getfield(L, 1, fields[i]);
         lua_setfield(L, -2, fields[i]);
     }
@@ -161,30 +170,94 @@ typedef struct model_job {
     const char            *path, *chunk, *arch;
     const st_script_model *m;
     st_build              *b;
-    int                    chosen;
-    char                   known[300]; /* "BitNetForCausalLM (bitnet_b158.lua), ..." */
+    const char            *pooling;
+    int                    fit;        /* of the script that was chosen */
+    const char            *best, *best_chunk; /* its path and name; NULL: none yet */
+    st_str                 known;      /* "BitNetForCausalLM (bitnet_b158.lua), ..." */
+    char                   lacks[200]; /* "; bitnet_embedding_qwen3.lua is for models with blk.0.attn_q_norm_in" */
     setun_error            refusal;    /* code 0: none */
 } model_job;
 
 #define CHOSEN "setun.chosen" /* registry: the model that will be built */
 #define BUILD "setun.build"   /* registry: keeps the build alive while C holds a pointer to it */
 
+/* How well a model script suits: 0 not at all, 1 by its architecture, 2 by that and by what else it asks for. */
+enum { UNFIT, FITS, FITS_EXACTLY };
+
+/* Does the configuration have the key, or keys below it? */
+static int has_key(const st_script_model *m, const char *key)
+{
+    size_t n = strlen(key);
+    for (int64_t i = 0; i < m->n_hp; i++)
+        if (strncmp(m->hp[i].key, key, n) == 0 && (m->hp[i].key[n] == 0 || m->hp[i].key[n] == '.'))
+            return 1;
+    return 0;
+}
+
+/* Some models have the architecture of others in their config.json, and differ in tensors or keys.  A script
+ * for those lists what they have and the others lack.  How many entries have the lists of the definition at
+ * index def, and is everything there? */
+static int count_asked(lua_State *L, int def, model_job *j, int *all)
+{
+    static const char *const fields[] = { "keys", "tensors" };
+    const st_script_model *m = j->m;
+    int n = 0, list = def + 1;
+    *all = 1;
+    for (int f = 0; f < 2; f++) {
+        int is_list = lua_getfield(L, def, fields[f]) == LUA_TTABLE;
+        for (lua_Integer i = 1; is_list && lua_rawgeti(L, list, i) == LUA_TSTRING; i++, n++, lua_settop(L, list)) {
+            const char *name = lua_tostring(L, -1);
+            if (f == 1)
+                lua_getfield(L, def, "names");
+            if (f == 0 ? has_key(m, name) : m->has(m->user, st_bind_file_name(L, m, name)))
+                continue;
+            if (*all)
+                (void)snprintf(j->lacks, sizeof j->lacks, "; %s is for models with %s", j->chunk, name);
+            *all = 0;
+        }
+        lua_settop(L, def);
+    }
+    return n;
+}
+
+/* Is the architecture in the definition's list?  Known ones of scripts that ask for nothing more are kept for
+ * the message that none is. */
+static int has_architecture(lua_State *L, int def, model_job *j, int asked)
+{
+    int found = 0;
+    lua_getfield(L, def, "architectures");
+    for (lua_Integer i = 1; lua_rawgeti(L, def + 1, i) == LUA_TSTRING; i++, lua_settop(L, def + 1)) {
+        found |= strcmp(lua_tostring(L, -1), j->arch) == 0;
+        if (!asked)
+            st_str_addf(&j->known, "%s%s (%s)", j->known.len ? ", " : "", lua_tostring(L, -1), j->chunk);
+    }
+    lua_settop(L, def);
+    return found;
+}
+
 static int load_model(lua_State *L)
 {
     model_job *j = lua_touserdata(L, 1);
+    char lacks[sizeof j->lacks];
     st_bind_file(L, j->path, lua_pushfstring(L, "=%s", j->chunk));
     if (!luaL_testudata(L, -1, MODEL)) {
         lua_pushfstring(L, "%s: a model script ends with return setun.model {...}", j->chunk);
         return lua_error(L);
     }
-    int model = lua_gettop(L);
+    int model = lua_gettop(L), fit = FITS_EXACTLY, all;
     lua_getiuservalue(L, model, 1);
-    lua_getfield(L, -1, "architectures");
-    for (lua_Integer i = 1; !j->chosen && lua_rawgeti(L, -1, i) == LUA_TSTRING; i++, lua_pop(L, 1)) {
-        size_t n = strlen(j->known);
-        j->chosen = !j->arch || strcmp(lua_tostring(L, -1), j->arch) == 0;
-        (void)snprintf(j->known + n, sizeof j->known - n, "%s%s (%s)", n ? ", " : "", lua_tostring(L, -1), j->chunk);
+    if (j->arch) {
+        memcpy(lacks, j->lacks, sizeof lacks);
+        int def = lua_gettop(L), asked = count_asked(L, def, j, &all), named = has_architecture(L, def, j, asked);
+        if (!named)
+            memcpy(j->lacks, lacks, sizeof lacks); /* of no interest to this model */
+        fit = !named || !all ? UNFIT : asked ? FITS_EXACTLY : FITS;
     }
+    if (fit <= j->fit)
+        return 0;
+    j->fit = fit;
+    j->best = j->path;
+    j->best_chunk = j->chunk;
     lua_pushvalue(L, model);
     lua_setfield(L, LUA_REGISTRYINDEX, CHOSEN);
     return 0;
@@ -201,6 +274,9 @@ static int run_build(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, CHOSEN);
     lua_getiuservalue(L, -1, 1);
     int def = lua_gettop(L);
+    if (lua_getfield(L, def, "pooling") == LUA_TSTRING &&
+        !(j->pooling = st_arena_strdup(st_bind_script(L)->arena, lua_tostring(L, -1))))
+        return st_bind_fail(L, "out of memory");
     lua_getfield(L, def, "names");
     lua_setiuservalue(L, b, 1);
     lua_getfield(L, def, "build");
@@ -222,7 +298,8 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-/* Load models one after the other, in order of their names, until one knows the architecture. */
+/* Load models in order of their names.  One that asks for more than the architecture, and finds it, is better
+ * than one that does not; of equals the first. */
 static setun_status choose(st_script *s, model_job *j, setun_error *err)
 {
     char **names, *dir = st_arena_printf(s->arena, "%s/models", s->lib_dir);
@@ -231,7 +308,7 @@ static setun_status choose(st_script *s, model_job *j, setun_error *err)
     if (!dir)
         return st_fail(err, SETUN_NO_MEMORY, "out of memory while looking for a model script");
     ST_TRY(st_dir_list(dir, &names, &n, err));
-    for (int64_t i = 0; status == SETUN_OK && !j->chosen && i < n; i++) {
+    for (int64_t i = 0; status == SETUN_OK && j->fit < FITS_EXACTLY && i < n; i++) {
         size_t len = strlen(names[i]);
         if (len < 5 || strcmp(names[i] + len - 4, ".lua") != 0 || names[i][0] == '.')
             continue;
@@ -244,39 +321,45 @@ static setun_status choose(st_script *s, model_job *j, setun_error *err)
         }
     }
     st_dir_free(names, n);
-    if (status == SETUN_OK && !j->chosen)
-        status = st_fail(err, SETUN_UNKNOWN, "no script in %s is for the architecture '%s'; there are %s", dir,
-                         j->arch, j->known[0] ? j->known : "none");
+    if (status == SETUN_OK && !j->best)
+        status = st_fail(err, SETUN_UNKNOWN, "no script in %s is for the architecture '%s'; there are %.300s%s",
+                         dir, j->arch, j->known.text && !j->known.failed ? j->known.text : "none", j->lacks);
+    j->path = j->best;
+    j->chunk = j->best_chunk;
     return status;
 }
 
+static setun_status build_model(st_script *s, model_job *j, const char *file, setun_error *err)
+{
+    if (!file) {
+        ST_TRY(choose(s, j, err));
+    } else {
+        /* A file named by the user is used whatever architectures it lists. */
+        j->arch = NULL;
+        j->path = st_arena_strdup(s->arena, file);
+        if (!j->path)
+            return st_fail(err, SETUN_NO_MEMORY, "out of memory before running %s", file);
+        j->chunk = base_name(j->path);
+        ST_TRY(st_bind_call(s, load_model, j, j->chunk, err));
+    }
+    return st_bind_call(s, run_build, j, j->chunk, err);
+}
+
 setun_status st_script_model_build(st_script *s, const char *file, const char *arch, const st_script_model *m,
-                                   st_graph **g, const char **path, setun_error *err)
+                                   st_script_made *made, setun_error *err)
 {
     model_job j = { .arch = arch, .m = m };
-    *g = NULL;
-    if (file) {
-        /* A file named by the user is used whatever architectures it lists. */
-        j.arch = NULL;
-        j.path = st_arena_strdup(s->arena, file);
-        if (!j.path)
-            return st_fail(err, SETUN_NO_MEMORY, "out of memory before running %s", file);
-        j.chunk = base_name(j.path);
-        ST_TRY(st_bind_call(s, load_model, &j, j.chunk, err));
-    } else {
-        ST_TRY(choose(s, &j, err));
-    }
-    if (path)
-        *path = j.path;
-    setun_status status = st_bind_call(s, run_build, &j, j.chunk, err);
+    setun_status status = build_model(s, &j, file, err);
+    st_str_free(&j.known);
+    *made = (st_script_made){ NULL, j.path, j.pooling };
     if (j.b) {
         j.b->open = 0; /* the script may still hold it; m is gone when this returns */
-        *g = j.b->g;
+        made->graph = j.b->g;
     }
     if (status == SETUN_OK && j.refusal.code)
         status = st_fail(err, j.refusal.code, "%s", j.refusal.text);
     if (status != SETUN_OK)
-        *g = NULL;
+        made->graph = NULL;
     return status;
 }
 

@@ -57,10 +57,18 @@ setun_status st_script_open(st_script **s, const char *lib_dir, st_registry *r, 
                             const st_script_limits *limits, setun_error *err);
 void         st_script_close(st_script *s);
 
-/* Run a model script: find in lib_dir/models the one whose `architectures` has arch, or use file
- * when it is not NULL, and call its build(g, hp) on a new graph. *path is the file used (arena). */
+typedef struct st_script_made {
+    st_graph   *graph;
+    const char *path;    /* of the script that was used */
+    const char *pooling; /* "last", "mean", "cls": how the script says that embeddings are made; NULL: it does not */
+} st_script_made;
+
+/* Run a model script: find in lib_dir/models the one for the architecture arch, or use file when it is
+ * not NULL, and call its build(g, hp) on a new graph.  Of several the one is used whose `keys` (of the
+ * configuration) and `tensors` (by its names) are there, rather than one that asks for none.  Strings in
+ * made live in the arena. */
 setun_status st_script_model_build(st_script *s, const char *file, const char *arch, const st_script_model *m,
-                                   st_graph **g, const char **path, setun_error *err);
+                                   st_script_made *made, setun_error *err);
 
 /* ---------------------------------------------------------------- chat templates */
 

@@ -66,7 +66,8 @@ SETUN_EXPORT void setun_model_free(setun_model *m); /* after its sessions; NULL 
 SETUN_EXPORT int64_t setun_model_n_ctx(const setun_model *m);
 SETUN_EXPORT int64_t setun_model_n_batch(const setun_model *m);
 SETUN_EXPORT int64_t setun_model_n_outputs(const setun_model *m);
-SETUN_EXPORT int64_t setun_model_n_vocab(const setun_model *m); /* columns of the logits */
+SETUN_EXPORT int64_t setun_model_n_vocab(const setun_model *m); /* columns of the logits, if it has any: ids it takes */
+SETUN_EXPORT int32_t setun_model_has_logits(const setun_model *m); /* 0: it makes embeddings alone */
 SETUN_EXPORT const setun_vocab *setun_model_vocab(const setun_model *m); /* lives as long as the model */
 SETUN_EXPORT int32_t setun_model_is_end(const setun_model *m, int32_t token); /* ends a text or a turn */
 
@@ -273,6 +274,32 @@ SETUN_EXPORT setun_status setun_batch_step(setun_batch *b, const int32_t *tokens
 SETUN_EXPORT setun_status setun_batch_note(setun_batch *b, uint32_t what, setun_error *err);
 SETUN_EXPORT setun_status setun_batch_roofline(const setun_batch *b, const setun_limits *l, int32_t json, setun_write_fn *out,
                                                void *user, setun_error *err);
+
+/* ---------------------------------------------------------------- embeddings */
+
+/* One vector for a whole text, from models that are made for it. */
+#define SETUN_POOL_MODEL 0 /* what the model says */
+#define SETUN_POOL_LAST  1 /* the last token's state */
+#define SETUN_POOL_MEAN  2 /* the mean of all tokens' states */
+#define SETUN_POOL_CLS   3 /* the first token's state */
+#define SETUN_NORM_MODEL 0 /* as the model says; if it does not: to length 1 */
+#define SETUN_NORM_ONE   1 /* divided by its length */
+#define SETUN_NORM_RAW   2 /* as it is */
+typedef struct setun_embedding {
+    uint32_t size;
+    int32_t  pool, norm; /* SETUN_POOL_..., SETUN_NORM_... */
+    int32_t  dim;        /* how many columns to keep, before the vector is divided by its length; 0: all */
+} setun_embedding;
+SETUN_EXPORT void setun_embedding_init(setun_embedding *e);
+SETUN_EXPORT int64_t setun_model_n_embedding(const setun_model *m); /* columns of a vector; 0: it makes none */
+SETUN_EXPORT int32_t setun_model_pooling(const setun_model *m); /* SETUN_POOL_...; _MODEL: nobody says */
+/* Vectors of n_text texts, text i of n[i] tokens, one behind the other at out: dim (or all) floats for each.  They
+ * have the bits that each has alone.  Every text starts anew: the session's position is 0 before and
+ * afterwards.  SETUN_FULL: a text has more tokens than the context has positions.  [owner] */
+SETUN_EXPORT setun_status setun_session_embed(setun_session *s, const int32_t *const *tokens, const int64_t *n,
+                                              int64_t n_text, const setun_embedding *e, float *out, setun_error *err);
+/* Cosine of the angle between two vectors of n floats, in double; 0 if one of them is 0. */
+SETUN_EXPORT double setun_cosine(const float *a, const float *b, int64_t n);
 
 /* ---------------------------------------------------------------- sampling */
 

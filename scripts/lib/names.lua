@@ -30,4 +30,39 @@ function names.extend(base, more)
   return result
 end
 
+local layer = "model.layers.%d."
+
+-- What Qwen3 and Gemma 3 have besides.
+names.qwen3 = names.extend(names.llama, {
+  ["blk.%d.attn_q_norm"] = layer .. "self_attn.q_norm.weight",
+  ["blk.%d.attn_k_norm"] = layer .. "self_attn.k_norm.weight",
+})
+names.gemma3 = names.extend(names.qwen3, {
+  ["blk.%d.attn_post_norm"] = layer .. "post_attention_layernorm.weight",
+  ["blk.%d.ffn_norm"]       = layer .. "pre_feedforward_layernorm.weight",
+  ["blk.%d.ffn_post_norm"]  = layer .. "post_feedforward_layernorm.weight",
+})
+
+-- Norms inside linear layers, of BitNet's text embedding models.
+names.norms_in = {
+  ["blk.%d.attn_q_norm_in"]   = layer .. "self_attn.q_proj.norm.weight",
+  ["blk.%d.attn_k_norm_in"]   = layer .. "self_attn.k_proj.norm.weight",
+  ["blk.%d.attn_v_norm_in"]   = layer .. "self_attn.v_proj.norm.weight",
+  ["blk.%d.attn_out_norm_in"] = layer .. "self_attn.o_proj.norm.weight",
+  ["blk.%d.ffn_gate_norm_in"] = layer .. "mlp.gate_proj.norm.weight",
+  ["blk.%d.ffn_up_norm_in"]   = layer .. "mlp.up_proj.norm.weight",
+  ["blk.%d.ffn_down_norm_in"] = layer .. "mlp.down_proj.norm.weight",
+}
+
+-- Checkpoints of the bare model, saved without the class around it, lack "model." in front of names.  Each
+-- such entry of base becomes a list of both; the one that the file has is taken.
+function names.bare(base)
+  local result = {}
+  for short, long in pairs(base) do
+    local rest = long:match("^model%.(.+)$")
+    result[short] = rest and { long, rest } or long
+  end
+  return result
+end
+
 return names

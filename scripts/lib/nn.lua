@@ -195,6 +195,17 @@ function nn.embedding(g, c)
   return g:embed(nn.matrix(g, "token_embd", c.vocab_size, c.hidden_size), g:input "tokens")
 end
 
+-- The same with c.input, what layers of some models do to their input first: a function of (g, x, name).
+function nn.linear_of(g, c, x, name, rows)
+  return nn.linear(g, c.input and c.input(g, x, name) or x, name, rows)
+end
+
+-- An input for nn.linear_of: a norm before each layer, with a gain of its own (never one less 1).
+function nn.norm_in(hp)
+  local eps = nn.positive("rms_norm_eps", hp.rms_norm_eps)
+  return function(g, x, name) return nn.rmsnorm(g, x, name .. "_norm_in", eps) end
+end
+
 -- For files that store a norm's gain less 1: a function of d that gives the constant of d ones.
 function nn.ones(g)
   local made = {}
@@ -256,11 +267,11 @@ end
 -- t holds what every layer shares: c, kv (element type), n_ctx, rope, pos; bias: queries, keys and
 -- values have one; head_norm: every head of queries and keys is normalised before it is turned; scale: of
 -- the scores, where it is not 1 / sqrt(head_dim); window: how many positions a row sees, nil: all.
--- c.plus: as in nn.rmsnorm.
+-- c.plus: as in nn.rmsnorm; c.input: as in nn.linear_of.
 function nn.attention(g, x, t)
   local c = t.c
   local function project(name, heads)
-    local y = nn.linear(g, x, name, heads * c.head_dim)
+    local y = nn.linear_of(g, c, x, name, heads * c.head_dim)
     return nn.heads(g, t.bias and nn.bias(g, y, name .. "_bias") or y, heads)
   end
   local function turned(name, heads)
@@ -280,40 +291,54 @@ function nn.attention(g, x, t)
   return nn.merge(g, y)
 end
 
--- The logits of the rows that the caller asked for, and of no others: the head is the largest matrix.
-function nn.head(g, x, c)
+-- The last hidden states of the rows that the caller asked for, and of no others.
+local function last_states(g, x, c)
   x = g:embed(x, g:input "outputs")
-  x = nn.rmsnorm(g, x, "output_norm", c.rms_norm_eps, c.plus)
+  return nn.rmsnorm(g, x, "output_norm", c.rms_norm_eps, c.plus)
+end
+
+-- The end of a model that makes embeddings: those states.
+function nn.states(g, x, c)
+  g:output("embedding", last_states(g, x, c))
+end
+
+-- The end of a model that predicts tokens: their logits.  The head is the largest matrix.
+function nn.head(g, x, c)
+  x = last_states(g, x, c)
   local name = c.tie_word_embeddings and "token_embd" or "output"
   -- Some files repeat a tied matrix as a head; one that differs would be another model.
   if c.tie_word_embeddings and g:has "output" and not g:repeats("output", "token_embd") then
     fail("config.json: tie_word_embeddings is true, but the file has a head that is not the embedding")
   end
+  if c.input then x = c.input(g, x, name) end
   g:output("logits", product(g, x, name, c.vocab_size))
 end
 
 -- All of a model of the Llama family, from tokens to logits.  o: act, the operator of the gate; theta, the
 -- base of the angles where config.json has none; sub_norms: a norm after attention, and one behind the gate;
--- bias and head_norm: as in nn.attention.  models/bitnet_b158.lua has it written out, for reading, and so that
--- every node has a line of its own.
+-- bias and head_norm: as in nn.attention; finish: nn.head if nil, or nn.states.  c.embedded: what becomes of
+-- rows of the embedding, a function of (g, x).  models/bitnet_b158.lua has it written out, for reading, and so
+-- that every node has a line of its own.
 function nn.llama(g, hp, c, o)
   local eps = c.rms_norm_eps
   local t = { c = c, kv = hp.kv, n_ctx = hp.n_ctx, pos = g:input "positions", bias = o.bias,
               head_norm = o.head_norm, rope = nn.rope_table(g, hp, c, o.theta) }
 
   local x = nn.embedding(g, c)
+  if c.embedded then x = c.embedded(g, x) end
   for i = 0, c.num_hidden_layers - 1 do
     local b = g:scope("blk.%d", i)
     local function sub_norm(v, name) return o.sub_norms and nn.rmsnorm(b, v, name, eps) or v end
     local h = nn.attention(b, nn.rmsnorm(b, x, "attn_norm", eps), t)
-    x = x + nn.linear(b, sub_norm(h, "attn_sub_norm"), "attn_out", c.hidden_size)
+    x = x + nn.linear_of(b, c, sub_norm(h, "attn_sub_norm"), "attn_out", c.hidden_size)
 
     h = nn.rmsnorm(b, x, "ffn_norm", eps)
-    local gate = b[o.act](b, nn.linear(b, h, "ffn_gate", c.intermediate_size))
-    h = gate * nn.linear(b, h, "ffn_up", c.intermediate_size)
-    x = x + nn.linear(b, sub_norm(h, "ffn_sub_norm"), "ffn_down", c.hidden_size)
+    local gate = b[o.act](b, nn.linear_of(b, c, h, "ffn_gate", c.intermediate_size))
+    h = gate * nn.linear_of(b, c, h, "ffn_up", c.intermediate_size)
+    x = x + nn.linear_of(b, c, sub_norm(h, "ffn_sub_norm"), "ffn_down", c.hidden_size)
   end
-  nn.head(g, x, c)
+  local finish = o.finish or nn.head
+  finish(g, x, c)
 end
 
 return nn

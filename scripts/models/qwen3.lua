@@ -5,10 +5,7 @@ local nn, names = require "nn", require "names"
 return setun.model {
   architectures = { "Qwen3ForCausalLM" },
   ignore = nn.both(nn.harmless, nn.window_keys),
-  names = names.extend(names.llama, {
-    ["blk.%d.attn_q_norm"] = "model.layers.%d.self_attn.q_norm.weight",
-    ["blk.%d.attn_k_norm"] = "model.layers.%d.self_attn.k_norm.weight",
-  }),
+  names = names.qwen3,
 
   build = function(g, hp)
     -- The reference takes 128, not a quotient, where head_dim is missing; better to be told.

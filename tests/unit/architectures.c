@@ -638,7 +638,7 @@ static const wrong wrongs[] = {
     {QWEN2 "layer_types", "[\"full_attention\",\"full_attention\",\"full_attention\"]", NULL, NULL, "key 'layer_types.3'"},
     {QWEN2 NULL, NULL, "1.self_attn.k_proj.bias", NULL, "tensor model.layers.1.self_attn.k_proj.bias is missing"},
     {QWEN2 NULL, NULL, NULL, "model.layers.1.self_attn.o_proj.bias", "does not use 1 tensor: model.layers.1.self_attn.o_proj.bias"},
-    {QWEN3 "hidden_act", "\"gelu\"", NULL, NULL, "qwen3.lua:15: config.json: hidden_act is 'gelu'"},
+    {QWEN3 "hidden_act", "\"gelu\"", NULL, NULL, "qwen3.lua:12: config.json: hidden_act is 'gelu'"},
     {QWEN3 "head_dim", NULL, NULL, NULL, "head_dim must be a whole number from 1 on, it is missing"},
     {QWEN3 "num_key_value_heads", "1", NULL, NULL, "tensor blk.0.attn_k is bf16[68,90], but config.json makes it [34,90]"},
     {QWEN3 NULL, NULL, "0.self_attn.q_norm.weight", NULL, "tensor model.layers.0.self_attn.q_norm.weight is missing"},

@@ -138,7 +138,11 @@ static setun_status build(world *w, trial *t)
 {
     t->m.user = &t->f;
     t->m.hp = t->hp;
-    return st_script_model_build(w->s, t->file, t->arch, &t->m, &t->g, &t->path, &t->err);
+    st_script_made made;
+    setun_status s = st_script_model_build(w->s, t->file, t->arch, &t->m, &made, &t->err);
+    t->g = made.graph;
+    t->path = made.path;
+    return s;
 }
 
 static void build_fails(world *w, trial *t, const char *part)
