@@ -105,5 +105,6 @@ int cli_bench(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_convert(int argc, char **argv);
 int cli_diff(int argc, char **argv);
+int cli_embed(int argc, char **argv);
 
 #endif

@@ -18,6 +18,7 @@ static const struct { const char *name; int (*fn)(int, char **); const char *wha
     {"tokenize", cli_tokenize, "text to token ids"},
     {"detokenize", cli_detokenize, "token ids to text"},
     {"perplexity", cli_perplexity, "perplexity over a text file"},
+    {"embed", cli_embed, "vectors of texts, or how alike two texts are"},
     {"bench", cli_bench, "speed, memory, and shares of what the machine can do"},
     {"info", cli_info, "what a model is and what was decided about it"},
     {"doctor", cli_doctor, "is this model whole, and does this machine compute it right?"},
