@@ -74,6 +74,7 @@ static const key_row keys[] = {
     { "quantization_config.modules_to_not_convert", PASS, "stay float" },
     { "quantization_config.use_rms_norm", PASS, "true is refused in weights.c" },
     { "quantization_config.rms_norm_eps", PASS, "used only with use_rms_norm" },
+    { "prism.hadamard.*", PASS, "which matrices want rotated inputs" },
     { "auto_map.*", DROP, "names Python files; Setun runs none" },
     { "is_bitnet_config", DROP, "mark of a training tool; the tensors say the same" },
     { "initializer_range", DROP, "training only" },
@@ -170,7 +171,8 @@ static setun_status empty(const st_config *c, const char *key, int is_list, setu
 {
     static const struct { const char *key; int is_list; } allowed[] = {
         { "architectures", 1 },   { "auto_map", 0 },     { "eos_token_id", 1 }, { "layer_types", 1 }, { "quantization_config", 0 },
-        { "quantization_config.modules_to_not_convert", 1 }, { "rope_parameters", 0 }, { "rope_scaling", 0 },
+        { "quantization_config.modules_to_not_convert", 1 }, { "prism.hadamard.inverse_weight_names", 1 },
+        { "rope_parameters", 0 }, { "rope_scaling", 0 },
     };
     for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
         if (allowed[i].is_list == is_list && strcmp(allowed[i].key, key) == 0)

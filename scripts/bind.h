@@ -63,6 +63,7 @@ typedef struct st_build {
     st_graph              *g;
     const st_script_model *m;    /* NULL: a graph made by setun.graph() */
     int                    open; /* 0: over, g and m may be gone */
+    int64_t                last; /* hyperparameter that was found last: lists are read in order */
     /* user value 1: names table or nil; 2: file tensor -> the name it was taken for, and the id of a
      * ternary scale -> 2 * group + weight_only */
     uint8_t                read[]; /* one per hyperparameter: a script asked for it */

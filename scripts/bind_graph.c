@@ -625,6 +625,15 @@ static int graph_output(lua_State *L)
     return 0;
 }
 
+/* g:name(part): what the script's names and messages call a weight of this scope, "blk.3.attn_q" */
+static int graph_name(lua_State *L)
+{
+    int b;
+    const char *part = st_bind_text(L, 2, "a weight's name");
+    push_name(L, check_graph(L, &b)->text, part);
+    return 1;
+}
+
 /* g:scope("blk.%d", i): %d is all it formats */
 static int graph_scope(lua_State *L)
 {
@@ -713,7 +722,8 @@ void st_bind_graph_open(lua_State *L)
 {
     static const luaL_Reg graph[] = {
         { "const", graph_const },   { "has", graph_has },     { "input", graph_input },
-        { "output", graph_output }, { "repeats", graph_repeats }, { "scope", graph_scope }, { "state", graph_state },
+        { "name", graph_name }, { "output", graph_output }, { "repeats", graph_repeats }, { "scope", graph_scope },
+        { "state", graph_state },
         { "ternary", graph_ternary }, { "text", graph_text }, { "weight", graph_weight },
         { NULL, NULL }
     };

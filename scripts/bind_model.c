@@ -39,7 +39,8 @@ static int hp_index(lua_State *L)
         return 1;
     }
     int nested = 0;
-    for (int64_t i = 0; i < m->n_hp; i++) {
+    for (int64_t k = 0; k < m->n_hp; k++) {
+        int64_t i = (h->b->last + k) % m->n_hp;
         const st_hparam *p = &m->hp[i];
         if (strncmp(p->key, key, n) != 0)
             continue;
@@ -47,6 +48,7 @@ static int hp_index(lua_State *L)
         if (p->key[n])
             continue;
         h->b->read[i] = 1;
+        h->b->last = i;
         switch (p->kind) {
         case ST_HP_INT: lua_pushinteger(L, p->i); break;
         case ST_HP_FLOAT: lua_pushnumber(L, p->f); break;
