@@ -1,5 +1,5 @@
 /* cli/embed.c -- embed: a vector for each text, or the cosine of two. */
-#include <math.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -181,7 +181,7 @@ static int write_npy(const char *path, const float *v, size_t rows, int64_t colu
         bad |= (fclose(f) != 0);
     bad = bad || rename(part, path) != 0;
     if (bad) {
-        perror("setun: writing the vectors failed");
+        fprintf(stderr, "setun: cannot write %s: %s\n", path, strerror(errno));
         if (f)
             (void)unlink(part);
     }

@@ -27,6 +27,7 @@
 #include "model/gguf_vocab.h"
 #include "model/normal.h"
 #include "model/pretok.h"
+#include "model/words.h"
 
 #define FILE_LIMIT ((int64_t)64 << 20)
 #define TEXT_LIMIT ((int64_t)1 << 30)
@@ -40,6 +41,8 @@ typedef struct added {
     int64_t     n;
     int32_t     id;
     int         special;
+    int         alone;       /* "single_word": only where no word character stands next to it */
+    int         left, right; /* "lstrip", "rstrip": white space before it, behind it, is part of it */
 } added;
 
 typedef struct added_set {
@@ -110,17 +113,13 @@ static setun_status read_added_token(st_tokenizer *t, json_t *json, setun_error 
         return st_fail(err, SETUN_BAD_FILE,
                        "%s: an added token needs an id and a content of 1 to %d bytes", t->path,
                        MAX_ADDED_BYTES);
-    static const char *const strict[] = { "single_word", "lstrip", "rstrip", "special", "normalized" };
+    static const char *const flags[] = { "single_word", "lstrip", "rstrip", "special", "normalized" };
     for (int i = 0; i < 5; i++) {
-        json_t *flag = json_object_get(json, strict[i]);
+        json_t *flag = json_object_get(json, flags[i]);
         if (flag && !json_is_boolean(flag))
             return st_fail(err, SETUN_BAD_FILE, "%s: added token %s: %s is neither true nor false",
-                           t->path, text, strict[i]);
+                           t->path, text, flags[i]);
     }
-    for (int i = 0; i < 3; i++)
-        if (json_is_true(json_object_get(json, strict[i])))
-            return st_fail(err, SETUN_UNKNOWN, "%s: added token %s has %s, which is not supported",
-                           t->path, text, strict[i]);
     int64_t value = json_integer_value(id), n = (int64_t)strlen(text);
     char *copy = st_arena_strdup(t->arena, text);
     if (!copy)
@@ -161,7 +160,13 @@ static setun_status read_added_token(st_tokenizer *t, json_t *json, setun_error 
     if (normalized) /* looked for in normalized text, so as normalized itself */
         ST_TRY(normalize_name(t, &copy, &n, err));
     added_set *set = &t->set[normalized];
-    set->item[set->n++] = (added){ copy, n, (int32_t)value, b->token[value].special };
+    set->item[set->n++] = (added){ .text = copy,
+                                   .n = n,
+                                   .id = (int32_t)value,
+                                   .special = b->token[value].special,
+                                   .alone = json_is_true(json_object_get(json, "single_word")),
+                                   .left = json_is_true(json_object_get(json, "lstrip")),
+                                   .right = json_is_true(json_object_get(json, "rstrip")) };
     set->first[(uint8_t)copy[0]] = 1;
     return SETUN_OK;
 }
@@ -625,7 +630,8 @@ static setun_status cut_added(encoder *e, int set, const char *text, int64_t n, 
                               setun_error *err)
 {
     const added_set *s = &e->t->set[set];
-    int64_t start = 0;
+    int64_t start = 0; /* everything before it is done */
+    int64_t space = 0; /* where the last space ends that a token took */
     for (int64_t at = 0; s->n && at < n;) {
         const added *a = s->first[(uint8_t)text[at]]
                              ? match_added(e, s, text + at, n - at)
@@ -634,9 +640,19 @@ static setun_status cut_added(encoder *e, int set, const char *text, int64_t n, 
             at++;
             continue;
         }
-        ST_TRY(encode_part(e, set + 1, text + start, at - start, start == 0 ? first : 0, err));
+        int64_t begin = at, end = at + a->n;
+        at = end;
+        if (a->alone && (st_word_before(text, begin) || st_word_after(text, n, end)))
+            continue; /* its bytes are text, and no other token is looked for among them */
+        if (a->left && begin > start)
+            begin = st_space_before(text, start, begin);
+        if (begin > start)
+            ST_TRY(encode_part(e, set + 1, text + start, begin - start, start == 0 ? first : 0, err));
         ST_TRY(st_ids_add(&e->ids, a->id, err));
-        start = at += a->n;
+        /* Space that is taken is still searched for tokens, as the reference does; it is measured once. */
+        if (a->right && end >= space)
+            space = st_space_after(text, n, end);
+        start = a->right ? space : end;
     }
     return encode_part(e, set + 1, text + start, n - start, start == 0 ? first : 0, err);
 }

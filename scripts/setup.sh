@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Install what the build needs, where it is missing (Debian 12 or newer).  Sourced by try.sh, test.sh and fuzz.sh.
 setun_setup() {
-  local packages=(gcc g++ cmake ninja-build pkg-config lua5.4 liblua5.4-dev libpcre2-dev libhwloc-dev libjansson-dev
+  local packages=(gcc g++ cmake ninja-build pkg-config lua5.4 liblua5.4-dev libpcre2-dev libhwloc-dev libjansson-dev libutf8proc-dev
     libcmocka-dev llvm-19-dev) missing=() p
   for p in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")

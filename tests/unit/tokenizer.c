@@ -242,8 +242,8 @@ static void test_refused(void **state)
     static const struct {
         const char *from, *to, *says; /* says NULL: fine */
     } cases[] = {
-        { "\"normalizer\": null", "\"normalizer\": {\"type\": \"NFKC\"}", "normalizer NFKC" },
-        { "\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}", NULL },
+        { "\"normalizer\": null", "\"normalizer\": {\"type\": \"Nmt\"}", "normalizer Nmt" },
+        { "\"normalizer\": null", "\"normalizer\": {\"type\": \"NFKC\"}", NULL },
         { "\"type\": \"Split\"", "\"type\": \"Metaspace\"", "pre_tokenizer Metaspace" },
         { "\"Isolated\"", "\"Sideways\"", "behavior Sideways" },
         { "\"Isolated\"", "\"MergedWithNext\"", NULL },
@@ -260,8 +260,8 @@ static void test_refused(void **state)
         { "\"unk_token\": null", "\"unk_token\": \"x\"", NULL }, /* no byte is unknown */
         { "\"dropout\": null", "\"dropout\": 0.1", "dropout" },
         { "\"dropout\": null", "\"surprise\": null", "surprise" },
-        { "\"single_word\": false", "\"single_word\": true", "single_word" },
-        { "\"lstrip\": false", "\"lstrip\": true", "lstrip" },
+        { "\"single_word\": false", "\"single_word\": 1", "single_word is neither true nor false" },
+        { "\"lstrip\": false", "\"lstrip\": null", "lstrip is neither true nor false" },
         { "\"id\": 1022", "\"id\": 1021", "id 1021" },
         { "\"id\": 1022", "\"id\": 5", "another token" },
         { "\"id\": 1022", "\"id\": 99999999", "99999999" },
