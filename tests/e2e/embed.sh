@@ -78,6 +78,10 @@ fails "choose last, mean or cls" "$SETUN" embed "$MODEL" --script "$TMP/silent.l
 same "a pooling of one's own" "$("$SETUN" embed "$MODEL" --script "$TMP/silent.lua" --pool mean -p x)" "$(embed -p x)"
 sed 's/"mean"/"max"/' "$SCRIPT" >"$TMP/max.lua"
 fails "the pooling 'max' is not known" "$SETUN" embed "$MODEL" --script "$TMP/max.lua" -p x
+sed 's/"mean"/3/' "$SCRIPT" >"$TMP/three.lua"
+fails "pooling must be a string" "$SETUN" embed "$MODEL" --script "$TMP/three.lua" -p x
+sed 's/pooling = "mean"/tensors = "blk.0.attn_q"/' "$SCRIPT" >"$TMP/list.lua"
+fails "tensors must be a list of strings" "$SETUN" embed "$MODEL" --script "$TMP/list.lua" -p x
 usage "-p and -f exclude each other" -p x -f "$TMP/texts"
 usage "--pool takes last, mean or cls, not 'max'" --pool max -p x
 usage "--similarity takes two texts" --similarity x

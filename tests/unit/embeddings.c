@@ -440,7 +440,7 @@ static void try_vectors(const spec *s, const char *dir, const model *m, int64_t 
     static const int64_t length[] = {TOKENS, 1, 4, 7};
     const int32_t *text[] = {tokens, tokens + 3, tokens + 5, tokens + 1};
     setun_model *loaded;
-    setun_session *session;
+    setun_session *session = NULL;
     setun_error err = {0};
     double states[TOKENS * MAX_D], want[MAX_D], worst = 0;
     float all[4 * MAX_D], one[MAX_D];
@@ -495,7 +495,7 @@ static void test_rotated(void **state)
         char *dir = temp_dir();
         model *m = write_model(all[i], NULL, dir);
         setun_model *loaded;
-        setun_session *s;
+        setun_session *s = NULL;
         setun_error err = {0};
         const float *logits;
         forward(m, tokens, TOKENS, states);
