@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "runtime/session.h"
+#include "runtime/texts.h"
+
+#define MOST_TEXTS 64 /* in one run */
 
 int64_t setun_model_n_embedding(const setun_model *m) { return m->n_embedding; }
 int32_t setun_model_pooling(const setun_model *m) { return m->pooling.kind; }
@@ -45,6 +47,13 @@ static setun_status decide(const setun_model *m, const setun_embedding *asked, s
     return SETUN_OK;
 }
 
+static void add_rows(double *sum, const float *row, int64_t n, int64_t columns)
+{
+    for (int64_t t = 0; t < n; t++, row += columns)
+        for (int64_t i = 0; i < columns; i++)
+            sum[i] += (double)row[i];
+}
+
 /* Feed a text and sum the states that count. */
 static setun_status read_text(setun_session *s, const int32_t *tokens, int64_t n, const setun_embedding *e, double *sum,
                               setun_error *err)
@@ -65,27 +74,65 @@ static setun_status read_text(setun_session *s, const int32_t *tokens, int64_t n
         int which = chunk == 1 && n_out == 1 ? ST_ONE : ST_MANY;
         ST_TRY(st_session_chunk(s, tokens + done, chunk, first, n_out, which, &logits, err));
         const float *row = (const float *)(const void *)(s->temp_host + s->run[which].at[1]);
-        for (int64_t t = 0; t < n_out; t++, row += m->n_embedding)
-            for (int64_t i = 0; i < m->n_embedding; i++)
-                sum[i] += (double)row[i];
+        add_rows(sum, row, n_out, m->n_embedding);
         done += chunk;
     }
-    for (int64_t i = 0; mean && i < m->n_embedding; i++)
-        sum[i] /= (double)n;
     return SETUN_OK;
 }
 
-static setun_status write_vector(const setun_model *m, const double *v, const setun_embedding *e, float *out, setun_error *err)
+/* The vector of a text from the sum of n states. */
+static setun_status write_vector(const setun_model *m, double *v, int64_t n, const setun_embedding *e, float *out, setun_error *err)
 {
     double square = 0;
-    for (int32_t i = 0; i < e->dim; i++)
+    for (int32_t i = 0; i < e->dim; i++) {
+        v[i] /= (double)n;
         square += v[i] * v[i];
+    }
     if (!isfinite(square))
         return st_fail(err, SETUN_FAILED, "%s: the states are not numbers: its weights may be damaged", m->path);
     /* No vector that training has seen is shorter than this; one of zeros stays what it is. */
     double length = e->norm == SETUN_NORM_RAW ? 1 : fmax(sqrt(square), 1e-12);
     for (int32_t i = 0; i < e->dim; i++)
         out[i] = (float)(v[i] / length);
+    return SETUN_OK;
+}
+
+/* Texts i .. *end - 1, as many as go into one run, at the same time.  SETUN_DECLINED: one by one. */
+static setun_status read_group(setun_session *s, const int32_t *const *tokens, const int64_t *n, int64_t i, int64_t *end,
+                               int64_t n_text, const setun_embedding *e, double *sum, float *out, setun_error *err)
+{
+    const setun_model *m = s->m;
+    st_text text[MOST_TEXTS];
+    int64_t which[MOST_TEXTS], total = 0, count = 0, longest = 0, n_out = 0, columns = m->n_embedding;
+    int mean = e->pool == SETUN_POOL_MEAN;
+    const float *state;
+    for (*end = i; *end < n_text && count < MOST_TEXTS && total + n[*end] <= m->n_batch &&
+                   (mean ? total + n[*end] : count + 1) <= m->n_outputs; (*end)++, count++) {
+        which[count] = *end;
+        total += n[*end];
+        longest = n[*end] > n[which[longest]] ? count : longest;
+    }
+    if (count < 2)
+        return SETUN_DECLINED;
+    which[longest] = i;
+    which[0] = i + longest;
+    total = 0;
+    for (int64_t k = 0; k < count; k++) {
+        text[k] = (st_text){tokens[which[k]], n[which[k]], total};
+        for (int64_t t = 0; t < (mean ? text[k].n : 1); t++)
+            s->outputs[n_out++] = (int32_t)(total + (mean ? t : e->pool == SETUN_POOL_CLS ? 0 : text[k].n - 1));
+        total += text[k].n;
+    }
+    if (s->progress && s->progress(s->progress_user, 0, total))
+        return st_fail(err, SETUN_CANCELLED, "cancelled");
+    ST_TRY(st_texts_run(s, text, count, n_out, &state, err));
+    for (int64_t k = 0; k < count; k++) {
+        int64_t rows = mean ? text[k].n : 1;
+        memset(sum, 0, (size_t)columns * sizeof *sum);
+        add_rows(sum, state, rows, columns);
+        state += rows * columns;
+        ST_TRY(write_vector(m, sum, rows, e, out + which[k] * e->dim, err));
+    }
     return SETUN_OK;
 }
 
@@ -105,11 +152,15 @@ setun_status setun_session_embed(setun_session *s, const int32_t *const *tokens,
     }
     double *sum = malloc((size_t)s->m->n_embedding * sizeof *sum);
     setun_status status = sum ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory for a vector");
-    for (int64_t i = 0; i < n_text && status == SETUN_OK; i++) {
+    for (int64_t i = 0, end; i < n_text && status == SETUN_OK; i = end) {
+        status = read_group(s, tokens, n, i, &end, n_text, &e, sum, out, err);
+        if (status != SETUN_DECLINED)
+            continue;
+        end = i + 1;
         s->position = 0;
         status = read_text(s, tokens[i], n[i], &e, sum, err);
         if (status == SETUN_OK)
-            status = write_vector(s->m, sum, &e, out + i * e.dim, err);
+            status = write_vector(s->m, sum, e.pool == SETUN_POOL_MEAN ? n[i] : 1, &e, out + i * e.dim, err);
     }
     s->position = 0;
     free(sum);

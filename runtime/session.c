@@ -76,6 +76,8 @@ static setun_status make_buffers_of(setun_session *s, const st_graph *g, setun_e
             view.dim[0] = view.dim[0] == SETUN_DIM_TOKENS ? s->n_tokens : s->n_outputs;
         int64_t bytes = setun_view_bytes(&view);
         uint32_t i = s->n_buffer;
+        if (value->kind == ST_STATE && !s->m->has_logits && view.rank == 3) /* for views that begin later: texts.c */
+            bytes += s->n_tokens * setun_row_bytes(view.dtype, view.dim[2]);
         if (value->kind == ST_STATE && s->n_peer) {
             ST_TRY(borrow_states(s, value->name, bytes, err));
             continue;
@@ -163,9 +165,8 @@ int st_uses_state(const st_graph *g, st_node_id n)
     return uses;
 }
 
-/* Where a value is.  row >= 0: of what has a row per sequence this one's, of states this peer's. */
-static setun_status operand(const setun_session *s, const st_program *p, uint32_t backend, st_value_id v, int64_t row,
-                            setun_operand *o, setun_error *err)
+setun_status st_session_operand(const setun_session *s, const st_program *p, uint32_t backend, st_value_id v, int64_t row,
+                                setun_operand *o, setun_error *err)
 {
     const st_value *value = &p->graph->value[v], *root = &p->graph->value[value->root];
     int many = row >= 0 && value->view.rank && value->view.dim[0] < 0;
@@ -206,12 +207,12 @@ static setun_status add_step(setun_session *s, int which, uint32_t planned, int6
     if (!s->m->backend[b]->backend_info.wants_code)
         step->code = NULL;
     for (uint32_t j = 0; j < step->n_in; j++)
-        ST_TRY(operand(s, p, b, node->in[j], row, (setun_operand *)&step->in[j], err));
+        ST_TRY(st_session_operand(s, p, b, node->in[j], row, (setun_operand *)&step->in[j], err));
     for (uint32_t j = 0; j < step->n_out; j++) {
         const st_value *out = &p->graph->value[node->out[j]];
         if (row >= 0 && p->graph->value[out->root].kind == ST_TEMP && (!out->view.rank || out->view.dim[0] >= 0))
             return st_fail(err, SETUN_UNKNOWN, "%s makes one value of all rows and a state: sequences cannot decode together", step->label);
-        ST_TRY(operand(s, p, b, node->out[j], row, (setun_operand *)&step->out[j], err));
+        ST_TRY(st_session_operand(s, p, b, node->out[j], row, (setun_operand *)&step->out[j], err));
     }
     int fetch = s->rows && strcmp(node->op->name, "head_rescore") == 0;
     if (r->n_seg && r->seg[r->n_seg - 1].backend == b && !fetch) {
@@ -254,7 +255,7 @@ static setun_status make_runner(setun_session *s, int which, setun_error *err)
         setun_operand o;
         if (which < ST_TOP && (i ? s->m->n_embedding == 0 : !s->m->has_logits))
             continue;
-        ST_TRY(operand(s, p, 0, st_program_output(p, results[which >= ST_TOP][i]), -1, &o, err));
+        ST_TRY(st_session_operand(s, p, 0, st_program_output(p, results[which >= ST_TOP][i]), -1, &o, err));
         if (o.buffer != s->temp[0])
             return st_fail(err, SETUN_BAD_SCRIPT, "%s: the output '%s' must be computed", s->m->script,
                            results[which >= ST_TOP][i]);
@@ -356,8 +357,7 @@ static setun_status copy_part(setun_session *to, const setun_session *from, int6
     return SETUN_OK;
 }
 
-/* Is the state a cache [heads, positions, dim]: written by kv_append and by nothing else? */
-static int is_cache(const st_graph *g, st_value_id state)
+int st_is_cache(const st_graph *g, st_value_id state)
 {
     int writers = 0, others = 0;
     for (st_node_id n = 0; n < g->n_node; n++)
@@ -375,7 +375,7 @@ static setun_status copy_state(setun_session *to, const setun_session *from, con
 {
     const setun_view *view = &g->value[state].view;
     int64_t at = st_session_buffer(to, g->value[state].name), all = setun_view_bytes(view);
-    if (!is_cache(g, state))
+    if (!st_is_cache(g, state))
         return copy_part(to, from, at, 0, all, err);
     int64_t head = all / view->dim[0], used = from->position * setun_row_bytes(view->dtype, view->dim[2]);
     for (int64_t h = 0; h < view->dim[0]; h++)

@@ -111,6 +111,11 @@ int          st_session_screened(setun_session *s, setun_session *from, int whic
 void         st_session_sorted(setun_session *s, const float *row);
 /* The number of the buffer of an input, constant, or the first peer's state; -1: none has this name. */
 int64_t      st_session_buffer(const setun_session *s, const char *name);
+/* Where a value is.  row >= 0: of what has a row per sequence this one's, of states this peer's. */
+setun_status st_session_operand(const setun_session *s, const st_program *p, uint32_t backend, st_value_id v, int64_t row,
+                                setun_operand *o, setun_error *err);
+/* Is the state a cache [heads, positions, dim]: written by kv_append and by nothing else? */
+int          st_is_cache(const st_graph *g, st_value_id state);
 /* Does the node read or write a state? */
 int          st_uses_state(const st_graph *g, st_node_id n);
 

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <sys/stat.h>
 
+#include "runtime/texts.h"
 #include "setun/setun.h"
 #include "tests/unit/files.h"
 
@@ -618,6 +619,41 @@ static void test_questions(void **state)
     setun_model_free(loaded);
 }
 
+/* Texts do go together where rows are whole lines of memory, and are fed one by one where they are not: the
+ * vectors, which test_vectors compares, do not show it. */
+static void test_together(void **state)
+{
+    static const spec *const all[] = {&qwen, &bare};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char *dir = temp_dir();
+        model *m = write_model(all[i], NULL, dir);
+        setun_model *loaded;
+        setun_session *s;
+        setun_error err = {0};
+        const st_text text[3] = {{tokens, 5, 0}, {tokens + 2, 1, 5}, {tokens + 4, 4, 6}};
+        const float *rows;
+        float one[3][MAX_D];
+        const setun_embedding e = {sizeof e, SETUN_POOL_LAST, SETUN_NORM_RAW, 0};
+        assert_int_equal(load(&loaded, dir, 16, 16, &err), SETUN_OK);
+        assert_int_equal(setun_session_new(&s, loaded, &err), SETUN_OK);
+        for (int t = 0; t < 3; t++)
+            assert_int_equal(setun_session_embed(s, &text[t].token, &text[t].n, 1, &e, one[t], &err), SETUN_OK);
+        s->outputs[0] = 4;
+        s->outputs[1] = 5;
+        s->outputs[2] = 9;
+        assert_int_equal(st_texts_run(s, text, 3, 3, &rows, &err), i ? SETUN_DECLINED : SETUN_OK);
+        for (int t = 0; t < 3 && i == 0; t++)
+            assert_memory_equal(rows + t * all[i]->d, one[t], (size_t)all[i]->d * sizeof(float));
+        assert_int_equal(setun_session_note(s, SETUN_NOTE_WORK, &err), SETUN_OK);
+        assert_int_equal(st_texts_run(s, text, 3, 3, &rows, &err), SETUN_DECLINED);
+        setun_session_free(s);
+        setun_model_free(loaded);
+        drop_dir(dir);
+        drop_model(m);
+    }
+}
+
 static void test_cosine(void **state)
 {
     const float a[3] = {3, 0, 4}, b[3] = {6, 0, 8}, c[3] = {0, 5, 0}, d[3] = {-3, 0, -4}, e[3] = {0, 0, 5}, zero[3] = {0, 0, 0};
@@ -629,6 +665,6 @@ static void test_cosine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_vectors), cmocka_unit_test(test_rotated), cmocka_unit_test(test_refusals),
-                                       cmocka_unit_test(test_questions), cmocka_unit_test(test_cosine)};
+                                       cmocka_unit_test(test_questions), cmocka_unit_test(test_together), cmocka_unit_test(test_cosine)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
