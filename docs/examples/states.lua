@@ -12,6 +12,6 @@ return setun.model {
 
   build = function(g, hp)
     local c = nn.llama_config(hp, { hidden_act = nn.only "relu2" })
-    nn.llama(g, hp, c, { theta = 500000, act = "relu2", sub_norms = true, finish = nn.embedding })
+    nn.llama(g, hp, c, { theta = 500000, act = "relu2", sub_norms = true, finish = nn.states })
   end,
 }
