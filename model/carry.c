@@ -186,7 +186,8 @@ static setun_status keys_of_directory(const st_source *s, st_gguf_writer *w, int
 /* Keys that say how this file is laid out and what its tensors mostly are. */
 static int is_own(const char *key)
 {
-    return strcmp(key, "general.file_type") == 0 || strcmp(key, "general.alignment") == 0 || strncmp(key, "split.", 6) == 0;
+    return strcmp(key, "general.file_type") == 0 || strcmp(key, "general.alignment") == 0 || strcmp(key, ST_I2S_KEY) == 0 ||
+           strcmp(key, ST_ACTIVATIONS_KEY) == 0 || strncmp(key, "split.", 6) == 0;
 }
 
 setun_status st_carry_keys(const st_source *s, st_gguf_writer *w, int64_t file_type, st_str *notes, setun_error *err)

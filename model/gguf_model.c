@@ -155,7 +155,7 @@ static int is_elsewhere(const char *key)
     for (int i = 0; spaces[i]; i++)
         if (starts(key, spaces[i]))
             return 1;
-    return 0;
+    return strcmp(key, ST_I2S_KEY) == 0 /* gguf_types.c */ || strcmp(key, ST_ACTIVATIONS_KEY) == 0;
 }
 
 static setun_status check_key(const st_gguf_model *m, const st_gguf_value *v, setun_error *err)
@@ -655,13 +655,27 @@ static int written_by(const st_gguf_type *y)
     }
 }
 
-/* Whether the model was trained with activations of 8 bits changes its function, and files do not say it.
+static const char *const asks[] = { NULL, "int8", "float" };
+
+/* What the file's own key says, or ST_ACTIVATIONS_ASK. */
+static setun_status activations_said(const st_gguf_model *m, int *said, setun_error *err)
+{
+    const st_gguf_value *v = st_gguf_find(&m->g, ST_ACTIVATIONS_KEY);
+    int64_t n = 0;
+    const char *text = v ? st_gguf_text(v, &n) : NULL;
+    *said = ST_ACTIVATIONS_ASK;
+    for (int i = ST_ACTIVATIONS_INT8; text && i <= ST_ACTIVATIONS_FLOAT; i++)
+        if (n == (int64_t)strlen(asks[i]) && memcmp(text, asks[i], (size_t)n) == 0)
+            *said = i;
+    return v && !*said ? st_fail(err, SETUN_UNKNOWN, "%s: key " ST_ACTIVATIONS_KEY " is neither int8 nor float", m->g.path) : SETUN_OK;
+}
+
+/* Whether the model was trained with activations of 8 bits changes its function, and few files say it.
  * BitNet's architectures were; so was whatever is in types of BitNet's own programs; what is in groups
- * of 64 or 128 weights was not.  TQ1_0 and TQ2_0 hold both (Falcon3 and TriLM are the same architecture),
- * so there the user must say it. */
+ * of 64 or 128 weights was not, unless a key of Setun's own files says otherwise.  TQ1_0 and TQ2_0 hold both
+ * (Falcon3 and TriLM are the same architecture), so there that key or the user must say it. */
 static setun_status choose_quantised(st_gguf_model *m, int asked, setun_error *err)
 {
-    static const char *const asks[] = { NULL, "int8", "float" };
     int64_t n[4] = { 0, 0, 0, 0 }, first[4] = { 0, 0, 0, 0 };
     for (int64_t i = m->n_tensors - 1; i >= 0; i--)
         if (m->source[i].name->kind == ST_NAME_LINEAR) {
@@ -679,17 +693,23 @@ static setun_status choose_quantised(st_gguf_model *m, int asked, setun_error *e
                        m->source[first[BY_INT8]].t->name, m->source[first[BY_INT8]].t->type->name,
                        m->source[first[BY_FLOAT]].t->name, m->source[first[BY_FLOAT]].t->type->name);
     int settled = bitnet || n[BY_INT8] ? ST_ACTIVATIONS_INT8 : n[BY_FLOAT] ? ST_ACTIVATIONS_FLOAT : ST_ACTIVATIONS_ASK;
+    int said;
+    ST_TRY(activations_said(m, &said, err));
+    if (bitnet && said == ST_ACTIVATIONS_FLOAT)
+        return st_fail(err, SETUN_BAD_FILE, "%s: key " ST_ACTIVATIONS_KEY " is float, but %s means int8", m->g.path, m->g.architecture);
+    if (said && !bitnet)
+        settled = said;
     if (!settled && !asked)
         return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s is %s, and the file does not say whether its activations were quantised in "
                        "training: say --activations int8 (BitNet, Falcon3, Falcon-E) or --activations float (TriLM, BitCPM)",
                        m->g.path, t->name, t->type->name);
     if (settled && asked && settled != asked)
         return st_fail(err, SETUN_BAD_ARG, "%s: --activations %s was given, but %s means %s", m->g.path, asks[asked],
-                       bitnet ? m->g.architecture : t->type->name, asks[settled]);
+                       bitnet ? m->g.architecture : said ? "key " ST_ACTIVATIONS_KEY : t->type->name, asks[settled]);
     m->activations = settled ? settled : asked;
     SAY("activations of ternary layers are %s: %s%s", m->activations == ST_ACTIVATIONS_INT8 ? "8-bit integers" : "floats",
-        !settled ? "it was asked for" : bitnet ? "the architecture was trained so" : "the type says so, ",
-        settled && !bitnet ? t->type->name : "");
+        !settled ? "it was asked for" : bitnet ? "the architecture was trained so" : said ? "the key " ST_ACTIVATIONS_KEY " says so" :
+        "the type says so, ", settled && !bitnet && !said ? t->type->name : "");
     return SETUN_OK;
 }
 

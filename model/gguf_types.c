@@ -288,8 +288,25 @@ static setun_status i2s_scale(const st_gguf_tensor *t, float *scale, setun_error
     return SETUN_OK;
 }
 
+/* The layout that the file's own key names. */
+static setun_status layout_said(const st_gguf *g, int possible, int *layout, setun_error *err)
+{
+    const st_gguf_value *v = st_gguf_find(g, ST_I2S_KEY);
+    int64_t n = 0;
+    const char *text = v ? st_gguf_text(v, &n) : NULL;
+    *layout = ST_I2S_ASK;
+    for (int i = ST_I2S_X86; text && i <= ST_I2S_ROWS4; i++)
+        if (n == (int64_t)strlen(i2s_names[i]) && memcmp(text, i2s_names[i], (size_t)n) == 0)
+            *layout = i;
+    if (v && *layout == ST_I2S_ASK)
+        return st_fail(err, SETUN_UNKNOWN, "%s: key " ST_I2S_KEY " does not name a layout of I2_S; x86, arm and rows4 are known", g->path);
+    if (v && !(possible & 1 << *layout))
+        return st_fail(err, SETUN_BAD_FILE, "%s: key " ST_I2S_KEY " says %s, which the sizes do not allow", g->path, i2s_names[*layout]);
+    return SETUN_OK;
+}
+
 /* Codes and scale say whether a file is damaged, not which layout it has: that only the shape can
- * tell, where it rules layouts out, or the user. */
+ * tell, where it rules layouts out, a key of Setun's own files, or the user. */
 static setun_status decide_i2s(st_gguf *g, int i2s, setun_error *err)
 {
     int possible = 1 << ST_I2S_X86 | 1 << ST_I2S_ARM | 1 << ST_I2S_ROWS4;
@@ -317,6 +334,9 @@ static setun_status decide_i2s(st_gguf *g, int i2s, setun_error *err)
         g->i2s = i2s;
         return note(g, st_arena_printf(g->arena, "I2_S has the layout %s: it was asked for", i2s_names[i2s]), err);
     }
+    ST_TRY(layout_said(g, possible, &g->i2s, err));
+    if (g->i2s != ST_I2S_ASK)
+        return note(g, st_arena_printf(g->arena, "I2_S has the layout %s: the key " ST_I2S_KEY " says so", i2s_names[g->i2s]), err);
     for (int i = ST_I2S_X86; i <= ST_I2S_ROWS4; i++)
         if (possible == 1 << i) {
             g->i2s = i;

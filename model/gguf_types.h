@@ -41,6 +41,10 @@ int                 st_gguf_type_bytes(const st_gguf_type *y, const int64_t dim[
 
 /* "x86", "arm", "rows4"; -1: none of them. */
 int st_i2s_find(const char *name);
+/* Keys of the files that Setun writes, for what types cannot tell: the name of the layout of I2_S, and whether
+ * linear layers take "int8" or "float" activations. */
+#define ST_I2S_KEY "setun.i2_s.layout"
+#define ST_ACTIVATIONS_KEY "setun.activations"
 const char *st_i2s_name(int layout);
 
 int64_t st_gguf_rows(const st_gguf_tensor *t);

@@ -294,6 +294,22 @@ static setun_status add_hidden(job *j, st_gguf_writer *w, const st_gguf_tensor *
     return st_gguf_write_info(w, (*freqs)->name, (*freqs)->type, (*freqs)->rank, (*freqs)->dim, &bytes) ? no_memory(j, err) : SETUN_OK;
 }
 
+/* What the types leave open, or say otherwise.  BitNet's architectures settle activations. */
+static void put_choices(const job *j, st_gguf_writer *w)
+{
+    const st_gguf_arch *arch = j->in.model ? j->in.model->arch : st_carry_arch(j->in.architecture);
+    int ternary = 0, floats = 0;
+    for (int64_t i = 0; i < j->in.n_tensors; i++) {
+        ternary |= j->in.tensor[i].ternary;
+        floats |= j->in.tensor[i].ternary && j->in.tensor[i].weight_only;
+    }
+    const char *layout = j->ternary->i2s ? st_i2s_name(j->ternary->i2s) : NULL, *activations = floats ? "float" : "int8";
+    if (layout)
+        st_gguf_write_text(w, ST_I2S_KEY, layout, strlen(layout));
+    if (ternary && !(arch->in & ST_GGUF_BITNET))
+        st_gguf_write_text(w, ST_ACTIVATIONS_KEY, activations, strlen(activations));
+}
+
 static setun_status write_tensors(job *j, st_gguf_writer *w, setun_error *err)
 {
     st_str path = { 0 };
@@ -310,6 +326,7 @@ static setun_status write_tensors(job *j, st_gguf_writer *w, setun_error *err)
     }
     ST_TRY(add_hidden(j, w, &freqs, err));
     ST_TRY(st_carry_keys(&j->in, w, j->ternary->file_type, j->report, err));
+    put_choices(j, w);
     setun_status st = st_newdir_path(&j->dir, MODEL, &path, err);
     if (st == SETUN_OK)
         st = st_gguf_write_header(w, path.text, err);
@@ -411,34 +428,15 @@ static setun_status judge(const job *j, const st_comparison *c, setun_error *err
 
 /* ---------------------------------------------------------------- all of it */
 
-/* GGUF does not always say whether activations are quantised: then whoever reads has to be told. */
-static setun_status open_written(job *j, const char *path, st_source *out, setun_error *err)
-{
-    int ternary = 0, floats = 0;
-    st_weights_choice choice = { .i2s = j->ternary ? j->ternary->i2s : ST_I2S_ASK };
-    for (int64_t i = 0; i < j->in.n_tensors; i++) {
-        ternary |= j->in.tensor[i].ternary;
-        floats |= j->in.tensor[i].ternary && j->in.tensor[i].weight_only;
-    }
-    setun_status st = st_source_open(out, path, &choice, ST_FLOATS_STAY, err);
-    if (st != SETUN_UNKNOWN || !j->ternary || !ternary)
-        return st;
-    st_source_close(out);
-    choice.activations = floats ? ST_ACTIVATIONS_FLOAT : ST_ACTIVATIONS_INT8;
-    st = st_source_open(out, path, &choice, ST_FLOATS_STAY, err);
-    if (st == SETUN_OK)
-        st_str_addf(j->report, "the file does not say how activations are used: run it with --activations %s\n", floats ? "float" : "int8");
-    return st;
-}
-
 static setun_status check_written(job *j, setun_error *err)
 {
     st_source out = { 0 };
     st_comparison c;
     st_str path = { 0 };
+    const st_weights_choice choice = { .i2s = ST_I2S_ASK };
     setun_status st = j->ternary ? st_newdir_path(&j->dir, MODEL, &path, err) : SETUN_OK;
     if (st == SETUN_OK)
-        st = open_written(j, path.text ? path.text : j->dir.dir.text, &out, err);
+        st = st_source_open(&out, path.text ? path.text : j->dir.dir.text, &choice, ST_FLOATS_STAY, err);
     if (st == SETUN_OK)
         st = st_compare(&j->in, &out, &c, &j->watch, err);
     if (st == SETUN_OK)
@@ -447,8 +445,6 @@ static setun_status check_written(job *j, setun_error *err)
         st_wrap(err, "%s is not written, as what was made cannot be read as the same model", j->o->out);
     if (st == SETUN_OK)
         st = judge(j, &c, err);
-    if (st == SETUN_OK && j->ternary && j->ternary->i2s)
-        st_str_addf(j->report, "the file does not say how I2_S lies in it: run it with --i2s-layout %s\n", st_i2s_name(j->ternary->i2s));
     st_source_close(&out);
     st_str_free(&path);
     return st;

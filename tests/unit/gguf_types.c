@@ -579,8 +579,9 @@ static void test_collision_together(void **state)
     }
 }
 
-static void i2s_case(int64_t cols, int64_t rows, int i2s, uint32_t scale, int first_byte, setun_status open_status, setun_status row_status,
-                     const char *says)
+/* said: what the file's own key says, NULL: it has none. */
+static void i2s_file(int64_t cols, int64_t rows, int i2s, uint32_t scale, int first_byte, const char *said, setun_status open_status,
+                     setun_status row_status, const char *says)
 {
     gguf_maker m;
     st_str file, data = { 0 };
@@ -592,6 +593,8 @@ static void i2s_case(int64_t cols, int64_t rows, int i2s, uint32_t scale, int fi
     for (int i = 0; i < 20; i++)
         put_le(&data, 0xff, 1);
     make(&m, &file, "bitnet-b1.58", 40);
+    if (said)
+        kv_text(&m, "setun.i2_s.layout", said);
     gguf_tensor(&m, "t", 36, 2, (const int64_t[]){ cols, rows }, data.text, data.len);
     gguf_bytes(&m, &file);
     start(&o, file.text, file.len, i2s);
@@ -614,10 +617,20 @@ static void i2s_case(int64_t cols, int64_t rows, int i2s, uint32_t scale, int fi
     st_str_free(&data);
 }
 
+static void i2s_case(int64_t cols, int64_t rows, int i2s, uint32_t scale, int first_byte, setun_status open_status, setun_status row_status,
+                     const char *says)
+{
+    i2s_file(cols, rows, i2s, scale, first_byte, NULL, open_status, row_status, says);
+}
+
 static void test_i2s(void **state)
 {
     (void)state;
     const uint32_t one = 0x3f800000;
+    i2s_file(128, 4, ST_I2S_ASK, one, 0x55, "arm", SETUN_OK, SETUN_OK, "I2_S has the layout arm: the key setun.i2_s.layout says so");
+    i2s_file(128, 4, ST_I2S_X86, one, 0x55, "arm", SETUN_OK, SETUN_OK, "I2_S has the layout x86: it was asked for");
+    i2s_file(128, 4, ST_I2S_ASK, one, 0x55, "x8", SETUN_UNKNOWN, 0, "key setun.i2_s.layout does not name a layout of I2_S");
+    i2s_file(64, 3, ST_I2S_ASK, one, 0x55, "rows4", SETUN_BAD_FILE, 0, "says rows4, which the sizes do not allow");
     i2s_case(128, 4, ST_I2S_ASK, one, 0x55, SETUN_OK, SETUN_UNKNOWN, "--i2s-layout x86, arm or rows4");
     i2s_case(128, 1, ST_I2S_ASK, one, 0x55, SETUN_OK, SETUN_UNKNOWN, "three layouts");
     i2s_case(64, 3, ST_I2S_ASK, one, 0x55, SETUN_OK, SETUN_OK, "I2_S has the layout arm: the sizes allow no other");
