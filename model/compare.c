@@ -24,6 +24,8 @@ setun_status st_watch_add(st_watch *w, int64_t bytes, setun_error *err)
 
 /* ---------------------------------------------------------------- rows */
 
+#define RELEASE_BYTES (64 << 20) /* of both files, after which their pages may leave memory */
+
 typedef struct row {
     float   *value, *scale;
     uint8_t *code;
@@ -116,9 +118,15 @@ static void expand(const st_source_tensor *t, row *r)
 static setun_status compare_rows(st_source *a, st_source_tensor *ta, st_source *b, st_source_tensor *tb, row *ra, row *rb,
                                  st_difference *d, st_watch *w, setun_error *err)
 {
+    /* Two embeddings would otherwise be in memory at once, which is most of a model. */
+    int64_t row_bytes = (ta->bytes + tb->bytes) / ta->rows, some = 1 + RELEASE_BYTES / (row_bytes + 1);
     ST_TRY(st_source_begin(a, ta, err));
     ST_TRY(st_source_begin(b, tb, err));
     for (int64_t r = 0; r < ta->rows; r++) {
+        if (r % some == some - 1) {
+            st_source_end(a, ta);
+            st_source_end(b, tb);
+        }
         ST_TRY(st_source_row(a, ta, r, ra->value, ra->code, ra->scale, err));
         ST_TRY(st_source_row(b, tb, r, rb->value, rb->code, rb->scale, err));
         if (ta->ternary != tb->ternary) {
