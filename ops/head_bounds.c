@@ -170,19 +170,21 @@ static void pack_tokens(const tiles *c, k_val t0, k_val t1)
     k_stop(k);
 }
 
-/* Part i of PARTS of a block's share of the rows that follow, in the order of memory.  Hints in one burst would wait for
- * each other, and memory for the next burst: they are spread over all that is done.  A quarter of the parts is left to
- * what the hardware brings in by itself: with hints for all of them a pass took a quarter longer. */
+/* Part i of PARTS of a block's share of the rows to come.  Hints in one burst would wait for each other, and memory for the
+ * next burst: they are spread over all that is done.  They name PAGES pages side by side, and RUN rows are read from all of
+ * theirs at once, so hints are for the group of pages behind the rows that follow.  `later` is where each run of 64
+ * lines begins in that order, and a line of each page is next in it: such a run does not leave its group. */
 #define PARTS (RUN / 2 + 2 * 16)
-static void fetch_later(const tiles *c, k_val later, int64_t i)
+#define PAGES 16
+#define RUN_LINES (RUN * HEAD_CODE_BYTES / K_LINE)
+static void fetch_later(const tiles *c, const k_val later[RUN_LINES / 64], int64_t i)
 {
-    int64_t lines = RUN * HEAD_CODE_BYTES / 64;
-    for (int64_t j = lines * i / PARTS; j < lines * (i + 1) / PARTS; j++)
-        k_prefetch(c->b.k, c->b.code, k_addi(c->b.k, later, 64 * j), 2);
+    for (int64_t j = RUN_LINES * i / PARTS; j < RUN_LINES * (i + 1) / PARTS; j++)
+        k_prefetch(c->b.k, c->b.code, k_addi(c->b.k, later[j / 64], j % PAGES * K_PAGE + j % 64 / PAGES * K_LINE), 2);
 }
 
 /* Block b of RUN rows from r on: a field after the other, 64 bytes of each row. */
-static void decode_rows(const tiles *c, k_val r, k_val b, k_val later)
+static void decode_rows(const tiles *c, k_val r, k_val b, const k_val later[RUN_LINES / 64])
 {
     setun_kernel *k = c->b.k;
     k_val f[4], from = k_add(k, k_muli(k, r, c->b.bytes), k_muli(k, b, HEAD_CODE_BYTES));
@@ -234,14 +236,17 @@ static void tile_rows(const tiles *c, k_val r, k_val t0, k_val n, k_val at)
     for (int64_t i = 0; i < 4; i++)
         k_tile_zero(k, i);
     k_val b = k_for(k, k_i64(k, 0), k_i64(k, c->n_step / 4), 1);
-    k_val later = k_add(k, k_muli(k, k_addi(k, r, RUN), c->b.bytes), k_muli(k, b, RUN * HEAD_CODE_BYTES));
+    k_val byte = k_add(k, k_muli(k, k_addi(k, r, RUN), c->b.bytes), k_muli(k, b, RUN * HEAD_CODE_BYTES)), later[RUN_LINES / 64];
+    k_val line = k_and(k, k_udiv(k, k_addi(k, byte, PAGES * K_PAGE), k_i64(k, K_LINE)), k_i64(k, -64));
+    for (int i = 0; i < RUN_LINES / 64; i++)
+        later[i] = k_side_by_side(k, k_addi(k, line, 64 * i), PAGES);
     decode_rows(c, r, b, later);
     for (int64_t f = 0; f < 4; f++) {
         k_tile_load(k, 6 + f % 2, c->x, k_add(k, at, k_muli(k, k_addi(k, k_shl(k, b, 2), f), SIDE * SIDE)), SIDE);
         for (int64_t i = 0; i < 4; i++) {
             k_tile_load(k, 4 + i % 2, c->codes, k_i64(k, (f * RUN + i * SIDE) * 64), 64);
             k_tile_dot_s8(k, i, 4 + i % 2, 6 + f % 2);
-            for (int64_t h = 0; h < 2 && i % 2; h++) /* not for even i, see PARTS */
+            for (int64_t h = 0; h < 2; h++)
                 fetch_later(c, later, RUN / 2 + 8 * f + 2 * i + h);
         }
     }

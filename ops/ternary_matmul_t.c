@@ -84,6 +84,7 @@ typedef struct walk {
     setun_kernel *k;
     k_val    w, q, list, value, table, acc;
     k_val    s0, s1;                       /* bytes of every row that are the strip's */
+    int      near;                         /* hints are for the first-level cache, not the second */
     int64_t  row_bytes, cap;               /* cap: most bytes of a strip */
     uint32_t lanes;                        /* bytes of a row at a time */
 } walk;
@@ -201,14 +202,16 @@ static k_val sums_at(const walk *c, k_val base, k_val b, int v, int f)
     return k_addi(k, k_add(k, base, k_shl(k, k_sub(k, b, c->s0), 2)), (int64_t)(4 * v + f) * (c->lanes / 4));
 }
 
-/* Add what `count` listed channels give to the sums that begin at base. */
+/* Add what `count` listed channels give to the sums that begin at base.  Hints for four rows in turn go to pages side
+ * by side as they are.  With several tokens the sums fill the first-level cache, and its own misses take what room it has
+ * for lines that are asked for: there hints bring rows to the second level only, between the dot products. */
 static void add_listed(const walk *c, k_val count, k_val base)
 {
     setun_kernel *k = c->k;
     uint32_t n = c->lanes;
     k_val i = k_for(k, k_i64(k, 0), k_i64(k, AHEAD), 1), early = listed(c, i);
     k_val line = k_for(k, c->s0, c->s1, 64);
-    k_prefetch(k, c->w, k_add(k, early, line), 3);
+    k_prefetch(k, c->w, k_add(k, early, line), c->near ? 3 : 2);
     k_stop(k);
     k_stop(k);
     k_val g = k_for(k, k_i64(k, 0), count, QUAD), at[QUAD], later[QUAD], row[QUAD], v[4], f[4];
@@ -221,10 +224,13 @@ static void add_listed(const walk *c, k_val count, k_val base)
     k_val b = k_for(k, c->s0, c->s1, n);
     for (int u = 0; u < QUAD; u++) {
         row[u] = k_load(k, c->w, k_add(k, at[u], b), n);
-        k_prefetch(k, c->w, k_add(k, later[u], b), 3);
+        if (c->near)
+            k_prefetch(k, c->w, k_add(k, later[u], b), 3);
     }
     interleave_rows(k, row, v);
     for (int j = 0; j < 4; j++) {
+        if (!c->near)
+            k_prefetch(k, c->w, k_add(k, later[j], b), 2);
         fields(k, v[j], f);
         for (int s = 0; s < 4; s++) {
             k_val to = sums_at(c, base, b, j, s);
@@ -439,7 +445,7 @@ static int64_t between(int64_t least, int64_t n, int64_t most)
 static void walk_tokens(setun_kernel *k, const setun_args *a, uint32_t lanes, k_val b0, k_val b1)
 {
     int64_t kp = a->in[Q].dim[1], channels = a->in[W].dim[0], n_token = 1, block = channels;
-    walk c = {.k = k, .row_bytes = setun_t2_padded(a->in[W].dim[1]) / 4, .lanes = lanes};
+    walk c = {.k = k, .row_bytes = setun_t2_padded(a->in[W].dim[1]) / 4, .lanes = lanes, .near = a->in[Q].dim[0] == 1};
     c.cap = c.row_bytes < STRIP ? c.row_bytes : STRIP;
     if (a->in[Q].dim[0] != 1) { /* the sums of all tokens, and the block of channels, stay in the second-level cache */
         n_token = between(16, k_info(k, K_L2_BYTES) / 3 / (16 * c.cap), 64);
