@@ -91,7 +91,7 @@ static const char diff_help[] =
     "usage: setun diff A B [options]\n\n"
     "Do A and B hold the same model?  Each is a Hugging Face directory or a GGUF file, in any form that Setun\n"
     "reads.  Compared are the codes, scales and floats of every tensor, what config.json says or would say, and\n"
-    "the logits behind a few tokens.  Only what differs is listed.\n\n"
+    "behind a few tokens what every step computes, up to the logits.  Only what differs is listed.\n\n"
     "      --tokens LIST         the tokens to run both on, separated by commas (default 1,2,3,4,5,6,7,8)\n"
     "      --no-run              compare the files alone\n"
     "      --ternary RULE        of linear layers that are floats: absmean, exact (see setun convert)\n"

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "model/recode.h"
+#include "runtime/trace.h"
 #include "setun/setun.h"
 
 static setun_status choose_floats(const char *text, int *out, setun_error *err)
@@ -59,20 +60,27 @@ typedef struct outputs {
     int32_t top_a, top_b;
     setun_status status;
     setun_error  why; /* a model that cannot be run */
+    st_trace     trace_a, trace_b; /* of all steps before them */
+    setun_status traced;
+    setun_error  not_traced;
+    st_trace_difference steps;
 } outputs;
 
-/* Logits behind the tokens, malloc'ed. */
-static setun_status run_model(const char *path, const setun_options *o, const int32_t *ids, int64_t n, float **logits, int64_t *n_vocab,
-                              setun_error *err)
+/* Logits behind the tokens, malloc'ed, and the steps to them, if the backend shows them. */
+static setun_status run_model(const char *path, const setun_diff_options *d, const setun_options *o, outputs *r, st_trace *t,
+                              float **logits, int64_t *n_vocab)
 {
+    setun_error *err = &r->why;
     setun_model *m = NULL;
     setun_session *s = NULL;
     const float *row = NULL;
     setun_status st = setun_model_load(&m, path, o, err);
     if (st == SETUN_OK)
         st = setun_session_new(&s, m, err);
+    if (st == SETUN_OK && r->traced == SETUN_OK)
+        r->traced = st_trace_start(s, t, &r->not_traced);
     if (st == SETUN_OK)
-        st = setun_session_feed(s, ids, n, SETUN_LOGITS_LAST, &row, err);
+        st = setun_session_feed(s, d->tokens, d->n_tokens, SETUN_LOGITS_LAST, &row, err);
     if (st == SETUN_OK) {
         *n_vocab = setun_model_n_vocab(m);
         *logits = malloc((size_t)*n_vocab * sizeof **logits);
@@ -123,9 +131,9 @@ static void compare_outputs(const setun_diff_options *o, outputs *r)
     float *a = NULL, *b = NULL;
     int64_t n_a = 0, n_b = 0;
     const setun_options run_a = options_for(o, o->a), run_b = options_for(o, o->b);
-    r->status = run_model(o->a, &run_a, o->tokens, o->n_tokens, &a, &n_a, &r->why);
+    r->status = run_model(o->a, o, &run_a, r, &r->trace_a, &a, &n_a);
     if (r->status == SETUN_OK)
-        r->status = run_model(o->b, &run_b, o->tokens, o->n_tokens, &b, &n_b, &r->why);
+        r->status = run_model(o->b, o, &run_b, r, &r->trace_b, &b, &n_b);
     if (r->status == SETUN_OK && n_a != n_b)
         r->status = st_fail(&r->why, SETUN_BAD_SHAPE, "vocabularies of %" PRId64 " and %" PRId64 " tokens", n_a, n_b);
     r->n = r->status == SETUN_OK ? n_a : 0;
@@ -137,6 +145,8 @@ static void compare_outputs(const setun_diff_options *o, outputs *r)
     if (r->n) {
         r->top_a = largest(a, n_a);
         r->top_b = largest(b, n_b);
+        if (r->traced == SETUN_OK)
+            st_trace_compare(&r->trace_a, &r->trace_b, &r->steps);
     }
     free(a);
     free(b);
@@ -167,6 +177,54 @@ static int row_differs(const st_difference *d)
     return !d->type_a || !d->type_b || d->shape_differs || d->codes || d->scales || d->values || d->use_differs;
 }
 
+static const st_trace_step *step_at(const st_trace *t, int64_t i) { return &t->step[i < t->n ? i : t->n - 1]; }
+
+static void add_steps(st_str *s, const outputs *r)
+{
+    const st_trace_difference *d = &r->steps;
+    if (r->traced != SETUN_OK) {
+        st_str_addf(s, "activations: not compared: %s\n", r->not_traced.text);
+        return;
+    }
+    if (d->first < 0) {
+        st_str_addf(s, "activations: those of all %" PRId64 " steps equal, bit for bit\n", r->trace_a.n);
+        return;
+    }
+    const st_trace_step *a = step_at(&r->trace_a, d->first), *b = step_at(&r->trace_b, d->first);
+    const char *in = a->scope[0] ? " in " : "";
+    if (d->apart)
+        st_str_addf(s, "activations: equal until the models have other steps: %s%s%s, %s%s%s", a->op, in, a->scope, b->op,
+                    b->scope[0] ? " in " : "", b->scope);
+    else
+        st_str_addf(s, "activations: the first that differ are made by %s%s%s, step %" PRId64 " of %" PRId64, a->op, in, a->scope,
+                    d->first + 1, r->trace_a.n);
+    if (d->layer >= 0)
+        st_str_addf(s, "; what leaves layer %" PRId64 " %s", d->layer, d->layer_differs ? "differs" : "is equal");
+    st_str_add(s, "\n");
+}
+
+static void add_json_steps(st_str *s, const outputs *r)
+{
+    const st_trace_difference *d = &r->steps;
+    st_str_add(s, ",\n \"activations\": {\"compared\": ");
+    if (r->status != SETUN_OK || r->traced != SETUN_OK) {
+        st_str_add(s, "false}");
+        return;
+    }
+    st_str_addf(s, "true, \"steps\": %" PRId64, r->trace_a.n);
+    if (d->first >= 0) {
+        const st_trace_step *a = step_at(&r->trace_a, d->first);
+        st_str_addf(s, ", \"first\": %" PRId64 ", \"op\": ", d->first + 1);
+        st_str_add_json(s, a->op, strlen(a->op));
+        st_str_add(s, ", \"scope\": ");
+        st_str_add_json(s, a->scope, strlen(a->scope));
+        st_str_addf(s, ", \"other_steps\": %s", d->apart ? "true" : "false");
+    }
+    if (d->layer >= 0)
+        st_str_addf(s, ", \"layer\": %" PRId64 ", \"layer_differs\": %s", d->layer, d->layer_differs ? "true" : "false");
+    st_str_add(s, "}");
+}
+
 static void add_text(st_str *s, const st_comparison *c, const setun_error *tokens, const outputs *r)
 {
     for (int64_t i = 0; i < c->n_keys; i++)
@@ -180,6 +238,8 @@ static void add_text(st_str *s, const st_comparison *c, const setun_error *token
     if (tokens->code != SETUN_OK)
         st_str_addf(s, "tokenizer: %s\n", tokens->text);
     st_str_addf(s, "%" PRId64 " float tensors: %" PRId64 " values differ in %" PRId64 "\n", c->floats, c->values, c->value_tensors);
+    if (r && r->status == SETUN_OK)
+        add_steps(s, r);
     if (r && r->status != SETUN_OK)
         st_str_addf(s, "logits: not compared: %s\n", r->why.text);
     else if (r && r->differ)
@@ -246,6 +306,8 @@ static void add_json(st_str *s, const st_comparison *c, const setun_error *token
         add_number(s, "largest_difference", r->by);
         st_str_addf(s, ", \"top\": [%d, %d]}", r->top_a, r->top_b);
     }
+    if (r)
+        add_json_steps(s, r);
     st_str_add(s, "}\n");
 }
 
@@ -275,6 +337,7 @@ static setun_status compare(const setun_diff_options *o, st_source *a, st_source
     setun_status st = st_compare_tokens(a, b, &c, &tokens);
     if (st == SETUN_NO_MEMORY || st == SETUN_CANCELLED)
         return st_fail(err, st, "%s", tokens.text);
+    r.trace_a.arena = r.trace_b.arena = a->arena;
     if (o->n_tokens)
         compare_outputs(o, &r);
     *differs = !st_compare_equal(&c) || c.n_keys || st != SETUN_OK || r.differ || r.status != SETUN_OK;

@@ -93,17 +93,20 @@ static void observe(void *user, uint32_t step, const setun_args *a)
 {
     const st_watch *w = user;
     uint32_t i = w->first + step;
+    st_node_id node = w->s->program[w->which]->plan->step[w->s->run[w->which].of[i]].node;
     if (w->s->note & SETUN_NOTE_WORK)
         count_work(w->s, w->which, i, a);
     if (w->s->note & SETUN_NOTE_DENSITY)
-        st_density_see(w->s, w->which, w->s->program[w->which]->plan->step[w->s->run[w->which].of[i]].node, a);
+        st_density_see(w->s, w->which, node, a);
+    if (w->s->note & ST_NOTE_TRACE)
+        st_trace_see(w->s, w->which, node, a);
 }
 
 /* ---------------------------------------------------------------- one run */
 
 static int is_counting(const setun_session *s, const st_runner *r)
 {
-    return (s->note & (SETUN_NOTE_WORK | SETUN_NOTE_DENSITY)) && (!(s->note & SETUN_NOTE_TIME) || r->n_run % COUNT_EVERY == 0);
+    return (s->note & (SETUN_NOTE_WORK | SETUN_NOTE_DENSITY | ST_NOTE_TRACE)) && (!(s->note & SETUN_NOTE_TIME) || r->n_run % COUNT_EVERY == 0);
 }
 
 /* What to tell each backend: to time, to show, or (neither) to do as always. */

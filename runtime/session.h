@@ -51,6 +51,7 @@ typedef struct st_runner {
 } st_runner;
 
 struct st_density; /* runtime/density.c */
+struct st_trace;   /* runtime/trace.h */
 
 struct setun_session {
     st_arena          *arena;
@@ -83,7 +84,11 @@ struct setun_session {
     uint32_t           note;      /* SETUN_NOTE_... */
     int                again;     /* the run repeats tokens that were already counted */
     struct st_density *density;
+    struct st_trace   *trace;
 };
+
+/* A bit of `note` that is not SETUN_NOTE_...: runtime/trace.c's. */
+#define ST_NOTE_TRACE (1u << 31)
 
 /* Operands begin at multiples of this: what backends are promised. */
 #define ST_ROW 64
@@ -133,5 +138,7 @@ void st_note_end(setun_session *s, int which, int64_t n_token);
 /* runtime/density.c: gates and activations of a step that has just run. */
 setun_status st_density_start(setun_session *s, setun_error *err);
 void         st_density_see(setun_session *s, int which, st_node_id n, const setun_args *a);
+/* runtime/trace.c: the same of what the step made. */
+void         st_trace_see(setun_session *s, int which, st_node_id n, const setun_args *a);
 
 #endif

@@ -25,6 +25,33 @@ grep -q "^logits: all 1024 equal, bit for bit" "$TMP/out" || bad "diff does not 
 "$SETUN" diff "$MODEL" "$TMP/i2_s.gguf" --i2s-layout arm --no-run >"$TMP/out" && bad "diff: the wrong layout is the same model"
 grep -q "weights differ, first row" "$TMP/out" || bad "diff does not say which weights"
 
+# Where two runs part: some weights of one matrix become 0, and its own product is the first step to differ.
+zeroed() { # NAME FILE: 64 bytes of four codes each
+  lua5.4 - "$1" "$2" <<'END'
+    local f = assert(io.open(arg[2], "r+b"))
+    local n = string.unpack("<I8", f:read(8))
+    local at = f:read(n):match('"' .. arg[1]:gsub("[.]", "%%.") .. '":{[^}]*"data_offsets":%[(%d+)')
+    f:seek("set", 8 + n + assert(at, "no tensor"))
+    f:write(("\x55"):rep(64))
+    f:close()
+END
+}
+part() { # LAYER.NAME "step" "what leaves layer 0"
+  cp -r "$MODEL" "$TMP/part" && chmod -R u+w "$TMP/part"
+  zeroed "model.layers.$1.weight" "$TMP/part"/*.safetensors
+  "$SETUN" diff "$MODEL" "$TMP/part" >"$TMP/out"
+  same "diff of other weights in $1" $? 1
+  grep -q "^activations: the first that differ are made by [a-z_]* in $2, step [0-9]* of [0-9]*; what leaves layer 0 $3\$" "$TMP/out" ||
+    bad "the first step that differs by $1: $(grep ^activations "$TMP/out")"
+  "$SETUN" diff "$MODEL" "$TMP/part" --json --tokens 7 >"$TMP/out" # one token runs another program
+  grep -q "\"activations\": {\"compared\": true.*\"scope\": \"$2\"" "$TMP/out" || bad "--json of $1"
+  rm -r "$TMP/part"
+}
+part 0.self_attn.v_proj blk.0.attn_v differs
+part 0.mlp.down_proj blk.0.ffn_down differs
+part 3.self_attn.o_proj blk.3.attn_out "is equal"
+"$SETUN" diff "$MODEL" "$TMP/iq1_bn.gguf" | grep -q "^activations: those of all [0-9]* steps equal, bit for bit$" || bad "diff does not compare activations"
+
 # Llama's queries and keys have another order in GGUF; masters become ternary; scales are rounded and that is said.
 "$SETUN" synth --like llama-tiny-158 --as hf -o "$TMP/llama" -q
 "$SETUN" convert "$TMP/llama" "$TMP/llama.gguf" --to iq2_bn --lossless -q || bad "llama to iq2_bn"
@@ -44,6 +71,9 @@ same "master" "$(hash_of "$TMP/master.gguf")" "$(hash_of "$TMP/master")"
 grep -q "model.embed_tokens.weight, BF16 to Q8_0: .* values, by at most" "$TMP/report" || bad "changed floats are not reported"
 "$SETUN" convert "$MODEL" "$TMP/flat" --to hf-float >"$TMP/report" || bad "to hf-float"
 grep -q "^activations: " "$TMP/report" || bad "hf-float does not say that activations are used otherwise"
+"$SETUN" diff "$MODEL" "$TMP/flat" >"$TMP/out" && bad "int8 and float activations are one model"
+grep -q "^activations: equal until the models have other steps: rmsnorm_i8 in blk.0, .*; what leaves layer 0 differs$" "$TMP/out" ||
+  bad "other steps: $(grep ^activations "$TMP/out")"
 "$SETUN" convert "$TMP/flat" "$TMP/packed" --to hf --ternary exact --activations int8 --lossless -q || bad "from hf-float"
 same "packed again" "$(hash_of "$TMP/packed")" "$want"
 
