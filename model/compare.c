@@ -120,8 +120,6 @@ static setun_status compare_rows(st_source *a, st_source_tensor *ta, st_source *
 {
     /* Two embeddings would otherwise be in memory at once, which is most of a model. */
     int64_t row_bytes = (ta->bytes + tb->bytes) / ta->rows, some = 1 + RELEASE_BYTES / (row_bytes + 1);
-    ST_TRY(st_source_begin(a, ta, err));
-    ST_TRY(st_source_begin(b, tb, err));
     for (int64_t r = 0; r < ta->rows; r++) {
         if (r % some == some - 1) {
             st_source_end(a, ta);
@@ -154,6 +152,8 @@ static setun_status compare_tensors(st_source *a, st_source_tensor *ta, st_sourc
     d->use_differs = ta->linear && (ta->ternary && !ta->weight_only) != (tb->ternary && !tb->weight_only);
     if (d->shape_differs)
         return SETUN_OK;
+    ST_TRY(st_source_begin(a, ta, err)); /* which tells how many scales there are */
+    ST_TRY(st_source_begin(b, tb, err));
     setun_status st = room(&ra, ta, err);
     if (st == SETUN_OK)
         st = room(&rb, tb, err);

@@ -66,17 +66,17 @@ static setun_status join(const st_source_tensor *t, const uint8_t *code, const f
 /* Is the scale of all rows known without reading them all? */
 static int is_shared(const st_source *s, const st_source_tensor *t)
 {
-    return !s->model || !st_gguf_scales(s->model->source[t->index].t) ||
-           s->model->source[t->index].t->type->group == ST_GGUF_PER_TENSOR;
+    return !t->scales_vary && (!s->model || !st_gguf_scales(s->model->source[t->index].t) ||
+                               s->model->source[t->index].t->type->group == ST_GGUF_PER_TENSOR);
 }
 
 setun_status st_recode_one_scale(const st_source *s, st_source_tensor *t, const char *form, float *scale, setun_error *err)
 {
     buffers b = { 0 };
     *scale = NAN;
-    setun_status st = room(&b, t, err);
+    setun_status st = st_source_begin(s, t, err); /* which tells how many scales there are */
     if (st == SETUN_OK)
-        st = st_source_begin(s, t, err);
+        st = room(&b, t, err);
     for (int64_t r = 0; r < t->rows && st == SETUN_OK; r++) {
         st = st_source_row(s, t, r, b.value, b.code, b.scale, err);
         if (st != SETUN_OK || is_shared(s, t)) {
@@ -254,9 +254,9 @@ setun_status st_recode_rows(const st_source *s, const st_recode_item *item, st_r
         return write_raw(s, item, sink, user, err);
     if (item->how == ST_RECODE_SCALE)
         return write_scale(item, sink, user, err);
-    setun_status st = room(&b, item->from, err);
+    setun_status st = st_source_begin(s, item->from, err);
     if (st == SETUN_OK)
-        st = st_source_begin(s, item->from, err);
+        st = room(&b, item->from, err);
     if (st == SETUN_OK)
         st = (item->how == ST_RECODE_CODES ? write_codes : item->how == ST_RECODE_PLANES ? write_planes : write_floats)(s, item, &b, sink,
                                                                                                                        user, err);

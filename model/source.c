@@ -4,7 +4,7 @@
  * st_gguf_model, which names and orders.  Forms of a tensor:
  *
  *     PLAIN     floats of a checkpoint            PLANES    its packed codes: X.weight and X.weight_scale
- *     MASTER    floats, made ternary by absmean   EXACT     floats that are -a, 0, a
+ *     MASTER    floats, made ternary by absmean   EXACT     floats that are -a, 0, a (GROUPED: a of a row or of neighbours)
  *     ROWS      a GGUF tensor, read row by row */
 #include "model/source.h"
 
@@ -15,8 +15,9 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "model/convert.h"
+#include "model/unpacked.h"
 
-enum { PLAIN, PLANES, MASTER, EXACT, ROWS };
+enum { PLAIN, PLANES, MASTER, EXACT, GROUPED, ROWS };
 
 static setun_status no_memory(const char *path, setun_error *err)
 {
@@ -305,6 +306,29 @@ static setun_status find_magnitude(const st_source *s, st_source_tensor *t, floa
     return SETUN_OK;
 }
 
+/* Floats that are ternary, whose rows or groups have magnitudes of their own; SETUN_DECLINED: they are not. */
+static setun_status find_groups(const st_source *s, st_source_tensor *t, setun_error *err)
+{
+    static const int32_t group[] = ST_UNPACKED_FORMS;
+    const st_tensor *at = s->model ? &s->model->tensor[t->index] : st_weights_at(s->weights, t->index);
+    int form;
+    ST_TRY(st_unpacked_find(&(st_unpacked){ at, s->model, t->index }, &form, err));
+    t->form = GROUPED;
+    t->scales_vary = 1;
+    t->per_scale = group[form] ? group[form] : t->cols;
+    t->n_scales = st_unpacked_scales(group[form], t->cols);
+    return SETUN_OK;
+}
+
+static setun_status find_exact(const st_source *s, st_source_tensor *t, float *row, setun_error *err)
+{
+    setun_error why = { 0 };
+    setun_status st = find_magnitude(s, t, row, &why), groups = st == SETUN_BAD_FILE ? find_groups(s, t, err) : SETUN_DECLINED;
+    if (st == SETUN_OK || groups != SETUN_DECLINED)
+        return st == SETUN_OK ? st : groups;
+    return st_fail(err, st, "%s", why.text);
+}
+
 setun_status st_source_begin(const st_source *s, st_source_tensor *t, setun_error *err)
 {
     if (t->is_ready || (t->form != MASTER && t->form != EXACT))
@@ -315,7 +339,7 @@ setun_status st_source_begin(const st_source *s, st_source_tensor *t, setun_erro
         return no_memory(s->path, err);
     setun_status st;
     if (t->form == EXACT) {
-        st = find_magnitude(s, t, row, err);
+        st = find_exact(s, t, row, err);
     } else {
         st_absmean sum = { .n = 0 };
         st = SETUN_OK;
@@ -363,6 +387,18 @@ static setun_status read_stored(const st_source *s, const st_source_tensor *t, i
     return SETUN_OK;
 }
 
+/* Values that find_groups has seen: their signs are the codes; a group of zeros may have any scale. */
+static void split_groups(const st_source_tensor *t, const float *value, uint8_t *code, float *scale)
+{
+    for (int64_t g = 0; g < t->n_scales; g++)
+        scale[g] = 1.0f;
+    for (int64_t c = 0; c < t->cols; c++) {
+        code[c] = (uint8_t)(1 + (value[c] > 0) - (value[c] < 0));
+        if (code[c] != 1)
+            scale[c / t->per_scale] = fabsf(value[c]);
+    }
+}
+
 setun_status st_source_row(const st_source *s, const st_source_tensor *t, int64_t r, float *value, uint8_t *code,
                            float *scale, setun_error *err)
 {
@@ -374,6 +410,10 @@ setun_status st_source_row(const st_source *s, const st_source_tensor *t, int64_
     if (t->form == PLANES)
         return read_planes(s, t, r, code, err);
     ST_TRY(read_floats(s, t, r, value, err));
+    if (t->form == GROUPED) {
+        split_groups(t, value, code, scale);
+        return SETUN_OK;
+    }
     st_codes_from_floats(code, value, t->cols, 1.0f / t->scale);
     return SETUN_OK;
 }

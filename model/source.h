@@ -10,7 +10,7 @@
 #include "model/weights.h"
 
 /* What to make of floats where the configuration does not say that linear layers are ternary. */
-enum { ST_FLOATS_STAY, ST_FLOATS_ABSMEAN, ST_FLOATS_EXACT /* -a, 0 and a alone: they are ternary already */ };
+enum { ST_FLOATS_STAY, ST_FLOATS_ABSMEAN, ST_FLOATS_EXACT /* -a, 0 and a alone, of a matrix, row or group: they are ternary already */ };
 
 typedef struct st_source_tensor {
     const char *name, *stored; /* stored: in the file */
@@ -23,6 +23,8 @@ typedef struct st_source_tensor {
     uint32_t    dtype;         /* of floats that are stored plainly: F32, F16 or BF16; else 0 */
     int64_t     n_scales;      /* of a row of a ternary one; 1 also where all rows share it */
     int64_t     per_scale;     /* columns */
+    int         scales_vary;   /* rows of floats that are ternary have scales of their own; known, as are their number and
+                                  columns, from st_source_begin on */
     int64_t     bytes;
     /* source.c's own: */
     int64_t     index;

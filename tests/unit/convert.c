@@ -15,7 +15,7 @@
 
 /* ---------------------------------------------------------------- a model */
 
-enum { PACKED, DIVIDED, MASTER, FLOAT };
+enum { PACKED, DIVIDED, MASTER, FLOAT, BY_ROW, BY_128 /* floats with scales of rows, or of 128 neighbours */ };
 
 typedef struct linear {
     char   name[96]; /* without ".weight" */
@@ -88,6 +88,13 @@ static void put_planes(model *m, const linear *l, const char *name)
     free(bytes);
 }
 
+/* The scale of a weight: no two neighbours share one where they have their own. */
+static float weight_scale(const model *m, const linear *l, int64_t r, int64_t c)
+{
+    int64_t step = m->form == BY_ROW ? r % 3 : m->form == BY_128 ? (r + c / 128) % 3 : 0;
+    return l->scale * (float)(1 << step);
+}
+
 /* Floats: three values, or masters, whose rounding by their mean gives the codes; sums are exact. */
 static void put_master(model *m, linear *l, const char *name)
 {
@@ -98,7 +105,7 @@ static void put_master(model *m, linear *l, const char *name)
     assert_non_null(x);
     for (int64_t i = 0; i < n; i++) {
         uint32_t r = next_random(&m->seed) % 64;
-        x[i] = m->form == FLOAT ? (float)l->w[i] * l->scale
+        x[i] = m->form >= FLOAT ? (float)l->w[i] * weight_scale(m, l, i / l->cols, i % l->cols)
                : l->w[i]        ? (float)l->w[i] * (1.0f + (float)r / 128.0f) : ((float)r - 32.0f) / 512.0f;
         sum += fabs((double)x[i]);
     }
@@ -123,7 +130,7 @@ static void put_linear(model *m, int layer, const char *what, int rows, int cols
         l->w[i] = (int8_t)((int)(next_random(&m->seed) % 3) - 1);
     /* Eight significant bits again; where models divide, a power of two, whose reciprocal is exact. */
     l->scale = m->form == DIVIDED ? 0.25f : 0.75f + (float)(next_random(&m->seed) % 64) / 256.0f;
-    if (m->form == MASTER || m->form == FLOAT)
+    if (m->form >= MASTER)
         put_master(m, l, name);
     else
         put_planes(m, l, name);
@@ -135,7 +142,7 @@ static void put_config(const model *m)
         [PACKED] = ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"offline\"}",
         [DIVIDED] = ",\"quantization_config\":{\"quant_method\":\"bitnet\"}",
         [MASTER] = ",\"quantization_config\":{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"online\"}",
-        [FLOAT] = "",
+        [FLOAT] = "", [BY_ROW] = "", [BY_128] = "",
     };
     st_str s = { 0 };
     st_str_addf(&s, "{\"architectures\":[\"%s\"],\"model_type\":\"x\",\"hidden_act\":\"%s\",\"tie_word_embeddings\":%s,\"hidden_size\":%d,"
@@ -239,7 +246,7 @@ static void expect_gguf(const model *m, const char *path, int i2s, const char *t
         for (int r = 0; r < l->rows; r++) {
             assert_int_equal(st_gguf_read_row(&g, t, row_there(m, l, r), value, code, scale, &err), SETUN_OK);
             for (int64_t k = 0; k < st_gguf_scales(t); k++)
-                assert_true(scale[k] == l->scale);
+                assert_true(scale[k] == weight_scale(m, l, r, k * l->cols / st_gguf_scales(t)));
             for (int c = 0; c < l->cols; c++)
                 if (code[c] != l->w[r * l->cols + c] + 1)
                     fail_msg("%s, %s: row %d, column %d", path, name, r, c);
@@ -292,7 +299,7 @@ static void expect_hf(const model *m, const char *dir, int packed)
                 if (packed)
                     assert_int_equal(((const uint8_t *)t->view.data)[r % quarter * l->cols + c] >> 2 * (r / quarter) & 3, w + 1);
                 else
-                    assert_true(element(t, (int64_t)r * l->cols + c) == (double)((float)w * l->scale));
+                    assert_true(element(t, (int64_t)r * l->cols + c) == (double)((float)w * weight_scale(m, l, r, c)));
             }
     }
     st_safetensors_close(&s);
@@ -443,6 +450,35 @@ static void test_floats(void **state)
         free(flat);
         free(packed);
         free(file);
+        drop_dir(tmp);
+        drop_model(&m);
+    }
+}
+
+/* Floats whose rows or groups have scales of their own: to what has a scale for as many, and back. */
+static void test_groups(void **state)
+{
+    (void)state;
+    static const struct { int form; const char *to, *type; int takes; } cases[] = {
+        { BY_ROW, "iq2_bn", "IQ2_BN", 1 },   { BY_ROW, "q2_0-128", "Q2_0 (groups of 128)", 1 }, { BY_128, "tq2_0", "TQ2_0", 0 },
+        { BY_128, "iq2_bn", "IQ2_BN", 0 },   { BY_128, "q2_0-128", "Q2_0 (groups of 128)", 1 }, { BY_128, "ptq1_0", "PTQ1_0", 1 },
+        { BY_ROW, "i2_s", "I2_S", 0 },       { BY_ROW, "hf", NULL, 0 },                         { BY_128, "hf", NULL, 0 },
+    };
+    const st_recode exact = { .ternary = ST_FLOATS_EXACT };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        model m;
+        make_model(&m, &(sizes){ 1280, 1280, 2, 1, 640, 3, 1 }, 0, cases[i].form);
+        char *tmp = temp_dir(), *out = join(tmp, "x.gguf"), *back = join(tmp, "back");
+        if (cases[i].takes) {
+            must(m.dir, out, cases[i].to, ST_I2S_ASK, exact);
+            expect_gguf(&m, out, ST_I2S_ASK, cases[i].type);
+            must(out, back, "hf-float", ST_I2S_ASK, (st_recode){ 0 });
+            expect_hf(&m, back, 0);
+        } else {
+            must_not(m.dir, out, cases[i].to, ST_I2S_ASK, exact, (const char *[]){ "model.layers.0", "has the scale", "has one for both", NULL });
+        }
+        free(out);
+        free(back);
         drop_dir(tmp);
         drop_model(&m);
     }
@@ -783,6 +819,7 @@ int main(void)
         cmocka_unit_test(test_memory),    cmocka_unit_test(test_round_trips), cmocka_unit_test(test_floats), cmocka_unit_test(test_masters),
         cmocka_unit_test(test_refusals),  cmocka_unit_test(test_rounding),    cmocka_unit_test(test_cancelled),
         cmocka_unit_test(test_replacing), cmocka_unit_test(test_no_room),     cmocka_unit_test(test_characters),
+        cmocka_unit_test(test_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
