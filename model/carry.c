@@ -95,25 +95,60 @@ static setun_status put_sizes(const keys *k, setun_error *err)
     return SETUN_OK;
 }
 
-/* Of the scalings of angles only the linear one is keys alone. */
+static double number(const st_hparam *h) { return h && (h->kind == ST_HP_INT || h->kind == ST_HP_FLOAT) ? h->f : 0; }
+
+/* A member of rope_scaling, at its older or newer place. */
+static const st_hparam *scaling(const st_source *s, const char *name)
+{
+    char key[128];
+    (void)snprintf(key, sizeof key, "rope_scaling.%s", name);
+    const st_hparam *h = st_source_config(s, key);
+    (void)snprintf(key, sizeof key, "rope_parameters.%s", name);
+    return h ? h : st_source_config(s, key);
+}
+
+static const char *scaling_type(const st_source *s)
+{
+    const st_hparam *h = scaling(s, "rope_type");
+    h = h ? h : scaling(s, "type");
+    return h && h->kind == ST_HP_STRING ? h->s : "default";
+}
+
+/* Linear scaling is keys; Llama 3's is a tensor, which one architecture has; others have no place. */
 static setun_status put_scaling(const keys *k, setun_error *err)
 {
-    const char *const at[] = { "rope_scaling.rope_type", "rope_scaling.type", "rope_parameters.rope_type" };
-    const char *const factors[] = { "rope_scaling.factor", "rope_scaling.factor", "rope_parameters.factor" };
-    for (int i = 0; i < 3; i++) {
-        const st_hparam *type = st_source_config(k->s, at[i]), *factor = st_source_config(k->s, factors[i]);
-        char name[160];
-        if (!type || type->kind != ST_HP_STRING || strcmp(type->s, "default") == 0)
-            continue;
-        if (strcmp(type->s, "linear") != 0 || !factor)
-            return st_fail(err, SETUN_UNKNOWN, "%s: %s is %s; only linear scaling is written to GGUF", k->s->path, at[i], type->s);
-        key_name(k, "rope.scaling.type", name);
-        st_gguf_write_text(k->w, name, "linear", 6);
-        key_name(k, "rope.scaling.factor", name);
-        st_gguf_write_f32(k->w, name, (float)factor->f);
+    const char *type = scaling_type(k->s);
+    double factor = number(scaling(k->s, "factor"));
+    int64_t n;
+    char name[160];
+    if (strcmp(type, "default") == 0 || st_carry_divisors(k->s, NULL, &n))
         return SETUN_OK;
-    }
+    if (strcmp(type, "linear") != 0 || !(factor > 0))
+        return st_fail(err, SETUN_UNKNOWN, "%s: the rope_scaling %s is not written to GGUF; linear is, and llama3 with factors 1 and 4 of "
+                       "LlamaForCausalLM", k->s->path, type);
+    key_name(k, "rope.scaling.type", name);
+    st_gguf_write_text(k->w, name, "linear", 6);
+    key_name(k, "rope.scaling.factor", name);
+    st_gguf_write_f32(k->w, name, (float)factor);
     return SETUN_OK;
+}
+
+int st_carry_divisors(const st_source *s, float *out, int64_t *n)
+{
+    const st_gguf_arch *arch = st_carry_arch(s->architecture);
+    const st_hparam *theta = st_source_config(s, "rope_theta"), *dim = st_source_config(s, "head_dim");
+    double factor = number(scaling(s, "factor")), context = number(scaling(s, "original_max_position_embeddings"));
+    double heads = number(st_source_config(s, "num_attention_heads")), hidden = number(st_source_config(s, "hidden_size"));
+    double half = (number(dim) > 0 ? number(dim) : heads > 0 ? hidden / heads : 0) / 2;
+    theta = theta ? theta : st_source_config(s, "rope_parameters.rope_theta");
+    if (s->model || !arch || arch->in != ST_GGUF_LLAMA || strcmp(scaling_type(s), "llama3") != 0 || !(factor >= 1) || !(context > 0) ||
+        !(half >= 1 && half < 65536) || number(scaling(s, "low_freq_factor")) != ST_LLAMA3_LOW ||
+        number(scaling(s, "high_freq_factor")) != ST_LLAMA3_HIGH)
+        return 0;
+    *n = (int64_t)half;
+    for (int64_t i = 0; i < *n && out; i++)
+        out[i] = (float)st_llama3_divisor(theta ? number(theta) : 10000, i, *n, factor, context);
+    return 1;
 }
 
 /* Gemma 3: which layers have a window, by their pattern or one by one. */

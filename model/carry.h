@@ -21,6 +21,10 @@ setun_status st_carry_files(const st_source *s, st_newdir *d, int packed, const 
 setun_status st_carry_vocab_keys(const st_source *s, st_gguf_writer *w, st_str *notes, setun_error *err);
 setun_status st_carry_vocab_files(const st_source *s, st_newdir *d, st_str *notes, setun_error *err);
 
+/* Llama 3's scaling of angles in a directory, as the divisors that a GGUF file has; out NULL: only their
+ * number.  0: there is none, or one that readers of these divisors would not take for it. */
+int st_carry_divisors(const st_source *s, float *out, int64_t *n);
+
 /* The row of a class of config.json; NULL: GGUF has none. */
 const st_gguf_arch *st_carry_arch(const char *class_name);
 

@@ -223,7 +223,11 @@ static const st_hparam *find_key(const st_source *s, const char *key)
     static const char *const same[][2] = {
         { "rope_theta", "rope_parameters.rope_theta" }, { "rope_scaling.rope_type", "rope_scaling.type" },
         { "rope_scaling.rope_type", "rope_parameters.rope_type" }, { "rope_scaling.type", "rope_parameters.rope_type" },
-        { "rope_scaling.factor", "rope_parameters.factor" }, { "hidden_act", "hidden_activation" },
+        { "rope_scaling.factor", "rope_parameters.factor" },
+        { "rope_scaling.low_freq_factor", "rope_parameters.low_freq_factor" },
+        { "rope_scaling.high_freq_factor", "rope_parameters.high_freq_factor" },
+        { "rope_scaling.original_max_position_embeddings", "rope_parameters.original_max_position_embeddings" },
+        { "hidden_act", "hidden_activation" },
         { "sliding_window_pattern", "_sliding_window_pattern" },
     };
     const st_hparam *h = st_source_config(s, key);

@@ -344,12 +344,19 @@ static setun_status choose_scaling(st_gguf_model *m, setun_error *err)
     return put_float(m, "rope_scaling.factor", factor, err);
 }
 
+double st_llama3_divisor(double theta, int64_t i, int64_t n, double factor, double context)
+{
+    const double low = ST_LLAMA3_LOW, high = ST_LLAMA3_HIGH, turn = 6.283185307179586;
+    double wave = turn * pow(theta, (double)i / (double)n), smooth = (context / wave - low) / (high - low);
+    return smooth >= 1 ? 1 : smooth <= 0 ? factor : 1 / ((1 - smooth) / factor + smooth);
+}
+
 /* Llama 3's scaling comes as a divisor of each angle.  The formula with its parameters gives the same
  * bits as the model's own config.json, so the parameters are found again: the last divisor is the
  * factor, one between 1 and it tells the old context, and then all of them must come out. */
 static setun_status fit_divisors(const float *d, int64_t n, double theta, double *factor, double *context)
 {
-    const double low = 1, high = 4, turn = 6.283185307179586;
+    const double low = ST_LLAMA3_LOW, high = ST_LLAMA3_HIGH, turn = 6.283185307179586;
     *factor = (double)d[n - 1];
     *context = 8192;
     for (int64_t i = n - 1; i >= 0; i--)
@@ -359,8 +366,7 @@ static setun_status fit_divisors(const float *d, int64_t n, double theta, double
             break;
         }
     for (int64_t i = 0; i < n; i++) {
-        double wave = turn * pow(theta, (double)i / (double)n), smooth = (*context / wave - low) / (high - low);
-        double want = smooth >= 1 ? 1 : smooth <= 0 ? *factor : 1 / ((1 - smooth) / *factor + smooth);
+        double want = st_llama3_divisor(theta, i, n, *factor, *context);
         if (!(fabs((double)d[i] - want) <= 1e-5 * want))
             return SETUN_DECLINED;
     }
@@ -371,7 +377,7 @@ static setun_status choose_divisors(st_gguf_model *m, setun_error *err)
 {
     int64_t at, n = m->size[ST_SIZE_HEAD] / 2;
     double factor, context;
-    if (!st_table_get(m->g.by_name, "rope_freqs.weight", 17, &at))
+    if (!st_table_get(m->g.by_name, ST_DIVISORS, sizeof ST_DIVISORS - 1, &at))
         return SETUN_OK;
     const st_gguf_tensor *t = &m->g.tensor[at];
     const st_hparam *theta = st_config_find(&m->config, "rope_theta");
@@ -390,8 +396,8 @@ static setun_status choose_divisors(st_gguf_model *m, setun_error *err)
     SAY("angles are scaled as in Llama 3, factor %g, context %g before: all of rope_freqs.weight is so", factor, context);
     ST_TRY(put_text(m, "rope_scaling.rope_type", "llama3", err));
     ST_TRY(put_float(m, "rope_scaling.factor", shortest(factor), err));
-    ST_TRY(put_float(m, "rope_scaling.low_freq_factor", 1, err));
-    ST_TRY(put_float(m, "rope_scaling.high_freq_factor", 4, err));
+    ST_TRY(put_float(m, "rope_scaling.low_freq_factor", ST_LLAMA3_LOW, err));
+    ST_TRY(put_float(m, "rope_scaling.high_freq_factor", ST_LLAMA3_HIGH, err));
     return put_int(m, "rope_scaling.original_max_position_embeddings", (int64_t)context, err);
 }
 
@@ -627,7 +633,7 @@ static setun_status add_tensors(st_gguf_model *m, setun_error *err)
             factor[of] = t;
         } else if (is_repeated(&m->g, t)) {
             repeated = 1;
-        } else if (strcmp(t->name, "rope_freqs.weight") != 0) { /* choose_divisors has seen to it */
+        } else if (strcmp(t->name, ST_DIVISORS) != 0) { /* choose_divisors has seen to it */
             ST_TRY(add_tensor(m, t, err));
             own_head |= strcmp(t->name, "output.weight") == 0;
         }

@@ -116,4 +116,11 @@ int64_t      st_gguf_source_at(const st_gguf_model *m, int64_t i, int64_t r);
 setun_status st_gguf_source_rows(const st_gguf_model *m, int64_t i, int64_t first, int64_t n, int raw, void *to,
                                  setun_error *err);
 
+/* What angle i of n is divided by in Llama 3's scaling, which GGUF files have as a tensor; all that are
+ * known have these two factors. */
+#define ST_DIVISORS    "rope_freqs.weight"
+#define ST_LLAMA3_LOW  1
+#define ST_LLAMA3_HIGH 4
+double st_llama3_divisor(double theta, int64_t i, int64_t n, double factor, double context);
+
 #endif

@@ -283,15 +283,32 @@ static setun_status write_safetensors(job *j, setun_error *err)
     return st;
 }
 
-/* Tensors that a model's reader uses up while it opens a file, and that belong to the keys. */
-static setun_status add_hidden(job *j, st_gguf_writer *w, const st_gguf_tensor **freqs, setun_error *err)
+/* Llama 3's divisors belong to the keys: a model's reader uses them up while it opens a file.  From another
+ * file they are copied.  data NULL: there are none. */
+static setun_status find_divisors(job *j, st_gguf_tensor *t, setun_error *err)
 {
-    int64_t at, bytes;
-    *freqs = NULL;
-    if (!j->in.model || !st_table_get(j->in.model->g.by_name, "rope_freqs.weight", 17, &at))
+    int64_t at, n;
+    *t = (st_gguf_tensor){ .data = NULL };
+    if (j->in.model && st_table_get(j->in.model->g.by_name, ST_DIVISORS, sizeof ST_DIVISORS - 1, &at))
+        *t = j->in.model->g.tensor[at];
+    if (!st_carry_divisors(&j->in, NULL, &n))
         return SETUN_OK;
-    *freqs = &j->in.model->g.tensor[at];
-    return st_gguf_write_info(w, (*freqs)->name, (*freqs)->type, (*freqs)->rank, (*freqs)->dim, &bytes) ? no_memory(j, err) : SETUN_OK;
+    float *d = st_arena_array(j->in.arena, n, sizeof *d);
+    uint8_t *bytes = st_arena_array(j->in.arena, n, sizeof *d);
+    if (!d || !bytes)
+        return no_memory(j, err);
+    (void)st_carry_divisors(&j->in, d, &n);
+    plain(SETUN_F32)->floats(d, n, bytes);
+    *t = (st_gguf_tensor){ .name = ST_DIVISORS, .type = st_gguf_type_named("F32"), .rank = 1, .dim = { n, 1, 1, 1 }, .data = bytes,
+                           .bytes = n * (int64_t)sizeof *d };
+    return SETUN_OK;
+}
+
+static setun_status add_divisors(job *j, st_gguf_writer *w, st_gguf_tensor *t, setun_error *err)
+{
+    int64_t bytes;
+    ST_TRY(find_divisors(j, t, err));
+    return t->data && st_gguf_write_info(w, t->name, t->type, t->rank, t->dim, &bytes) ? no_memory(j, err) : SETUN_OK;
 }
 
 /* What the types leave open, or say otherwise.  BitNet's architectures settle activations. */
@@ -313,7 +330,7 @@ static void put_choices(const job *j, st_gguf_writer *w)
 static setun_status write_tensors(job *j, st_gguf_writer *w, setun_error *err)
 {
     st_str path = { 0 };
-    const st_gguf_tensor *freqs;
+    st_gguf_tensor divisors;
     target t = { .j = j, .gguf = w };
     for (int64_t i = 0; i < j->n; i++) {
         st_recode_item *item = &j->item[i];
@@ -324,7 +341,7 @@ static setun_status write_tensors(job *j, st_gguf_writer *w, setun_error *err)
         if (!is_i2s_shape(item) || st_gguf_write_info(w, item->name, item->type, from->rank ? from->rank : 1, dim, &item->bytes))
             return refuse_shape(item, err);
     }
-    ST_TRY(add_hidden(j, w, &freqs, err));
+    ST_TRY(add_divisors(j, w, &divisors, err));
     ST_TRY(st_carry_keys(&j->in, w, j->ternary->file_type, j->report, err));
     put_choices(j, w);
     setun_status st = st_newdir_path(&j->dir, MODEL, &path, err);
@@ -333,8 +350,8 @@ static setun_status write_tensors(job *j, st_gguf_writer *w, setun_error *err)
     st_str_free(&path);
     ST_TRY(st);
     ST_TRY(write_items(j, &t, err));
-    if (freqs) {
-        ST_TRY(st_gguf_write_data(w, freqs->data, freqs->bytes, err));
+    if (divisors.data) {
+        ST_TRY(st_gguf_write_data(w, divisors.data, divisors.bytes, err));
         ST_TRY(st_gguf_write_pad(w, err));
     }
     return st_gguf_write_commit(w, err);

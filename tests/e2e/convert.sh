@@ -64,6 +64,23 @@ fails "would not be the same numbers" "$SETUN" convert "$TMP/llama" "$TMP/none.g
 "$SETUN" diff "$TMP/llama" "$TMP/llama-tq.gguf" --json >"$TMP/out"
 same "diff of rounded scales" $? 1
 lua5.4 -e 'local t = io.read("a") assert(t:find("\"equal\": false", 1, true) and t:find("\"scales\": 14", 1, true))' <"$TMP/out" || bad "diff --json"
+# Llama 3's scaling of angles is a tensor there, from both places that a configuration may have it.
+numbers='"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64'
+for at in rope_scaling rope_parameters; do
+  sed "s/\"rope_theta\": 10000.0,/\"rope_theta\": 10000.0, \"$at\": {$numbers},/" "$TMP/llama/config.json" >"$TMP/llama3.json"
+  "$SETUN" synth --config "$TMP/llama3.json" --as hf -o "$TMP/llama3" -q || bad "a model with $at"
+  "$SETUN" convert "$TMP/llama3" "$TMP/llama3.gguf" --to iq2_bn --lossless -q || bad "$at to iq2_bn"
+  grep -qa rope_freqs.weight "$TMP/llama3.gguf" || bad "$at writes no rope_freqs.weight"
+  "$SETUN" convert "$TMP/llama3.gguf" "$TMP/llama3.back" --to hf --lossless -q || bad "$at back"
+  for file in llama3.gguf llama3.back; do
+    same "$at in $file" "$(hash_of "$TMP/$file")" "$(hash_of "$TMP/llama3")"
+  done
+  [ "$(hash_of "$TMP/llama3")" != "$(hash_of "$TMP/llama")" ] || bad "$at changes nothing"
+  rm -r "$TMP/llama3" "$TMP/llama3.gguf" "$TMP/llama3.back"
+done
+sed 's/"high_freq_factor": 4.0/"high_freq_factor": 3.0/' "$TMP/llama3.json" >"$TMP/other.json"
+"$SETUN" synth --config "$TMP/other.json" --as hf -o "$TMP/other" -q || bad "a model with other factors"
+fails "llama3 with factors 1 and 4" "$SETUN" convert "$TMP/other" "$TMP/none" --to iq2_bn -q
 "$SETUN" synth --like tiny --master --as hf -o "$TMP/master" -q
 "$SETUN" convert "$TMP/master" "$TMP/master.gguf" --to iq2_bn --lossless -q || bad "master to iq2_bn"
 same "master" "$(hash_of "$TMP/master.gguf")" "$(hash_of "$TMP/master")"
