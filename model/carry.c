@@ -188,6 +188,16 @@ static setun_status check_activation(const keys *k, setun_error *err)
     return SETUN_OK;
 }
 
+/* Rotated matrices with a configuration that does not say so would be another model. */
+static setun_status refuse_rotation(const st_source *s, const char *to, setun_error *err)
+{
+    for (int64_t i = 0; i < s->n_config; i++)
+        if (strncmp(s->config[i].key, "prism.", 6) == 0)
+            return st_fail(err, SETUN_UNKNOWN, "%s: its matrices are folded with a rotation (%s), which is not carried over to %s",
+                           s->path, s->config[i].key, to);
+    return SETUN_OK;
+}
+
 static setun_status keys_of_directory(const st_source *s, st_gguf_writer *w, int64_t file_type, st_str *notes, setun_error *err)
 {
     int64_t n;
@@ -195,6 +205,7 @@ static setun_status keys_of_directory(const st_source *s, st_gguf_writer *w, int
     const keys k = { s, w, st_carry_arch(s->architecture) };
     if (!k.arch)
         return st_fail(err, SETUN_UNKNOWN, "%s: GGUF has no architecture for %s", s->path, s->architecture);
+    ST_TRY(refuse_rotation(s, "GGUF", err));
     const char *end = s->path + strlen(s->path);
     while (end > s->path + 1 && end[-1] == '/')
         end--;
@@ -339,6 +350,9 @@ static int is_elsewhere(const char *key)
 static setun_status config_of_gguf(const st_source *s, json_t **root, setun_error *err)
 {
     const st_source_tensor *embed = st_source_find(s, "model.embed_tokens.weight");
+    ST_TRY(refuse_rotation(s, "a directory", err));
+    if (s->model->inner_norms)
+        return st_fail(err, SETUN_UNKNOWN, "%s: text embedding models are not written to a directory: how they pool would be lost", s->path);
     *root = json_pack("{s[s]ss}", "architectures", s->architecture, "model_type", s->model->arch->model_type);
     int bad = !*root;
     for (int64_t i = 0; i < s->n_config && !bad; i++)

@@ -36,7 +36,7 @@ static setun_status line(st_gguf_model *m, const char *text, setun_error *err)
 
 #define SAY(...) ST_TRY(line(m, st_arena_printf(m->arena, __VA_ARGS__), err))
 
-static setun_status put(st_gguf_model *m, const char *key, st_hparam value, setun_error *err)
+setun_status st_gguf_model_put(st_gguf_model *m, const char *key, st_hparam value, setun_error *err)
 {
     if (!key || m->config.n == m->config.cap)
         return no_memory(m, err);
@@ -47,22 +47,22 @@ static setun_status put(st_gguf_model *m, const char *key, st_hparam value, setu
 
 static setun_status put_int(st_gguf_model *m, const char *key, int64_t i, setun_error *err)
 {
-    return put(m, key, (st_hparam){ .kind = ST_HP_INT, .i = i, .f = (double)i }, err);
+    return st_gguf_model_put(m, key, (st_hparam){ .kind = ST_HP_INT, .i = i, .f = (double)i }, err);
 }
 
 static setun_status put_float(st_gguf_model *m, const char *key, double f, setun_error *err)
 {
-    return put(m, key, (st_hparam){ .kind = ST_HP_FLOAT, .f = f }, err);
+    return st_gguf_model_put(m, key, (st_hparam){ .kind = ST_HP_FLOAT, .f = f }, err);
 }
 
 static setun_status put_flag(st_gguf_model *m, const char *key, int on, setun_error *err)
 {
-    return put(m, key, (st_hparam){ .kind = ST_HP_BOOL, .i = on }, err);
+    return st_gguf_model_put(m, key, (st_hparam){ .kind = ST_HP_BOOL, .i = on }, err);
 }
 
 static setun_status put_text(st_gguf_model *m, const char *key, const char *s, setun_error *err)
 {
-    return put(m, key, (st_hparam){ .kind = ST_HP_STRING, .s = s }, err);
+    return st_gguf_model_put(m, key, (st_hparam){ .kind = ST_HP_STRING, .s = s }, err);
 }
 
 /* ---------------------------------------------------------------- values of keys */
@@ -165,7 +165,9 @@ static setun_status check_key(const st_gguf_model *m, const st_gguf_value *v, se
     const st_gguf_key *keys = st_gguf_keys(&n);
     if (is_elsewhere(v->key))
         return SETUN_OK;
-    if (starts(v->key, "prism.hadamard."))
+    if (m->arch->in == ST_GGUF_QWEN3 && st_gguf_rotation_knows(v->key))
+        return SETUN_OK;
+    if (starts(v->key, ST_ROTATION_PREFIX) && m->arch->in != ST_GGUF_QWEN3)
         return st_fail(err, SETUN_UNKNOWN, "%s: key %s: activations must go through a Hadamard transform before they meet these "
                        "weights, which Setun does not compute", m->g.path, v->key);
     for (int64_t i = 0; i < n && starts(v->key, m->g.architecture) && v->key[prefix] == '.'; i++)
@@ -452,6 +454,27 @@ static setun_status choose_gemma3(st_gguf_model *m, setun_error *err)
     return put_flag(m, "gguf.norms_include_one", 1, err);
 }
 
+/* How the states of a text become one vector.  Only a model that is made for it, which its norms tell, may
+ * ask for something: any other would give logits where vectors are wanted. */
+static setun_status choose_pooling(st_gguf_model *m, setun_error *err)
+{
+    static const char suffix[] = "pooling_type", *const kinds[] = { NULL, "mean", "cls", "last" };
+    const st_gguf_value *v = m->arch->in == ST_GGUF_QWEN3 ? find(m, suffix) : NULL;
+    int64_t kind = 0;
+    for (int64_t i = 0; i < m->g.n_tensors && m->arch->in == ST_GGUF_QWEN3; i++)
+        m->inner_norms |= strstr(m->g.tensor[i].name, "_norm_in.weight") != NULL;
+    if (v && (v->type == ST_GGUF_ARRAY || v->element == ST_GGUF_BOOL || st_gguf_int(v, 0, &kind) || kind < 0 || kind > 3))
+        return st_fail(err, SETUN_UNKNOWN, "%s: key %s.%s is not known to Setun; 0 (none), 1 (mean), 2 (cls) and 3 (last) are",
+                       m->g.path, m->g.architecture, suffix);
+    if (kind && !m->inner_norms)
+        return st_fail(err, SETUN_UNKNOWN, "%s: key %s.%s is %lld: embeddings are wanted, and of this architecture Setun makes them "
+                       "only with norms inside linear layers (blk.0.attn_q_norm_in.weight ...)", m->g.path, m->g.architecture,
+                       suffix, (long long)kind);
+    if (m->inner_norms)
+        SAY("each linear layer normalises its input: the file has blk.N.attn_q_norm_in and the like");
+    return kind ? put_text(m, "gguf.pooling", kinds[kind], err) : SETUN_OK;
+}
+
 /* ---------------------------------------------------------------- tokens that end a text */
 
 static setun_status take_id(const st_gguf_model *m, const char *key, int64_t *id, setun_error *err)
@@ -590,7 +613,8 @@ static setun_status check_complete(const st_gguf_model *m, setun_error *err)
     const st_gguf_name *names = st_gguf_names(&n);
     for (int64_t i = 0; i < n; i++) {
         int64_t many = strstr(names[i].gguf, "%d") ? m->layers : 1;
-        for (int64_t l = 0; l < many && names[i].in & m->arch->in && !names[i].optional; l++) {
+        int needed = names[i].optional == ST_NAME_NEEDED || (names[i].optional == ST_NAME_TOGETHER && m->inner_norms);
+        for (int64_t l = 0; l < many && names[i].in & m->arch->in && needed; l++) {
             st_mark mark = st_arena_mark(m->arena);
             const char *name = st_gguf_name_of(m->arena, names[i].gguf, l);
             if (!name)
@@ -765,7 +789,8 @@ static setun_status say_copies(st_gguf_model *m, setun_error *err)
 static setun_status begin(st_gguf_model *m, setun_error *err)
 {
     m->cap_lines = 32;
-    m->config.cap = 64 + m->g.n_tensors; /* at most one a layer beyond the table's rows */
+    /* At most one a layer beyond the table's rows. */
+    m->config.cap = 64 + m->g.n_tensors + st_gguf_rotation_count(&m->g);
     m->line = st_arena_array(m->arena, m->cap_lines, sizeof *m->line);
     m->config.item = st_arena_array(m->arena, m->config.cap, sizeof *m->config.item);
     m->config.path = m->g.path;
@@ -799,6 +824,8 @@ setun_status st_gguf_model_open(st_gguf_model *m, const char *path, const st_wei
     ST_TRY(choose_activation(m, err));
     ST_TRY(choose_rope(m, err));
     ST_TRY(choose_gemma3(m, err));
+    ST_TRY(choose_pooling(m, err));
+    ST_TRY(st_gguf_rotation_take(m, err));
     ST_TRY(take_ends(m, err));
     ST_TRY(add_tensors(m, err));
     ST_TRY(choose_quantised(m, choice->activations, err));

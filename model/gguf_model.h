@@ -50,11 +50,13 @@ typedef struct st_gguf_key {
 enum { ST_SIZE_NONE, ST_SIZE_HIDDEN, ST_SIZE_FFN, ST_SIZE_QUERY, ST_SIZE_KV, ST_SIZE_HEAD, ST_SIZE_VOCAB, ST_SIZES };
 enum { ST_NAME_MATRIX, ST_NAME_LINEAR, ST_NAME_VECTOR, ST_NAME_NORM /* gain; gemma3's files have it with 1 added */ };
 
+enum { ST_NAME_NEEDED, ST_NAME_OPTIONAL, ST_NAME_TOGETHER };
+
 typedef struct st_gguf_name {
     const char *gguf, *hf; /* "%d" stands for the layer in both */
     uint32_t    in;
     int         kind, rows, cols;
-    int         optional;
+    int         optional; /* ST_NAME_TOGETHER: all of these rows, or none */
 } st_gguf_name;
 
 const st_gguf_arch *st_gguf_archs(int64_t *n);
@@ -83,6 +85,7 @@ typedef struct st_gguf_model {
     st_gguf_source     *source; /* beside each of them */
     int64_t             n_tensors;
     st_table           *by_name;
+    int                 inner_norms; /* each linear layer normalises its input: BitNet's text embedding models */
     int                 activations; /* ST_ACTIVATIONS_ASK: no linear layer is stored as ternary */
     const char        **line;   /* what was decided, and from which evidence; "repaired: ..." among them */
     int64_t             n_lines, cap_lines;
@@ -94,6 +97,16 @@ typedef struct st_gguf_model {
 setun_status st_gguf_model_open(st_gguf_model *m, const char *path, const st_weights_choice *choice, st_arena *arena,
                                 setun_error *err);
 void         st_gguf_model_close(st_gguf_model *m);
+
+/* One more key of the configuration; key NULL: no memory. */
+setun_status st_gguf_model_put(st_gguf_model *m, const char *key, st_hparam value, setun_error *err);
+
+/* ---------------------------------------------------------------- rotated matrices (gguf_rotation.c) */
+
+#define ST_ROTATION_PREFIX "prism.hadamard."
+int          st_gguf_rotation_knows(const char *key);
+int64_t      st_gguf_rotation_count(const st_gguf *g); /* of keys that it adds to the configuration, at most */
+setun_status st_gguf_rotation_take(st_gguf_model *m, setun_error *err);
 
 /* ---------------------------------------------------------------- rows (gguf_source.c) */
 

@@ -48,7 +48,8 @@ static const st_gguf_key keys[] = {
     { "rope.scaling.finetuned", NULL, ST_GGUF_BOOL, ST_KEY_RECORD, ALL, 0, 0, "record" },
     { "tensor_data_layout", NULL, ST_GGUF_STRING, ST_KEY_RECORD, ALL, 0, 0, "record" },
     { "attention.causal", NULL, ST_GGUF_BOOL, ST_KEY_ONLY, ALL, 0, 1, "else attention sees later positions" },
-    { "pooling_type", NULL, ST_GGUF_U32, ST_KEY_ONLY, ALL, 0, 0, "else hidden states are wanted, not logits" },
+    { "pooling_type", NULL, ST_GGUF_U32, ST_KEY_OWN, ST_GGUF_QWEN3, 0, 0, "how embeddings are made, if the model makes some" },
+    { "pooling_type", NULL, ST_GGUF_U32, ST_KEY_ONLY, ALL & ~ST_GGUF_QWEN3, 0, 0, "else hidden states are wanted, not logits" },
     { "expert_count", NULL, ST_GGUF_U32, ST_KEY_ONLY, ALL, 0, 0, "a mixture of experts" },
     { "expert_used_count", NULL, ST_GGUF_U32, ST_KEY_ONLY, ALL, 0, 0, "a mixture of experts" },
     { "attn_logit_softcapping", NULL, ST_GGUF_F32, ST_KEY_ONLY, ALL, 0, 0, "changes scores" },
@@ -84,6 +85,14 @@ static const st_gguf_name names[] = {
     { "blk.%d.post_attention_norm.weight", HF "post_attention_layernorm.weight", ST_GGUF_GEMMA3, ST_NAME_NORM, ST_SIZE_HIDDEN, 0, 0 },
     { "blk.%d.ffn_norm.weight", HF "pre_feedforward_layernorm.weight", ST_GGUF_GEMMA3, ST_NAME_NORM, ST_SIZE_HIDDEN, 0, 0 },
     { "blk.%d.post_ffw_norm.weight", HF "post_feedforward_layernorm.weight", ST_GGUF_GEMMA3, ST_NAME_NORM, ST_SIZE_HIDDEN, 0, 0 },
+    /* Not for gemma3: converters disagree whether its other gains have the 1 added, and leave its windows out. */
+    { "blk.%d.attn_q_norm_in.weight", HF "self_attn.q_proj.norm.weight", ST_GGUF_QWEN3, ST_NAME_VECTOR, ST_SIZE_HIDDEN, 0, ST_NAME_TOGETHER },
+    { "blk.%d.attn_k_norm_in.weight", HF "self_attn.k_proj.norm.weight", ST_GGUF_QWEN3, ST_NAME_VECTOR, ST_SIZE_HIDDEN, 0, ST_NAME_TOGETHER },
+    { "blk.%d.attn_v_norm_in.weight", HF "self_attn.v_proj.norm.weight", ST_GGUF_QWEN3, ST_NAME_VECTOR, ST_SIZE_HIDDEN, 0, ST_NAME_TOGETHER },
+    { "blk.%d.attn_output_norm_in.weight", HF "self_attn.o_proj.norm.weight", ST_GGUF_QWEN3, ST_NAME_VECTOR, ST_SIZE_QUERY, 0, ST_NAME_TOGETHER },
+    { "blk.%d.ffn_gate_norm_in.weight", HF "mlp.gate_proj.norm.weight", ST_GGUF_QWEN3, ST_NAME_VECTOR, ST_SIZE_HIDDEN, 0, ST_NAME_TOGETHER },
+    { "blk.%d.ffn_up_norm_in.weight", HF "mlp.up_proj.norm.weight", ST_GGUF_QWEN3, ST_NAME_VECTOR, ST_SIZE_HIDDEN, 0, ST_NAME_TOGETHER },
+    { "blk.%d.ffn_down_norm_in.weight", HF "mlp.down_proj.norm.weight", ST_GGUF_QWEN3, ST_NAME_VECTOR, ST_SIZE_FFN, 0, ST_NAME_TOGETHER },
 };
 
 const st_gguf_arch *st_gguf_archs(int64_t *n)

@@ -145,6 +145,9 @@ static setun_status set_target(job *j, st_recode_item *item, setun_error *err)
             found = &row[i];
     if (!found)
         return st_fail(err, SETUN_UNKNOWN, "%s: GGUF has no name for tensor %s in the architecture %s", t->file, t->stored, arch->name);
+    if (found->optional == ST_NAME_TOGETHER && !j->in.model)
+        return st_fail(err, SETUN_UNKNOWN, "%s: %s is of a text embedding model, which is not written to GGUF: how it pools would be lost",
+                       t->file, t->stored);
     item->name = st_gguf_name_of(j->in.arena, found->gguf, layer);
     item->plus = arch->in == ST_GGUF_GEMMA3 && found->kind == ST_NAME_NORM ? 1.0f : 0.0f;
     if (arch->in == ST_GGUF_LLAMA && (strstr(found->gguf, "attn_q.") || strstr(found->gguf, "attn_k."))) {

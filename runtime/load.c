@@ -104,13 +104,17 @@ static setun_status ternary(void *user, const char *name, int32_t zeros, st_scri
     return s;
 }
 
-/* The directory's own word on how embeddings are made, or the script's where it has none. */
+/* The model's own word on how embeddings are made, or the script's where it has none. */
 static setun_status choose_pooling(setun_model *m, const char *said, setun_error *err)
 {
     int32_t from_script = st_pooling_find(said);
     if (said && !from_script)
         return st_fail(err, SETUN_BAD_SCRIPT, "%s: the pooling '%s' is not known; last, mean and cls are", m->script, said);
-    ST_TRY(st_pooling_read(&m->pooling, m->path, m->arena, err));
+    const st_hparam *from_gguf = hparam(m, "gguf.pooling"); /* gguf_model.c knows the names */
+    if (from_gguf && from_gguf->kind == ST_HP_STRING)
+        m->pooling = (st_pooling){ st_pooling_find(from_gguf->s), 0, m->path };
+    else
+        ST_TRY(st_pooling_read(&m->pooling, m->path, m->arena, err));
     m->pooling_from = m->pooling.kind ? m->pooling.file : from_script ? m->script : NULL;
     if (!m->pooling.kind)
         m->pooling.kind = from_script;

@@ -31,7 +31,8 @@ local function rotation(g, hp)
   of("version", nn.only(1))
   of("transform", nn.only "normalized-sylvester-walsh-hadamard")
   of("axis", nn.only "input-last-dimension")
-  of("gdn_v_grouped", nn.optional(nn.only(0))) -- of Gated DeltaNet, which is not supported
+  -- Of Gated DeltaNet, which is not supported.
+  if all.gdn_v_grouped ~= false then of("gdn_v_grouped", nn.optional(nn.only(0))) end
   local ones, vectors, made, at = nn.ones(g), {}, {}, 0
   if all.sign_mode == "explicit" then
     if not all.sign_widths or not all.sign_values then fail("sign_widths and sign_values are missing") end
