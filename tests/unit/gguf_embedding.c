@@ -422,6 +422,12 @@ static void test_rotation(void **state)
     drop_world(w);
 }
 
+static void says(const setun_error *err, const char *what)
+{
+    if (!strstr(err->text, what))
+        fail_msg("says: %s\n  should say: %s", err->text, what);
+}
+
 static void refuse(int inner, const change *list, size_t n)
 {
     world *w = make_world(inner);
@@ -432,8 +438,7 @@ static void refuse(int inner, const change *list, size_t n)
         char *path = write_gguf(w, dir, &list[i]);
         if (load(&m, path, inner, &err) == SETUN_OK)
             fail_msg("loads, but should say: %s", list[i].says);
-        if (!strstr(err.text, list[i].says))
-            fail_msg("says: %s\n  should say: %s", err.text, list[i].says);
+        says(&err, list[i].says);
         free(path);
     }
     drop_dir(dir);
@@ -468,12 +473,63 @@ static void test_refusals(void **state)
     refuse(0, rotated, sizeof rotated / sizeof *rotated);
 }
 
+static int ignore(void *user, const char *text, size_t n)
+{
+    (void)user;
+    (void)text;
+    (void)n;
+    return 0;
+}
+
+static setun_status convert(const char *in, const char *out, const char *to, const char *ternary, setun_error *err)
+{
+    const char *layout = strstr(in, "inner.gguf") ? "x86" : NULL;
+    const setun_convert_options o = { .size = sizeof o, .in = in, .out = out, .to = to, .ternary = ternary, .i2s_layout = layout };
+    return setun_convert(&o, ignore, NULL, err);
+}
+
+/* From GGUF to GGUF nothing is lost; any other way is refused. */
+static void test_convert(void **state)
+{
+    (void)state;
+    for (int inner = 0; inner < 2; inner++) {
+        const char *ternary = inner ? NULL : "absmean";
+        world *w = make_world(inner);
+        char *dir = temp_dir(), *path = write_gguf(w, dir, &(change){ .pooling = inner ? 2 : 0 });
+        char *in = join(dir, inner ? "inner.gguf" : "rotated.gguf"), *out = join(dir, "out"), *file = join(dir, "out.gguf");
+        setun_error err = { 0 };
+        write_dir(w, dir);
+        assert_int_equal(rename(path, in), 0);
+        assert_true(convert(in, out, "hf", ternary, &err) < 0);
+        says(&err, inner ? "text embedding models are not written to a directory" : "folded with a rotation (prism.hadamard.");
+        assert_true(convert(dir, file, inner ? "i2_s" : "q2_0", ternary, &err) < 0);
+        says(&err, inner ? "text embedding model, which is not written to GGUF" : "folded with a rotation (prism.hadamard.");
+        if (convert(in, file, inner ? "i2_s" : "q2_0", ternary, &err) != SETUN_OK)
+            fail_msg("%s", err.text);
+        if (inner) {
+            float want[D], got[D];
+            int32_t said;
+            embed(in, 0, want, &said);
+            embed(file, 0, got, &said);
+            assert_int_equal(said, SETUN_POOL_MEAN);
+            assert_memory_equal(got, want, sizeof got);
+        }
+        free(path);
+        free(in);
+        free(out);
+        free(file);
+        drop_dir(dir);
+        drop_world(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_embedding),
         cmocka_unit_test(test_rotation),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_convert),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
