@@ -72,4 +72,19 @@ printf '\xff' | dd of="$TMP/m-00002-of-00002.gguf" bs=1 seek=$(($(wc -c <"$TMP/m
 fails "tensor codes: code 3 at row 0, column 0" two --values --i2s-layout x86
 rm "$TMP/m-00002-of-00002.gguf"
 fails "m-00002-of-00002.gguf" two
+
+# What a conversion makes is a model like any other: the same bits, the same text, the same conversation.
+said() { "$SETUN" run "$1" -p "To be, or not" -n 8 --seed 3 -q; }
+talked() { echo 'Who art thou?' | "$SETUN" chat "$1" -n 8 --seed 3 -q; }
+text=$(said "$MODEL") chat=$(talked "$MODEL")
+[ -n "$text" ] && [ -n "$chat" ] || bad "the model itself is silent"
+for form in tq2_0 i2_s iq2_bn; do
+  "$SETUN" convert "$MODEL" "$TMP/shakespeare" --to $form -q || bad "convert to $form"
+  for how in "" "--interpret -t 1"; do
+    same "logits of $form $how" "$("$SETUN" logits "$TMP/shakespeare" --tokens 1,2,3,4,5 --hash $how)" 94ab00825ba531f2
+  done
+  same "what $form says" "$(said "$TMP/shakespeare")" "$text"
+  same "a conversation with $form" "$(talked "$TMP/shakespeare")" "$chat"
+  rm "$TMP/shakespeare"
+done
 finish
