@@ -278,32 +278,42 @@ typedef struct choice {
     int64_t             least;
 } choice;
 
+/* Is text in the list at this place?  Leaves nothing on Lua's stack, which has no room for a value per mark. */
+static int is_in(lua_State *L, int list, const char *text)
+{
+    int found = 0;
+    lua_Integer n = lua_istable(L, list) ? (lua_Integer)lua_rawlen(L, list) : 0;
+    for (lua_Integer i = 1; i <= n && !found; i++) {
+        found = lua_rawgeti(L, list, i) == LUA_TSTRING && strcmp(lua_tostring(L, -1), text) == 0;
+        lua_pop(L, 1);
+    }
+    return found;
+}
+
 /* How many of the marks are not in the lists at a and b; *first gets one of them. */
 static int64_t unknown_marks(lua_State *L, int a, int b, const choice *c, const char **first)
 {
     int64_t n = 0;
-    for (int64_t m = 0; m < c->n_mark; m++) {
-        int found = 0;
-        for (int k = 0; k < 2; k++)
-            for (lua_Integer i = 1; lua_istable(L, k ? b : a) && !found && lua_rawgeti(L, k ? b : a, i) == LUA_TSTRING; i++, lua_pop(L, 1))
-                found = strcmp(lua_tostring(L, -1), c->mark[m]) == 0;
-        if (!found && n++ == 0)
+    for (int64_t m = 0; m < c->n_mark; m++)
+        if (!is_in(L, a, c->mark[m]) && !is_in(L, b, c->mark[m]) && n++ == 0)
             *first = c->mark[m];
-    }
     return n;
 }
 
 /* Are all strings of the list among the marks? */
 static int has_all(lua_State *L, int list, const choice *c)
 {
-    for (lua_Integer i = 1; lua_istable(L, list) && lua_rawgeti(L, list, i) == LUA_TSTRING; i++) {
+    lua_Integer n = lua_istable(L, list) ? (lua_Integer)lua_rawlen(L, list) : -1;
+    int all = n >= 0;
+    for (lua_Integer i = 1; i <= n && all; i++) {
+        const char *text = lua_rawgeti(L, list, i) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
         int found = 0;
-        for (int64_t m = 0; m < c->n_mark && !found; m++)
-            found = strcmp(lua_tostring(L, -1), c->mark[m]) == 0;
-        if (!found)
-            return 0;
+        for (int64_t m = 0; text && m < c->n_mark && !found; m++)
+            found = strcmp(text, c->mark[m]) == 0;
+        all = found;
+        lua_pop(L, 1);
     }
-    return lua_istable(L, list);
+    return all;
 }
 
 /* The template whose fields are in the table def, and the marks: 1 it writes them, 2 it repairs them. */
@@ -323,12 +333,9 @@ static int matches(lua_State *L, int def, choice *c)
     }
     if (!result && lua_istable(L, repairs) && c->arch) {
         lua_getfield(L, repairs, "must");
-        int wrong = lua_gettop(L), its = 0;
+        int wrong = lua_gettop(L);
         lua_getfield(L, repairs, "architectures");
-        int archs = lua_gettop(L);
-        for (lua_Integer i = 1; !its && lua_rawgeti(L, archs, i) == LUA_TSTRING; i++)
-            its = strcmp(lua_tostring(L, -1), c->arch) == 0;
-        if (its && has_all(L, wrong, c) && unknown_marks(L, wrong, wrong, c, &first) == 0)
+        if (is_in(L, wrong + 1, c->arch) && has_all(L, wrong, c) && unknown_marks(L, wrong, wrong, c, &first) == 0)
             result = 2;
     }
     lua_settop(L, top);
