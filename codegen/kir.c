@@ -399,6 +399,7 @@ static int64_t info(setun_kernel *head, uint32_t what)
     case K_L1_BYTES: return t->l1_bytes;
     case K_L2_BYTES: return t->l2_bytes;
     case K_HAS_TILES: return t->tiles;
+    case K_HAS_LUT32: return t->lut32;
     default:
         if (!k->failed) {
             k->failed = 1;

@@ -305,6 +305,15 @@ static void lut16(uint8_t *f, const st_step *s)
         for (uint32_t j = 0; j < 16; j++)
             d[i + j] = a[b[i + j] & 15u];
 }
+static void lut32(uint8_t *f, const st_step *s)
+{
+    uint32_t *restrict d = AT(uint32_t, s->d), last = s->na - 1;
+    const uint32_t *restrict a = AT(uint32_t, s->a);
+    const uint32_t *restrict b = AT(uint32_t, s->b);
+    for (uint32_t i = 0; i < s->n; i += 4)
+        for (uint32_t j = 0; j < 4; j++)
+            d[i + j] = a[b[i + j] & last];
+}
 
 /* ---------------------------------------------------------------- which function */
 
@@ -333,7 +342,7 @@ static st_lanes_fn *const by_elem[K_COUNT][8] = {
     [K_rsum] = ROW_ALL(rsum), [K_rmax] = ROW_ALL(rmax),
     [K_dot2] = ROW(NULL, dot2, NULL, NULL, NULL, NULL),
     [K_dot4] = ROW(NULL, NULL, NULL, dot4, NULL, NULL),
-    [K_lut16] = ROW(NULL, lut16, NULL, NULL, NULL, NULL),
+    [K_lut16] = ROW(NULL, lut16, NULL, lut32, NULL, lut32),
     [K_sign] = ROW(NULL, sign_8, NULL, NULL, NULL, NULL),
 };
 

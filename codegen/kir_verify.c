@@ -259,9 +259,10 @@ static setun_status check_idiom(const st_kir *k, uint32_t i, setun_error *err)
         WANT_TYPE(c, K_TYPE(K_I8, 4 * n), "operand c");
         break;
     case K_lut16:
-        WANT_TYPE(a, K_TYPE(K_I8, 16), "operand a");
-        WANT_TYPE(t, K_TYPE(K_I8, n), "the result");
-        WANT_TYPE(b, t, "operand b");
+        WANT(a == K_TYPE(K_I8, 16) || ((K_LANES(a) == 4 || K_LANES(a) == 16) && (K_ELEM(a) == K_I32 || K_ELEM(a) == K_F32)),
+             "operand a must be 16 lanes of i8, or 4 or 16 of i32 or f32");
+        WANT_TYPE(t, K_TYPE(K_ELEM(a), n), "the result");
+        WANT_TYPE(b, K_TYPE(K_ELEM(a) == K_I8 ? K_I8 : K_I32, n), "operand b");
         break;
     default: /* sign */
         WANT_TYPE(t, K_TYPE(K_I8, n), "the result");

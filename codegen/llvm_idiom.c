@@ -212,10 +212,44 @@ static val arm_tbl(st_gen *g, val table, val index, val unused, uint32_t bytes)
     return st_gen_call(g, "llvm.aarch64.neon.tbl1", &over, 1, arg, 2);
 }
 
+/* Floats are looked up; entries of i32 take their way. */
+static val x86_permute(st_gen *g, val table, val index)
+{
+    uint32_t n = st_gen_lanes(index), entries = st_gen_lanes(table);
+    int32_t lane[16];
+    for (uint32_t i = 0; i < n; i++)
+        lane[i] = (int32_t)(i % entries);
+    val arg[2] = { entries == n ? table : st_gen_shuffle(g, table, NULL, lane, n), index };
+    return st_gen_call(g, entries == 16 ? "llvm.x86.avx512.permvar.sf.512" :
+                       by_width(4 * n, "llvm.x86.avx.vpermilvar.ps", "llvm.x86.avx.vpermilvar.ps.256",
+                                "llvm.x86.avx512.vpermilvar.ps.512"), NULL, 0, arg, 2);
+}
+
+/* In 32-bit lanes; vpermps reads the low 4 bits of an index, vpermilps the low 2. */
+static val lut32(st_gen *g, val table, val index)
+{
+    uint32_t n = st_gen_lanes(index), m = 0, width = (uint32_t)g->t->vector_bytes / 4;
+    LLVMTypeRef given = LLVMGetElementType(LLVMTypeOf(table));
+    val part[K_MAX_LANES / 4];
+    table = bits_as(g, table, K_F32, st_gen_lanes(table));
+    for (uint32_t at = 0; at < n; m++) {
+        uint32_t w = width;
+        while (st_gen_lanes(table) == 4 && w > 4 && w > n - at)
+            w /= 2;
+        part[m] = x86_permute(g, table, st_gen_slice(g, index, at, w));
+        at += w;
+    }
+    val r = st_gen_slice(g, concat_all(g, part, m), 0, n);
+    return bits_as(g, r, given == g->elem[K_F32] ? K_F32 : K_I32, n);
+}
+
 val st_gen_lut16(st_gen *g, val table, val index)
 {
-    uint32_t n = st_gen_lanes(index);
-    if (g->t->lut16) {
+    uint32_t n = st_gen_lanes(index), entries = st_gen_lanes(table);
+    uint32_t elem = LLVMTypeOf(index) == st_gen_type(g, K_I8, n) ? K_I8 : K_I32;
+    if (elem == K_I32 && g->t->x86 && g->t->lut32 >= (int32_t)entries)
+        return lut32(g, table, index);
+    if (elem == K_I8 && g->t->lut16) {
         /* pieces() cuts its first operand as well; the table is handed on whole instead. */
         val part[MAX_PIECES];
         uint32_t m = 0;
@@ -230,13 +264,13 @@ val st_gen_lut16(st_gen *g, val table, val index)
         }
         return st_gen_slice(g, concat_all(g, part, m), 0, n);
     }
-    /* Four levels of choice between neighbours, by the index's bits from the lowest on. */
+    /* Levels of choice between neighbours, by the index's bits from the lowest on. */
     val level[16];
-    for (uint32_t i = 0; i < 16; i++)
+    for (uint32_t i = 0; i < entries; i++)
         level[i] = st_gen_splat(g, st_gen_slice(g, table, i, 1), n);
-    for (uint32_t bit = 0, left = 8; left; bit++, left /= 2) {
-        val is0 = LLVMBuildICmp(g->b, LLVMIntEQ, and_(g, index, st_gen_const(g, K_I8, n, 1 << bit)),
-                                st_gen_const(g, K_I8, n, 0), "");
+    for (uint32_t bit = 0, left = entries / 2; left; bit++, left /= 2) {
+        val is0 = LLVMBuildICmp(g->b, LLVMIntEQ, and_(g, index, st_gen_const(g, elem, n, 1 << bit)),
+                                st_gen_const(g, elem, n, 0), "");
         for (uint32_t i = 0; i < left; i++)
             level[i] = pick(g, is0, level[2 * i], level[2 * i + 1]);
     }

@@ -184,6 +184,7 @@ static void describe_x86(st_target *t, int avx512)
     t->dot2 = ssse3 ? t->vector_bytes : 0;
     t->dot4 = vnni ? 64 : avxvnni ? 32 : 0;
     t->lut16 = t->dot2;
+    t->lut32 = avx512 ? 16 : avx2 ? 4 : 0; /* vpermps, vpermilps */
     t->sign = !ssse3 ? 0 : avx2 ? 32 : 16; /* psign never got a 512-bit form */
     t->f16 = st_llvm_has(t, "f16c");
     t->tiles = vnni && st_llvm_has(t, "amx-int8");

@@ -14,6 +14,7 @@ typedef struct st_target {
     int32_t dot2;           /* bytes per native dot2 instruction; 0 none */
     int32_t dot4;           /* bytes per native dot4 instruction; 0 none */
     int32_t lut16;          /* bytes per native 16-entry byte look-up; 0 none */
+    int32_t lut32;          /* entries of a native look-up in 32-bit lanes: 16, 4; 0 none */
     int32_t sign;           /* bytes per native sign; 0 none */
     int32_t f16;            /* native binary16 conversion */
     int32_t tiles;          /* native tiles of 16 rows of 64 bytes */

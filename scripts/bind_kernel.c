@@ -204,7 +204,7 @@ static const word words[] = {
     { "slice", K_slice, "vil", LANES, 0 },  { "concat", K_concat, "vv", BOTH, 0 },
     { "rsum", K_rsum, "v", LANE, 0 },       { "rmax", K_rmax, "v", LANE, 0 },
     { "dot2", K_dot2, "vv", HALF, K_I16 },  { "dot4", K_dot4, "vvv", SAME, 0 },
-    { "lut16", K_lut16, "vv", SAME_B, 0 },  { "iota", K_iota, "ti", TYPE, 0 },
+    { "lut16", K_lut16, "vv", LANES_B, 0 },  { "iota", K_iota, "ti", TYPE, 0 },
     { "stack", K_local, "ti", POINTER, 0 }, { "load", K_load, "vxL", LANES, 0 },
     { "store", K_store, "vxs", NONE, 0 },   { "gather", K_gather, "vv", LANES_B, 0 },
     { "prefetch", K_prefetch, "vxi", NONE, 0 }, { "var", K_var, "v", SAME, 0 },
@@ -436,6 +436,7 @@ static int kn_info(lua_State *L)
 {
     static const struct { const char *name; uint32_t what; } questions[] = {
         { "dot2", K_HAS_DOT2 }, { "dot4", K_HAS_DOT4 }, { "lut16", K_HAS_LUT16 },
+        { "lut32", K_HAS_LUT32 },
         { "vector_bytes", K_VECTOR_BYTES }, { "registers", K_N_REGISTERS },
         { "l1_bytes", K_L1_BYTES }, { "l2_bytes", K_L2_BYTES }
     };

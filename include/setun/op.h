@@ -210,6 +210,7 @@ enum {
 #define K_L1_BYTES 6u
 #define K_L2_BYTES 7u
 #define K_HAS_TILES 8u /* native tiles of 16 x 64 bytes */
+#define K_HAS_LUT32 9u /* entries of a native lut16 in 32-bit lanes: 16, 4, or 0 */
 
 typedef struct setun_builder {
     uint32_t size, abi;
@@ -375,7 +376,7 @@ static inline k_val k_dot4(setun_kernel *k, k_val acc, k_val u8, k_val s8)
 }
 static inline k_val k_lut16(setun_kernel *k, k_val table, k_val index)
 {
-    return k_emit(k, K_lut16, k_type_of(k, index), table, index, 0, 0);
+    return k_emit(k, K_lut16, K_TYPE(K_ELEM(k_type_of(k, table)), K_LANES(k_type_of(k, index))), table, index, 0, 0);
 }
 
 /* Tiles, by number: rows of 64 bytes that lie stride elements apart in memory.  c += a . b */

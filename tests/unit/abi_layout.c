@@ -107,7 +107,7 @@ static const row op_rows[] = {
     V(SETUN_ATTR_INT), V(SETUN_ATTR_FLOAT), V(SETUN_ATTR_STRING), V(SETUN_LAUNCH_ABI), V(K_I1),
     V(K_I8), V(K_I16), V(K_I32), V(K_I64), V(K_F32), V(K_PTR), V(K_MAX_LANES), V(K_HAS_DOT2),
     V(K_HAS_DOT4), V(K_HAS_LUT16), V(K_VECTOR_BYTES), V(K_N_REGISTERS), V(K_L1_BYTES),
-    V(K_L2_BYTES), V(K_const), V(K_iota), V(K_arg), V(K_local), V(K_scratch), V(K_dim), V(K_begin),
+    V(K_L2_BYTES), V(K_HAS_TILES), V(K_HAS_LUT32), V(K_const), V(K_iota), V(K_arg), V(K_local), V(K_scratch), V(K_dim), V(K_begin),
     V(K_end), V(K_load), V(K_store), V(K_gather), V(K_prefetch), V(K_add), V(K_sub), V(K_mul),
     V(K_min), V(K_max), V(K_div), V(K_sqrt), V(K_rint), V(K_abs), V(K_neg), V(K_and), V(K_or),
     V(K_xor), V(K_shl), V(K_shru), V(K_shrs), V(K_udiv), V(K_urem), V(K_eq), V(K_lt), V(K_le),

@@ -381,7 +381,11 @@ static k_val random_idiom(maker *m, uint32_t n)
                         k_int(k, K_TYPE(K_I8, 4 * n), 1 + below(&m->seed, 127)));
         return k_dot4(k, some(m, K_TYPE(K_I32, n)), u, some(m, K_TYPE(K_I8, 4 * n)));
     }
-    case 3: return k_lut16(k, some(m, K_TYPE(K_I8, 16)), some(m, K_TYPE(K_I8, n)));
+    case 3: {
+        uint32_t e = below(&m->seed, 3); /* of bytes, or of 4 or 16 of i32 or f32 */
+        k_type table = !e ? K_TYPE(K_I8, 16) : K_TYPE(e == 1 ? K_I32 : K_F32, below(&m->seed, 2) ? 4 : 16);
+        return k_lut16(k, some(m, table), some(m, K_TYPE(e ? K_I32 : K_I8, n)));
+    }
     case 4: return k_sign(k, some(m, K_TYPE(K_I8, n)), some(m, K_TYPE(K_I8, n)));
     default: return k_opaque(k, some(m, K_TYPE(K_I8 + below(&m->seed, 5), n)));
     }
@@ -706,7 +710,7 @@ static void test_dot_edges(void **p)
     st_kir *kir = fresh(s, arena, &a, "dots");
     setun_kernel *k = &kir->head;
     k_val x = k_arg(k, 0, K_I8), o = k_arg(k, 7, K_I32), o16 = k_arg(k, 6, K_I16),
-          bytes = k_arg(k, 5, K_I8);
+          bytes = k_arg(k, 5, K_I8), wide = k_arg(k, 9, K_F32);
     int64_t at = 0, at16 = 0;
     static const uint32_t lanes[] = { 1, 3, 4, 8, 16, 20, 32, 64 };
     for (uint32_t i = 0; i < SETUN_LEN(lanes); i++) {
@@ -724,6 +728,11 @@ static void test_dot_edges(void **p)
         k_val iota = k_iota(k, K_TYPE(K_I8, 4 * n), -100);
         k_store(k, bytes, k_i64(k, 2 * at16), k_lut16(k, k_load(k, x, k_i64(k, 3), 16), iota));
         k_store(k, bytes, k_i64(k, 2000 + 2 * at16), k_sign(k, v, k_shrs(k, iota, 5)));
+        k_val index = k_cast(k, v, K_TYPE(K_I32, n)), table = k_load(k, k_arg(k, 4, K_F32), k_i64(k, i), 16);
+        k_store(k, wide, k_i64(k, at), k_lut16(k, table, index));
+        k_store(k, wide, k_i64(k, at + n), k_lut16(k, k_slice(k, table, 3, 4), index));
+        k_val four = k_load(k, k_arg(k, 2, K_I32), k_i64(k, i), 4);
+        k_store(k, o, k_i64(k, N / 2 + at), k_lut16(k, four, index));
     }
     check_all(s, kir, &a, 0);
     st_arena_free(arena);
@@ -914,7 +923,7 @@ static void test_features(void **p)
     assert_int_equal(t.f16, 0);
     assert_int_equal(s->cg->host("-sse3", &t, &err), SETUN_OK);
     assert_string_equal(t.isa, "sse2");
-    assert_int_equal(t.dot2 | t.dot4 | t.lut16 | t.sign, 0);
+    assert_int_equal(t.dot2 | t.dot4 | t.lut16 | t.lut32 | t.sign, 0);
     assert_int_equal(s->cg->host("+fma4", &t, &err),
                      strstr(host->features, "+fma4") ? SETUN_OK : SETUN_BAD_ARG);
     if (strstr(host->features, "+avx512bw")) {

@@ -199,7 +199,7 @@ static uint64_t lane(const sample *s, void *const in[3], int64_t r, uint32_t j)
         for (uint32_t i = 4 * j; i < 4 * j + 4; i++)
             sum += (int64_t)get(in[1], tb, rb + i) * sign_extend(get(in[2], tb, rb + i), 8);
         return a + (uint64_t)sum;
-    case K_lut16: return get(in[0], ta, ra + (int64_t)(b % 16));
+    case K_lut16: return get(in[0], ta, ra + (int64_t)(b % na));
     case K_sign: return b == 0 ? 0 : b >= 128 ? 256 - a : a;
     case K_local: case K_scratch: return get(in[0], ta, ra + na - 1 - j); /* stored backwards */
     case K_dim: return a + (uint64_t)sample_elements(s, 0, ROWS);

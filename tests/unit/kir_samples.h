@@ -135,6 +135,10 @@ static inline void sample_add_lanes(sample_sink *s, uint32_t n, uint32_t nth)
     sample_add(s, K_dot2, i16, K_TYPE(K_I8, 2 * n), K_TYPE(K_I8, 2 * n), 0, 0);
     sample_add(s, K_dot4, i32, i32, K_TYPE(K_I8, 4 * n), K_TYPE(K_I8, 4 * n), 0);
     sample_add(s, K_lut16, i8, K_TYPE(K_I8, 16), i8, 0, 0);
+    for (uint32_t entries = 4; entries <= 16; entries *= 4) {
+        sample_add(s, K_lut16, f, K_TYPE(K_F32, entries), i32, 0, 0);
+        sample_add(s, K_lut16, i32, K_TYPE(K_I32, entries), i32, 0, 0);
+    }
     sample_add(s, K_sign, i8, i8, i8, 0, 0);
     sample_add(s, K_prefetch, i32, i32, 0, 0, (int64_t)nth & 3);
     sample_add(s, K_dim, i32, i32, 0, 0, 0);
