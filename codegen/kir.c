@@ -458,7 +458,7 @@ static setun_status copy_arg(st_kir *k, uint32_t i, const setun_view *v, setun_e
     if (v->rank > SETUN_MAX_RANK)
         return st_fail(err, SETUN_BAD_SHAPE, "kernel %s: argument %u has rank %u", k->name, i,
                        v->rank);
-    if (v->dtype < SETUN_F32 || v->dtype > SETUN_Q8)
+    if (v->dtype < SETUN_F32 || v->dtype > SETUN_Q6_K)
         return st_fail(err, SETUN_UNKNOWN, "kernel %s: argument %u has unknown element type %u",
                        k->name, i, v->dtype);
     k->arg_dtype[i] = v->dtype;

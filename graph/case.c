@@ -119,6 +119,8 @@ void st_case_fill(const setun_view *v, uint64_t seed)
         fill_floats(v, seed, n);
     else if (v->dtype == SETUN_Q8)
         fill_q8(v, seed, n);
+    else if (setun_block(v->dtype) > 1)
+        setun_fill_blocks(v, seed);
     else
         fill_ints(v, seed, n);
 }

@@ -16,7 +16,7 @@ setun_status st_view_check(const setun_view *v, int symbols, setun_error *err)
         return st_fail(err, SETUN_BAD_SHAPE, "element type %u is unknown", v->dtype);
     if (v->rank > SETUN_MAX_RANK)
         return st_fail(err, SETUN_BAD_SHAPE, "rank %u is more than %d", v->rank, SETUN_MAX_RANK);
-    if ((v->dtype == SETUN_T2 || v->dtype == SETUN_Q8) && v->rank == 0)
+    if (setun_block(v->dtype) > 1 && v->rank == 0)
         return st_fail(err, SETUN_BAD_SHAPE, "a %s array needs at least one dimension", st_dtype_name(v->dtype));
     for (uint32_t i = 0; i < SETUN_MAX_RANK; i++) {
         int64_t d = v->dim[i];
@@ -32,7 +32,7 @@ setun_status st_view_check(const setun_view *v, int symbols, setun_error *err)
         if (!symbols)
             return st_fail(err, SETUN_BAD_SHAPE, "dimension 0 is symbolic; its size must be known");
     }
-    /* A row is at most 8 bytes an element (T2, Q8: 32, 34 bytes a started block), a symbol counts as 1. */
+    /* A row is at most 8 bytes an element and 210 for a started block, a symbol counts as 1. */
     last = v->rank && v->dim[v->rank - 1] >= 0 ? v->dim[v->rank - 1] : 1;
     if (last > MAX_BYTES / 64)
         return st_fail(err, SETUN_BAD_SHAPE, "%lld elements in a row are too many", (long long)last);
@@ -63,13 +63,13 @@ int st_view_same(const setun_view *a, const setun_view *b)
 }
 
 /* Could the same bytes be seen as either?  A cache keeps its shape; a reshaped view keeps its number
- * of elements.  T2 and Q8 have padding in every row, so only the shape itself will do. */
+ * of elements.  Rows of blocks have padding, so only the shape itself will do. */
 static int fits_memory(const setun_view *a, const setun_view *b)
 {
     int64_t x = 1, y = 1;
     if (st_view_same(a, b))
         return 1;
-    if (a->dtype != b->dtype || a->dtype == SETUN_T2 || a->dtype == SETUN_Q8 || (a->dim[0] < 0 || b->dim[0] < 0 ? a->dim[0] != b->dim[0] : 0))
+    if (a->dtype != b->dtype || setun_block(a->dtype) > 1 || (a->dim[0] < 0 || b->dim[0] < 0 ? a->dim[0] != b->dim[0] : 0))
         return 0;
     /* Both views have been checked, so these products fit. */
     for (uint32_t i = 0; i < SETUN_MAX_RANK; i++) {

@@ -15,7 +15,8 @@
 #include "graph/graph.h"
 
 /* Indexed by SETUN_F32 and so on; 0 is no type. */
-static const char *const dtype_names[] = {NULL, "f32", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "t2", "q8"};
+static const char *const dtype_names[] = {NULL, "f32", "f16", "bf16", "i8", "i16", "i32", "i64", "u8", "t2", "q8",
+                                          "q4_0", "q8_0", "q4_k", "q6_k"};
 
 const char *st_dtype_name(uint32_t dtype)
 {

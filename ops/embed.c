@@ -8,7 +8,7 @@ enum { TABLE, INDEX, Y };
 
 static setun_status infer(setun_args *a, setun_error *err)
 {
-    setun_status s = setun_want(a, TABLE, SETUN_FLOATS, 2, err);
+    setun_status s = setun_want_weights(a, TABLE, err);
     if (s == SETUN_OK)
         s = setun_want(a, INDEX, SETUN_OF(SETUN_I32), 1, err);
     return s != SETUN_OK
@@ -32,22 +32,22 @@ static setun_status eval(const setun_args *a, setun_error *err)
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    uint32_t dtype = a->in[TABLE].dtype;
     int64_t d = a->in[TABLE].dim[1], whole = d / 32 * 32;
     (void)err;
     k_grid(k, INDEX, 0, 1);
-    k_val table = k_arg(k, TABLE, k_elem_of(dtype)), index = k_arg(k, INDEX, K_I32),
-          y = k_arg(k, Y, K_F32);
+    k_matrix table = k_matrix_arg(k, TABLE, &a->in[TABLE]);
+    k_val index = k_arg(k, INDEX, K_I32), y = k_arg(k, Y, K_F32);
     k_val t = k_for(k, k_begin(k), k_end(k), 1);
-    k_val from = k_muli(k, k_sext(k, k_load(k, index, t, 1), K_I64), d), to = k_muli(k, t, d);
+    k_val from = k_matrix_row(&table, k_sext(k, k_load(k, index, t, 1), K_I64)), to = k_muli(k, t, d);
     if (whole) {
-        k_val i = k_for(k, k_i64(k, 0), k_i64(k, whole), 32);
-        k_store(k, y, k_add(k, to, i), k_widen(k, k_load(k, table, k_add(k, from, i), 32), dtype));
+        k_val i = k_for(k, k_i64(k, 0), k_i64(k, whole), table.span);
+        for (int64_t s = 0; s < table.span; s += 32)
+            k_store(k, y, k_addi(k, k_add(k, to, i), s), k_matrix_load(&table, from, i, s, 32));
         k_stop(k);
     }
     if (d > whole) {
-        k_val v = k_load_pad(k, table, k_addi(k, from, whole), d - whole, 32, 0);
-        k_store_part(k, y, k_addi(k, to, whole), k_widen(k, v, dtype), d - whole);
+        k_val v = k_matrix_load(&table, from, k_i64(k, whole), 0, d - whole);
+        k_store_part(k, y, k_addi(k, to, whole), v, d - whole);
     }
     k_stop(k);
     return SETUN_OK;
@@ -57,7 +57,7 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
 static void cost(const setun_args *a, setun_cost *c)
 {
     setun_cost_map(a, 0, c);
-    c->bytes += setun_cost_count(&a->out[0]) * (double)setun_row_bytes(a->in[TABLE].dtype, 1) -
+    c->bytes += setun_cost_count(&a->out[0]) * (double)setun_row_bytes(a->in[TABLE].dtype, 256) / 256 -
                 setun_cost_view(&a->in[TABLE]);
 }
 
@@ -67,7 +67,7 @@ static void fill(const setun_args *a, uint64_t seed)
 }
 
 static const setun_port in[] = {
-    {"table", "f32, f16 or bf16 [rows,d]", 0, 0},
+    {"table", "f32, f16, bf16 or blocks (q4_0, q8_0, q4_k, q6_k) [rows,d]", 0, 0},
     {"index", "i32[n]: which row of table; from 0 to rows - 1", 0, 0},
 };
 static const setun_port out[] = {{"y", "f32[n,d]: the rows, widened exactly", 0, 0}};
@@ -77,6 +77,10 @@ static const char *const cases[] = {
     "table:f16[9,7] index:i32[n3]",
     "table:bf16[40,2560] index:i32[1]",
     "table:f32[1,1] index:i32[n2]",
+    "table:q8_0[9,96] index:i32[n3]",
+    "table:q4_0[5,32] index:i32[n3]",
+    "table:q4_k[3,512] index:i32[2]",
+    "table:q6_k[7,768] index:i32[n3]",
     NULL,
 };
 

@@ -1,8 +1,8 @@
 /* ops/head_rescore.c -- the logits of listed rows: y[i] = x . w[id[i]], as matmul makes them.
  *
  * The same 32 stripes and halving tree as ops/matmul.c, so the same bits.  The list is cut where
- * it runs, because its length is not known before.  While a row is read, the first half of the next
- * one is prefetched: the rows lie anywhere. */
+ * it runs, because its length is not known before.  While a row is read, the next one is prefetched:
+ * the rows lie anywhere. */
 #include "ops/head_kernels.h"
 
 enum { X, W, ID, COUNT, Y };
@@ -13,7 +13,7 @@ static setun_status infer(setun_args *a, setun_error *err)
 {
     setun_status s = setun_want(a, X, SETUN_OF(SETUN_F32), 2, err);
     if (s == SETUN_OK)
-        s = setun_want(a, W, SETUN_FLOATS, 2, err);
+        s = setun_want_weights(a, W, err);
     if (s == SETUN_OK)
         s = setun_want(a, ID, SETUN_OF(SETUN_I32), 2, err);
     if (s == SETUN_OK)
@@ -50,11 +50,10 @@ static setun_status eval(const setun_args *a, setun_error *err)
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    uint32_t dtype = a->in[W].dtype;
-    int64_t d = a->in[X].dim[1], whole = d / 32 * 32, most = a->in[ID].dim[1], element = setun_row_bytes(dtype, 1);
+    int64_t d = a->in[X].dim[1], whole = d / 32 * 32, most = a->in[ID].dim[1];
     int64_t granule = (most + UNITS - 1) / UNITS, units = (most + granule - 1) / granule;
-    k_val x = k_arg(k, X, K_F32), w = k_arg(k, W, k_elem_of(dtype)), id = k_arg(k, ID, K_I32),
-          count = k_arg(k, COUNT, K_I32), y = k_arg(k, Y, K_F32);
+    k_matrix w = k_matrix_arg(k, W, &a->in[W]);
+    k_val x = k_arg(k, X, K_F32), id = k_arg(k, ID, K_I32), count = k_arg(k, COUNT, K_I32), y = k_arg(k, Y, K_F32);
     (void)err;
     k_grid(k, ID, 1, granule);
     k_val t = k_for(k, k_i64(k, 0), k_dim(k, X, 0), 1), list = k_muli(k, t, most), xi = k_muli(k, t, d), cut[2][2];
@@ -63,18 +62,20 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     head_share_k(k, k_sub(k, k_i64(k, most), n), units, cut[1]);
     k_val j = k_for(k, cut[0][0], cut[0][1], 1);
     k_val next = k_add(k, list, k_min(k, k_addi(k, j, 1), k_i64(k, most - 1)));
-    k_val row = k_muli(k, k_sext(k, k_load(k, id, k_add(k, list, j), 1), K_I64), d);
-    k_val ahead = k_muli(k, k_sext(k, k_load(k, id, next, 1), K_I64), d * element);
+    k_val row = k_matrix_row(&w, k_sext(k, k_load(k, id, k_add(k, list, j), 1), K_I64));
+    k_val ahead = k_matrix_row(&w, k_sext(k, k_load(k, id, next, 1), K_I64));
     k_val acc = k_var(k, k_f32v(k, 0.0f, 32));
     if (whole) {
-        k_val i = k_for(k, k_i64(k, 0), k_i64(k, whole), 32);
-        k_prefetch(k, w, k_add(k, ahead, k_muli(k, i, element)), 3);
-        k_val v = k_widen(k, k_load(k, w, k_add(k, row, i), 32), dtype);
-        k_set(k, acc, k_add(k, k_get(k, acc), k_mul(k, k_load(k, x, k_add(k, xi, i), 32), v)));
+        k_val i = k_for(k, k_i64(k, 0), k_i64(k, whole), w.span);
+        for (int64_t s = 0; s < w.span; s += 32) {
+            k_matrix_prefetch(&w, ahead, i, s, 0);
+            k_val v = k_matrix_load(&w, row, i, s, 32), xs = k_load(k, x, k_addi(k, k_add(k, xi, i), s), 32);
+            k_set(k, acc, k_add(k, k_get(k, acc), k_mul(k, xs, v)));
+        }
         k_stop(k);
     }
     if (d > whole) { /* zeros behind the last columns change no partial sum */
-        k_val v = k_widen(k, k_load_pad(k, w, k_addi(k, row, whole), d - whole, 32, 0), dtype);
+        k_val v = k_matrix_load(&w, row, k_i64(k, whole), 0, d - whole);
         k_val xs = k_load_pad(k, x, k_addi(k, xi, whole), d - whole, 32, 0);
         k_set(k, acc, k_add(k, k_get(k, acc), k_mul(k, xs, v)));
     }
@@ -117,7 +118,7 @@ static void fill(const setun_args *a, uint64_t seed)
 
 static const setun_port in[] = {
     {"x", "f32[n,k]: rows", 0, 0},
-    {"w", "f32, f16 or bf16 [r,k]: rows of the head", 0, 0},
+    {"w", "f32, f16, bf16 or blocks (q4_0, q8_0, q4_k, q6_k) [r,k]: rows of the head", 0, 0},
     {"id", "i32[n,most]: rows of w, from 0 to r - 1", 0, 0},
     {"count", "i32[n]: how many of them count", 0, 0},
 };
@@ -128,6 +129,10 @@ static const char *const cases[] = {
     "x:f32[m2,7] w:f16[5,7] id:i32[m2,7] count:i32[m2]",
     "x:f32[1,2560] w:bf16[9,2560] id:i32[1,200] count:i32[1]",
     "x:f32[2,1] w:f32[1,1] id:i32[2,1] count:i32[2]",
+    "x:f32[n3,96] w:q8_0[33,96] id:i32[n3,64] count:i32[n3]",
+    "x:f32[1,32] w:q4_0[5,32] id:i32[1,7] count:i32[1]",
+    "x:f32[m2,256] w:q4_k[5,256] id:i32[m2,7] count:i32[m2]",
+    "x:f32[1,2560] w:q6_k[9,2560] id:i32[1,200] count:i32[1]",
     NULL,
 };
 

@@ -1,4 +1,4 @@
-/* ops/matmul.c -- rows times a float matrix: y = x w^T, as the output head needs it.
+/* ops/matmul.c -- rows times a matrix of floats, stored as such or in blocks: y = x w^T.
  *
  * Every element is one sum of products over k in 32 stripes (docs/numerics.md), so tiling over rows
  * of x or w changes no bit.
@@ -20,7 +20,7 @@ static setun_status infer(setun_args *a, setun_error *err)
 {
     setun_status s = setun_want(a, X, SETUN_OF(SETUN_F32), 2, err);
     if (s == SETUN_OK)
-        s = setun_want(a, W, SETUN_FLOATS, 2, err);
+        s = setun_want_weights(a, W, err);
     if (s == SETUN_OK)
         s = setun_want_equal(a, X, 1, W, 1, err);
     if (s == SETUN_OK)
@@ -47,23 +47,22 @@ static setun_status eval(const setun_args *a, setun_error *err)
 
 typedef struct tiles {
     setun_kernel *k;
-    k_val    x, w, y, rows; /* rows of w are read at run time: one kernel serves every head of a model */
-    int64_t  d, element;    /* columns, bytes of an element of w */
-    uint32_t dtype;
+    k_val    x, y, rows; /* rows of w are read at run time: one kernel serves every head of a model */
+    k_matrix w;
+    int64_t  d;          /* columns */
 } tiles;
 
-/* The 32 columns from i on of a tile of nx rows of x and nw rows of w (bases in elements). */
+/* The 32 columns from i + s on of a tile of nx rows of x and nw rows of w. */
 static void step(const tiles *c, const k_val *x_row, int nx, const k_val *w_row, int nw, k_val i,
-                 int64_t left, k_val acc[MAX_TILE][MAX_TILE])
+                 int64_t s, int64_t left, k_val acc[MAX_TILE][MAX_TILE])
 {
     setun_kernel *k = c->k;
     for (int j = 0; j < nw; j++) {
-        k_val at = k_add(k, w_row[j], i);
-        k_val w = k_widen(k, k_load_pad(k, c->w, at, left, 32, 0), c->dtype);
-        for (int64_t line = 0; left >= 32 && line < 32 * c->element; line += 64)
-            k_fetch_ahead(k, c->w, k_addi(k, k_muli(k, at, c->element), line), AHEAD);
+        k_val w = k_matrix_load(&c->w, w_row[j], i, s, left);
+        if (left >= 32)
+            k_matrix_prefetch(&c->w, w_row[j], i, s, AHEAD);
         for (int t = 0; t < nx; t++) {
-            k_val x = k_load_pad(k, c->x, k_add(k, x_row[t], i), left, 32, 0);
+            k_val x = k_load_pad(k, c->x, k_addi(k, k_add(k, x_row[t], i), s), left, 32, 0);
             k_set(k, acc[t][j], k_add(k, k_get(k, acc[t][j]), k_mul(k, x, w)));
         }
     }
@@ -72,28 +71,29 @@ static void step(const tiles *c, const k_val *x_row, int nx, const k_val *w_row,
 static void tile(const tiles *c, k_val t0, int nx, k_val r0, int nw)
 {
     setun_kernel *k = c->k;
-    int64_t whole = c->d / 32 * 32, unrolled = nx == 1 ? c->d / 128 * 128 : 0;
+    int64_t whole = c->d / 32 * 32, wide = nx == 1 && c->w.span < 128 ? 128 : c->w.span;
+    int64_t unrolled = wide > 32 ? c->d / wide * wide : 0;
     k_val x_row[MAX_TILE], w_row[MAX_TILE], acc[MAX_TILE][MAX_TILE];
     for (int t = 0; t < nx; t++)
         x_row[t] = k_muli(k, k_addi(k, t0, t), c->d);
     for (int j = 0; j < nw; j++)
-        w_row[j] = k_muli(k, k_addi(k, r0, j), c->d);
+        w_row[j] = k_matrix_row(&c->w, k_addi(k, r0, j));
     for (int t = 0; t < nx; t++)
         for (int j = 0; j < nw; j++)
             acc[t][j] = k_var(k, k_f32v(k, 0.0f, 32));
     if (unrolled) {
-        k_val i = k_for(k, k_i64(k, 0), k_i64(k, unrolled), 128);
-        for (int64_t s = 0; s < 128; s += 32)
-            step(c, x_row, nx, w_row, nw, k_addi(k, i, s), 32, acc);
+        k_val i = k_for(k, k_i64(k, 0), k_i64(k, unrolled), wide);
+        for (int64_t s = 0; s < wide; s += 32)
+            step(c, x_row, nx, w_row, nw, i, s, 32, acc);
         k_stop(k);
     }
     if (whole > unrolled) {
         k_val i = k_for(k, k_i64(k, unrolled), k_i64(k, whole), 32);
-        step(c, x_row, nx, w_row, nw, i, 32, acc);
+        step(c, x_row, nx, w_row, nw, i, 0, 32, acc);
         k_stop(k);
     }
     if (c->d > whole) /* zeros behind the last columns change no partial sum */
-        step(c, x_row, nx, w_row, nw, k_i64(k, whole), c->d - whole, acc);
+        step(c, x_row, nx, w_row, nw, k_i64(k, whole), 0, c->d - whole, acc);
     for (int t = 0; t < nx; t++)
         for (int j = 0; j < nw; j++) {
             k_val at = k_add(k, k_mul(k, k_addi(k, t0, t), c->rows), k_addi(k, r0, j));
@@ -119,15 +119,14 @@ static void strip(const tiles *c, k_val t0, int nx, k_val first, k_val last, int
 
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    uint32_t dtype = a->in[W].dtype;
-    tiles c = {k, 0, 0, 0, k_dim_run(k, W, 0), a->in[X].dim[1], setun_row_bytes(dtype, 1), dtype};
+    tiles c = {.k = k, .rows = k_dim_run(k, W, 0), .d = a->in[X].dim[1]};
     /* Half of the vector registers hold sums; the rest is for w, x and products. */
     int64_t sums = k_info(k, K_N_REGISTERS) * k_info(k, K_VECTOR_BYTES) / 4 / 32 / 2;
     int nx = sums >= 4 ? 4 : sums >= 2 ? 2 : 1, nw = sums >= 8 ? 2 : 1;
     (void)err;
     k_grid(k, W, 0, UNIT);
     c.x = k_arg(k, X, K_F32);
-    c.w = k_arg(k, W, k_elem_of(dtype));
+    c.w = k_matrix_arg(k, W, &a->in[W]);
     c.y = k_arg(k, Y, K_F32);
     k_val n = k_dim(k, X, 0), u = k_for(k, k_begin(k), k_end(k), 1);
     k_val first = k_muli(k, u, UNIT), last = k_min(k, k_addi(k, first, UNIT), c.rows),
@@ -153,7 +152,7 @@ static void cost(const setun_args *a, setun_cost *c)
 
 static const setun_port in[] = {
     {"x", "f32[n,k]: rows", 0, 0},
-    {"w", "f32, f16 or bf16 [r,k]: one row for each column of y", 0, 0},
+    {"w", "f32, f16, bf16 or blocks (q4_0, q8_0, q4_k, q6_k) [r,k]: one row for each column of y", 0, 0},
 };
 static const setun_port out[] = {{"y", "f32[n,r]", 0, 0}};
 static const char *const cases[] = {
@@ -163,6 +162,14 @@ static const char *const cases[] = {
     "x:f32[m1,160] w:bf16[16,160]",
     "x:f32[6,1] w:f32[1,1]",
     "x:f32[n9,96] w:bf16[19,96]",
+    "x:f32[1,256] w:q8_0[35,256]",
+    "x:f32[n9,96] w:q8_0[19,96]",
+    "x:f32[n3,160] w:q4_0[17,160]",
+    "x:f32[1,32] w:q4_0[5,32]",
+    "x:f32[1,512] w:q4_k[18,512]",
+    "x:f32[n6,256] w:q4_k[7,256]",
+    "x:f32[1,768] w:q6_k[18,768]",
+    "x:f32[n7,256] w:q6_k[33,256]",
     NULL,
 };
 

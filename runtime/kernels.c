@@ -74,7 +74,7 @@ static double element(const setun_view *v, int64_t i)
     case SETUN_F32: return (double)((const float *)v->data)[i];
     case SETUN_F16: return (double)setun_f16_f32(((const uint16_t *)v->data)[i]);
     case SETUN_BF16: return (double)setun_bf16_f32(((const uint16_t *)v->data)[i]);
-    case SETUN_Q8: return (double)setun_get_f32(v, i);
+    case SETUN_Q8: case SETUN_Q4_0: case SETUN_Q8_0: case SETUN_Q4_K: case SETUN_Q6_K: return (double)setun_get_f32(v, i);
     case SETUN_I8: return ((const int8_t *)v->data)[i];
     case SETUN_I32: return ((const int32_t *)v->data)[i];
     case SETUN_I64: return (double)((const int64_t *)v->data)[i];

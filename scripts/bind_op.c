@@ -154,7 +154,8 @@ static void push_element(lua_State *L, const setun_view *v, int64_t i)
 {
     const char *p = v->data;
     switch (v->dtype) {
-    case SETUN_F32: case SETUN_F16: case SETUN_BF16: case SETUN_Q8: lua_pushnumber(L, (double)setun_get_f32(v, i)); return;
+    case SETUN_F32: case SETUN_F16: case SETUN_BF16: case SETUN_Q8:
+    case SETUN_Q4_0: case SETUN_Q8_0: case SETUN_Q4_K: case SETUN_Q6_K: lua_pushnumber(L, (double)setun_get_f32(v, i)); return;
     case SETUN_I8: lua_pushinteger(L, ((const int8_t *)(const void *)p)[i]); return;
     case SETUN_U8: lua_pushinteger(L, ((const uint8_t *)(const void *)p)[i]); return;
     case SETUN_I16: lua_pushinteger(L, ((const int16_t *)(const void *)p)[i]); return;
@@ -186,7 +187,7 @@ static void store_element(lua_State *L, const setun_view *v, int64_t i, const ch
         return;
     }
     int64_t n = lua_tointegerx(L, -1, &whole);
-    if (v->dtype == SETUN_T2 || v->dtype == SETUN_Q8 || !whole || n < range[v->dtype].low || n > range[v->dtype].high)
+    if (setun_block(v->dtype) > 1 || !whole || n < range[v->dtype].low || n > range[v->dtype].high)
         st_bind_fail(L, "eval gave %s for %s, which is no %s", lua_tostring(L, -1), name, st_dtype_name(v->dtype));
     switch (v->dtype) {
     case SETUN_I8: ((int8_t *)v->data)[i] = (int8_t)n; break;
@@ -488,7 +489,7 @@ static void read_callbacks(lua_State *L, st_script_op *so)
     if (so->by_element && so->op.n_in == 0)
         st_bind_fail(L, "setun.op %s: eval needs an input", op);
     for (uint32_t o = 0; o < so->op.n_out; o++)
-        if (so->out[o].dtype == SETUN_T2 || so->out[o].dtype == SETUN_Q8)
+        if (setun_block(so->out[o].dtype) > 1)
             st_bind_fail(L, "setun.op %s: output %s cannot be %s", op, so->op.out[o].name,
                          st_dtype_name(so->out[o].dtype));
     lua_pop(L, 3);

@@ -37,7 +37,8 @@ typedef struct setun_text {
 static inline const char *setun_dtype_text(uint32_t dtype)
 {
     static const char *const name[] = {"none", "f32", "f16", "bf16", "i8",
-                                       "i16",  "i32", "i64", "u8",   "t2",  "q8"};
+                                       "i16",  "i32", "i64", "u8",   "t2",  "q8",
+                                       "q4_0", "q8_0", "q4_k", "q6_k"};
     return dtype < SETUN_LEN(name) ? name[dtype] : "unknown";
 }
 
@@ -66,7 +67,7 @@ static inline setun_status setun_want(const setun_args *a, uint32_t i, uint32_t 
     setun_text t, w;
     w.s[0] = 0;
     if (v->dtype > 31 || !(dtypes & SETUN_OF(v->dtype)) || v->rank != rank) {
-        for (uint32_t d = 0; d <= SETUN_Q8; d++)
+        for (uint32_t d = 0; d <= SETUN_Q6_K; d++)
             if (dtypes & SETUN_OF(d))
                 (void)snprintf(w.s + strlen(w.s), sizeof w.s - strlen(w.s), "%s%s",
                                w.s[0] ? " or " : "", setun_dtype_text(d));
@@ -150,7 +151,7 @@ static inline double setun_cost_count(const setun_view *v)
 }
 static inline double setun_cost_view(const setun_view *v)
 {
-    return setun_cost_count(v) * (double)setun_row_bytes(v->dtype, 128) / 128;
+    return setun_cost_count(v) * (double)setun_row_bytes(v->dtype, 256) / 256; /* of any block */
 }
 /* Every input and output once; ops float operations per element of the first input. */
 static inline void setun_cost_map(const setun_args *a, double ops, setun_cost *c)
@@ -165,6 +166,8 @@ static inline void setun_cost_map(const setun_args *a, double ops, setun_cost *c
 }
 
 /* ---------------------------------------------------------------- elements */
+
+static inline float setun_get_block(uint32_t dtype, const uint8_t *block, int64_t i); /* op_blocks.h */
 
 /* f2i of kir.def: toward zero, saturating, NaN gives 0. */
 static inline int32_t setun_f2i(float f)
@@ -204,13 +207,16 @@ static inline void setun_put_q8(uint8_t *block, const float *x, int64_t n)
             i < n ? (uint8_t)setun_f2i(rintf(x[i] / setun_bf16_f32(scale))) : (uint8_t)0;
 }
 
-/* Element i of a view of f32, f16, bf16 or q8. */
+/* Element i of a view of f32, f16, bf16 or of floats in blocks. */
 static inline float setun_get_f32(const setun_view *v, int64_t i)
 {
-    if (v->dtype == SETUN_Q8) {
+    int64_t block = setun_block(v->dtype);
+    if (block > 1) {
         int64_t n = v->dim[v->rank - 1], at = i % n;
-        const uint8_t *row = (const uint8_t *)v->data + i / n * setun_row_bytes(SETUN_Q8, n);
-        return setun_get_q8(row + at / SETUN_Q8_BLOCK * SETUN_Q8_BLOCK_BYTES, at % SETUN_Q8_BLOCK);
+        const uint8_t *row = (const uint8_t *)v->data + i / n * setun_row_bytes(v->dtype, n);
+        row += setun_row_bytes(v->dtype, at / block * block);
+        return v->dtype == SETUN_Q8 ? setun_get_q8(row, at % block)
+                                    : setun_get_block(v->dtype, row, at % block);
     }
     if (v->dtype == SETUN_F16)
         return setun_f16_f32(((const uint16_t *)v->data)[i]);
@@ -576,4 +582,7 @@ static inline setun_status k_lower_map(setun_kernel *k, const setun_args *a, k_m
 #ifdef __cplusplus
 }
 #endif
+
+#include "setun/op_blocks.h" /* weights in blocks, built on the above */
+
 #endif

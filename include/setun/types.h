@@ -62,6 +62,10 @@ SETUN_STATIC_ASSERT(sizeof(setun_error) == 512, "setun_error is part of the ABI"
 #define SETUN_U8   8u
 #define SETUN_T2   9u /* ternary, 2 bits a weight, as drawn below */
 #define SETUN_Q8   10u /* blocks of 32 8-bit integers with a scale, as drawn below */
+#define SETUN_Q4_0 11u /* GGUF's blocks of that name, as drawn below */
+#define SETUN_Q8_0 12u
+#define SETUN_Q4_K 13u
+#define SETUN_Q6_K 14u
 
 /* SETUN_T2: a row of K weights is ceil(K / 128) blocks of 32 bytes; a block holds 128 weights.
  *
@@ -86,6 +90,17 @@ SETUN_STATIC_ASSERT(sizeof(setun_error) == 512, "setun_error is part of the ABI"
  * The scale stands beside its numbers, so that a row of a cache is one piece of memory. */
 #define SETUN_Q8_BLOCK 32
 #define SETUN_Q8_BLOCK_BYTES 34
+
+/* Weights as GGUF files have them: rows of whole blocks, used where they lie.  d and m are binary16 in
+ * the host's order.  All are exact in binary32 but for the difference in Q4_K, which rounds once.
+ *
+ *   Q4_0   32 in 18 bytes    d, q[16]                        (q(i) - 8) d: nibbles of 4 bits, low ones first
+ *   Q8_0   32 in 34 bytes    d, q[32]                        q(i) d: from -128 to 127
+ *   Q4_K  256 in 144 bytes   d, m, s[12], q[128]             (d scale) q(i) - (m least)
+ *   Q6_K  256 in 210 bytes   low[128], high[64], s[16], d    (d scale) (q(i) - 32)
+ *
+ * The nibbles of Q4_0 are of i < 16 (low) and i + 16 (high); setun/op_blocks.h says by its code where
+ * bits of Q4_K and Q6_K are, whose eight groups of 32, or sixteen of 16, have a scale each. */
 
 #define SETUN_MAX_RANK 4
 
@@ -124,16 +139,31 @@ static inline int64_t setun_count(const setun_view *v)
     return n;
 }
 
-/* Bytes of one row of n elements (T2, Q8: whole blocks); 0 for an unknown type. */
+/* Elements that share a block, in which alone they have a meaning; 1 for types without blocks. */
+static inline int64_t setun_block(uint32_t dtype)
+{
+    switch (dtype) {
+    case SETUN_T2: return SETUN_T2_BLOCK;
+    case SETUN_Q8: case SETUN_Q4_0: case SETUN_Q8_0: return 32;
+    case SETUN_Q4_K: case SETUN_Q6_K: return 256;
+    default: return 1;
+    }
+}
+
+/* Bytes of one row of n elements (whole blocks); 0 for an unknown type. */
 static inline int64_t setun_row_bytes(uint32_t dtype, int64_t n)
 {
+    int64_t blocks = (n + setun_block(dtype) - 1) / setun_block(dtype);
     switch (dtype) {
     case SETUN_F32: case SETUN_I32: return 4 * n;
     case SETUN_F16: case SETUN_BF16: case SETUN_I16: return 2 * n;
     case SETUN_I8: case SETUN_U8: return n;
     case SETUN_I64: return 8 * n;
-    case SETUN_T2: return (n + SETUN_T2_BLOCK - 1) / SETUN_T2_BLOCK * SETUN_T2_BLOCK_BYTES;
-    case SETUN_Q8: return (n + SETUN_Q8_BLOCK - 1) / SETUN_Q8_BLOCK * SETUN_Q8_BLOCK_BYTES;
+    case SETUN_T2: return blocks * SETUN_T2_BLOCK_BYTES;
+    case SETUN_Q8: case SETUN_Q8_0: return blocks * SETUN_Q8_BLOCK_BYTES;
+    case SETUN_Q4_0: return blocks * 18;
+    case SETUN_Q4_K: return blocks * 144;
+    case SETUN_Q6_K: return blocks * 210;
     default: return 0;
     }
 }
@@ -141,7 +171,7 @@ static inline int64_t setun_row_bytes(uint32_t dtype, int64_t n)
 /* The alignment of an array of this type; 0 for an unknown type. */
 static inline int64_t setun_align(uint32_t dtype)
 {
-    return dtype == SETUN_T2 ? 1 : dtype == SETUN_Q8 ? 2 : setun_row_bytes(dtype, 1);
+    return dtype == SETUN_T2 ? 1 : setun_block(dtype) > 1 ? 2 : setun_row_bytes(dtype, 1);
 }
 
 /* Bytes of a view with no symbolic dimension. */

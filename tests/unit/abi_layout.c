@@ -45,6 +45,7 @@ static const row types_rows[] = {
     V(SETUN_I16), V(SETUN_I32), V(SETUN_I64), V(SETUN_U8), V(SETUN_T2), V(SETUN_T2_BLOCK),
     V(SETUN_T2_BLOCK_BYTES), V(SETUN_MAX_RANK), V(SETUN_DIM_TOKENS), V(SETUN_DIM_OUTPUTS),
     V(SETUN_Q8), V(SETUN_Q8_BLOCK), V(SETUN_Q8_BLOCK_BYTES),
+    V(SETUN_Q4_0), V(SETUN_Q8_0), V(SETUN_Q4_K), V(SETUN_Q6_K),
 };
 static const row plugin_rows[] = {
     F(setun_host, size), F(setun_host, abi), F(setun_host, version), F(setun_host, build),
