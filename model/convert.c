@@ -5,7 +5,7 @@
 
 int64_t st_element_bytes(uint32_t dtype)
 {
-    return dtype == SETUN_T2 ? 0 : setun_row_bytes(dtype, 1);
+    return setun_block(dtype) > 1 ? 0 : setun_row_bytes(dtype, 1);
 }
 
 void st_convert_order(void *out, const void *in, int64_t element_bytes, int64_t n)

@@ -5,7 +5,7 @@
 
 #include "setun/types.h"
 
-/* Bytes of one element; 0 for a type that has none. */
+/* Bytes of one element; 0 for a type that has none, such as one of blocks. */
 int64_t st_element_bytes(uint32_t dtype);
 
 /* n elements of F32, F16 or BF16 as floats, exactly.  Returns 0, or -1 for another type. */

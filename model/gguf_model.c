@@ -522,11 +522,6 @@ static setun_status take_ends(st_gguf_model *m, setun_error *err)
 
 /* ---------------------------------------------------------------- tensors */
 
-static uint32_t in_place(const st_gguf_tensor *t)
-{
-    return t->id == 0 ? SETUN_F32 : t->id == 1 ? SETUN_F16 : t->id == 30 ? SETUN_BF16 : 0;
-}
-
 static const st_gguf_name *find_name(const st_gguf_model *m, const char *name, int64_t *layer)
 {
     int64_t n;
@@ -584,7 +579,8 @@ static setun_status add_tensor(st_gguf_model *m, const st_gguf_tensor *t, setun_
         return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is there, but %s.block_count is %lld", t->file, t->name,
                        m->g.architecture, (long long)m->layers);
     ST_TRY(check_shape(m, t, name, err));
-    int plain = in_place(t) != 0;
+    uint32_t dtype = st_gguf_dtype(t);
+    int plain = dtype && setun_block(dtype) == 1;
     if (!t->type->floats && t->type->group == ST_GGUF_NOT_TERNARY)
         return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s is %s, which Setun cannot compute with", t->file, t->name, t->type->name);
     if (name->kind != ST_NAME_LINEAR && name->kind != ST_NAME_MATRIX && !plain)
@@ -598,7 +594,7 @@ static setun_status add_tensor(st_gguf_model *m, const st_gguf_tensor *t, setun_
     out->file = t->file;
     out->dtype = t->type->name;
     out->bytes = t->bytes;
-    out->view = (setun_view){ (void *)(uintptr_t)t->data, s->heads ? 0 : in_place(t), name->cols ? 2 : 1, { 1, 1, 1, 1 } };
+    out->view = (setun_view){ (void *)(uintptr_t)t->data, s->heads ? 0 : dtype, name->cols ? 2 : 1, { 1, 1, 1, 1 } };
     out->view.dim[0] = name->cols ? t->dim[1] : t->dim[0];
     out->view.dim[1] = name->cols ? t->dim[0] : 1;
     if (!out->name || st_table_put(m->by_name, out->name, strlen(out->name), i))
@@ -764,23 +760,31 @@ static setun_status choose_layout(st_gguf_model *m, setun_error *err)
     return SETUN_OK;
 }
 
-/* What cannot be used where it lies costs memory and time at the first load. */
+/* What becomes of weights that are not ternary: blocks stay where they lie; what cannot costs memory and
+ * time at the first load. */
 static setun_status say_copies(st_gguf_model *m, setun_error *err)
 {
-    int64_t n = 0;
-    double bytes = 0;
-    const char *first = NULL;
+    enum { BLOCKS, ORDER, FLOATS, N_WAYS };
+    static const char *const what[N_WAYS] = {
+        "used as the blocks that they are, where they lie", "copied to the cache, rows in order",
+        "kept in the cache as plain floats, which takes time at the first load" };
+    int64_t n[N_WAYS] = { 0 };
+    double bytes[N_WAYS] = { 0 };
+    const st_gguf_tensor *first[N_WAYS] = { NULL };
     for (int64_t i = 0; i < m->n_tensors; i++) {
         const st_gguf_tensor *t = m->source[i].t;
-        if (m->tensor[i].view.dtype || st_gguf_source_is_ternary(m, i))
+        uint32_t own = st_gguf_dtype(t);
+        int way = m->tensor[i].view.dtype ? BLOCKS : own ? ORDER : FLOATS;
+        if ((way == BLOCKS && setun_block(own) == 1) || st_gguf_source_is_ternary(m, i))
             continue;
-        n++;
-        first = first ? first : t->name;
-        bytes += (double)t->values * (in_place(t) && t->id ? 2 : 4);
+        n[way]++;
+        first[way] = first[way] ? first[way] : t;
+        bytes[way] += way == FLOATS ? 4 * (double)t->values : (double)t->bytes;
     }
-    if (n)
-        SAY("%lld %s (%s%s) kept in the cache as plain floats, %.1f MB, which takes time at the first load", (long long)n,
-            n == 1 ? "matrix is" : "matrices are", first, n == 1 ? "" : " ...", bytes / 1e6);
+    for (int way = 0; way < N_WAYS; way++)
+        if (n[way])
+            SAY("%lld %s (%s, %s%s), %.1f MB, %s %s", (long long)n[way], n[way] == 1 ? "matrix" : "matrices", first[way]->name,
+                first[way]->type->name, n[way] == 1 ? "" : " ...", bytes[way] / 1e6, n[way] == 1 ? "is" : "are", what[way]);
     return SETUN_OK;
 }
 

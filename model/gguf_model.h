@@ -125,7 +125,10 @@ setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *
 /* Where tensor i has row r. */
 int64_t      st_gguf_source_at(const st_gguf_model *m, int64_t i, int64_t r);
 
-/* Rows from first on as floats, or, where it has 16 bits and raw != 0, as its own elements; in order. */
+/* The element type that a tensor's bytes have as they lie, on this host; 0: none. */
+uint32_t st_gguf_dtype(const st_gguf_tensor *t);
+
+/* Rows from first on as floats, or, with raw != 0, as the elements or blocks that they are; in order. */
 setun_status st_gguf_source_rows(const st_gguf_model *m, int64_t i, int64_t first, int64_t n, int raw, void *to,
                                  setun_error *err);
 

@@ -6,7 +6,7 @@
  *     X (transposed)     T2 [columns, rows], for one scale and 8-bit activations alone
  *     X (scales of G)    F32 [rows, 1 or more], where one scale is not enough; G: weights for each, 0: a row
  *     X (decoded)        F32 [rows, columns]
- *     X (in order)       16-bit elements as bytes, rows in the order of a Hugging Face checkpoint
+ *     X (in order)       elements or blocks as bytes, rows in the order of a Hugging Face checkpoint
  */
 #include "model/gguf_pack.h"
 
@@ -143,17 +143,17 @@ setun_status st_gguf_pack_floats(const st_gguf_model *m, st_pack *pack, st_arena
 {
     const st_tensor *t = &m->tensor[i];
     const st_gguf_tensor *in = m->source[i].t;
-    uint32_t own = in->id == 1 ? SETUN_F16 : in->id == 30 ? SETUN_BF16 : SETUN_F32;
-    int raw = want != SETUN_F32 && own != SETUN_F32;
-    int64_t rows = t->view.dim[0], cols = t->view.dim[1];
+    uint32_t own = st_gguf_dtype(in);
+    int raw = want != SETUN_F32 && own && own != SETUN_F32;
+    int64_t rows = t->view.dim[0], cols = raw ? setun_row_bytes(own, t->view.dim[1]) : t->view.dim[1];
     uint32_t kept = raw ? SETUN_U8 : SETUN_F32;
     const char *name = named(arena, t, raw ? " (in order)" : " (decoded)");
-    const st_pack_slot *slot = name ? st_pack_find(pack, name, kept, rows, raw ? 2 * cols : cols) : NULL;
+    const st_pack_slot *slot = name ? st_pack_find(pack, name, kept, rows, cols) : NULL;
     uint8_t *room;
     if (!name)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", t->name);
     if (!slot) {
-        ST_TRY(st_pack_room(pack, name, kept, rows, raw ? 2 * cols : cols, &room, err));
+        ST_TRY(st_pack_room(pack, name, kept, rows, cols, &room, err));
         st_map_advise(in->data, in->bytes, 1);
         setun_status s = st_gguf_source_rows(m, i, 0, rows, raw, room, err);
         st_map_advise(in->data, in->bytes, 0);

@@ -2,8 +2,8 @@
  *
  * Ternary types become codes in SETUN_T2 and scales; nothing is rounded on the way.  A file stores a
  * scale for each group of weights, row or tensor, but in most models all of them are one number, and
- * then one is what comes out: a group whose weights are all 0 may have any.  Other types become floats,
- * exactly as their layouts are defined.  Rows come in the order of a Hugging Face checkpoint:
+ * then one is what comes out: a group whose weights are all 0 may have any.  Other types stay as they are,
+ * or become floats exactly as their layouts are defined.  Rows come in the order of a Hugging Face checkpoint:
  *
  *     one head, llama in GGUF    0   h   1   h+1  2   h+2 ...      h: half of its rows
  *     here                       0   1   2   ...  h   h+1 ...
@@ -175,18 +175,29 @@ setun_status st_gguf_source_ternary(const st_gguf_model *m, int64_t i, uint8_t *
 
 /* ---------------------------------------------------------------- floats */
 
+uint32_t st_gguf_dtype(const st_gguf_tensor *t)
+{
+    static const uint32_t dtypes[][2] = { { 0, SETUN_F32 },   { 1, SETUN_F16 },   { 30, SETUN_BF16 }, { 2, SETUN_Q4_0 },
+                                          { 8, SETUN_Q8_0 }, { 12, SETUN_Q4_K }, { 14, SETUN_Q6_K } };
+    uint32_t found = 0;
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        found = dtypes[i][0] == t->id ? dtypes[i][1] : found;
+    /* Numbers inside blocks have the host's order in Setun, and the file's here. */
+    return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ && setun_block(found) > 1 ? 0 : found;
+}
+
 setun_status st_gguf_source_rows(const st_gguf_model *m, int64_t i, int64_t first, int64_t n, int raw, void *to, setun_error *err)
 {
     const st_gguf_source *s = &m->source[i];
     const st_gguf_tensor *t = s->t;
-    int64_t cols = t->dim[0], element = t->type->block_bytes;
+    int64_t cols = t->dim[0], blocks = cols / t->type->block, element = t->type->block_bytes;
     uint8_t *code = malloc((size_t)cols), *out = to;
     float *scale = malloc((size_t)st_gguf_source_scales(m, i) * sizeof *scale);
     setun_status st = code && scale ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory for a row of %s", t->name);
     for (int64_t r = first; r < first + n && st == SETUN_OK; r++) {
         int64_t at = st_gguf_source_at(m, i, r);
         if (raw)
-            st_convert_order(out + (r - first) * cols * element, t->data + at * cols * element, element, cols);
+            st_convert_order(out + (r - first) * blocks * element, t->data + at * blocks * element, element, blocks);
         else
             st = st_gguf_read_row(&m->g, t, at, (float *)to + (r - first) * cols, code, scale, err);
     }

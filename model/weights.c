@@ -400,7 +400,7 @@ static setun_status make_copy(st_weights *w, int64_t i, uint32_t want, setun_err
     return SETUN_OK;
 }
 
-/* A tensor of a GGUF file that cannot be used in place. */
+/* A tensor of a GGUF file that cannot be used in place, or is wanted as what it is not. */
 static setun_status decode(st_weights *w, int64_t i, uint32_t want, setun_view *view, setun_error *err)
 {
     if (!w->pack)
@@ -420,10 +420,8 @@ setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, s
     if (i < 0)
         return st_fail(err, SETUN_BAD_FILE, "%s: tensor %s is missing", w->path, name);
     const st_tensor *t = &w->tensor[i];
-    int64_t element = st_element_bytes(t->view.dtype);
-    if (element == 0 && w->is_gguf)
-        return decode(w, i, want, view, err);
-    if (element == 0)
+    int64_t element = st_element_bytes(t->view.dtype), align = setun_align(t->view.dtype);
+    if (element == 0 && !w->is_gguf)
         return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s is %s, which Setun cannot compute with",
                        t->file, name, t->dtype);
     if (want == 0)
@@ -431,8 +429,10 @@ setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, s
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     int in_place = element == 1;
 #else
-    int in_place = (uintptr_t)t->view.data % (uintptr_t)element == 0;
+    int in_place = align && (uintptr_t)t->view.data % (uintptr_t)align == 0;
 #endif
+    if (element == 0 && (want != t->view.dtype || !in_place))
+        return decode(w, i, want, view, err);
     if (want == t->view.dtype && in_place) {
         *view = t->view;
         if (!w->used[i])
@@ -722,7 +722,7 @@ static setun_status unpacked(st_weights *w, int64_t at, st_ternary *out, setun_e
 {
     static const int32_t groups[ST_UNPACKED_N_FORM] = ST_UNPACKED_FORMS;
     const st_tensor *t = &w->tensor[at];
-    const st_unpacked in = { t, w->is_gguf && !t->view.dtype ? &w->gguf : NULL, at };
+    const st_unpacked in = { t, w->is_gguf && !st_element_bytes(t->view.dtype) ? &w->gguf : NULL, at };
     const char *name[ST_UNPACKED_N_FORM];
     const st_pack_slot *codes = NULL, *scales = NULL;
     int64_t rows = t->view.dim[0], cols = t->view.dim[1];
@@ -847,7 +847,7 @@ typedef struct head_part {
 
 #define PIECE 1024 /* rows: 10 MB of floats */
 
-/* A head that is decoded for it, because what the cache file has cannot be read yet. */
+/* A head of blocks, or one that is decoded for it, because what the cache file has cannot be read yet. */
 static setun_status quantise_pieces(const st_weights *w, int64_t i, uint8_t *const room[N_PART], const head_part part[N_PART],
                                     int32_t n_threads, setun_error *err)
 {
@@ -879,7 +879,7 @@ static setun_status make_head(st_weights *w, const st_tensor *t, const setun_vie
         s = st_pack_room(w->pack, part[CODE].name, part[CODE].dtype, rows, part[CODE].cols, &room[CODE], err);
     if (s == SETUN_OK) {
         st_map_advise(t->view.data, t->bytes, 1);
-        s = w->is_gguf && t->view.dtype == 0
+        s = w->is_gguf && st_element_bytes(t->view.dtype) == 0
                 ? quantise_pieces(w, t - w->tensor, room, part, n_threads, err)
                 : st_head_quantise(head, room[CODE], room[FINE], (float *)(void *)room[META], n_threads, err);
         st_map_advise(t->view.data, t->bytes, 0);

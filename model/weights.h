@@ -94,8 +94,8 @@ setun_status st_weights_all_used(const st_weights *w, setun_error *err);
 /* Bytes by class for `setun info`. */
 typedef struct st_weights_stats {
     int64_t ternary_weights, ternary_bytes; /* weights counted, bytes as packed by Setun */
-    int64_t mapped_bytes;  /* 16-bit tensors used in place */
-    int64_t copied_bytes;  /* converted to f32 */
+    int64_t mapped_bytes;  /* floats, as such or in blocks, used in place */
+    int64_t copied_bytes;  /* converted, or put in order */
     int64_t head_bytes;    /* short rows of the head, with their bounds */
     int64_t n_across;      /* matrices that were asked for transposed */
     int64_t n_weight_only; /* matrices whose activations stay floats */

@@ -7,7 +7,8 @@
  * software prefetch; one accumulator of 32 lanes is enough, because the next row's sums start
  * while the last ones of this row are in flight.
  * Many rows of x: a tile of x rows by w rows shares every load, and a unit of 16 rows of w stays in
- * the second level cache while x passes by, so w is read from memory once. */
+ * the second level cache while x passes by, so w is read from memory once.  Of blocks it stays there as
+ * floats: taking a block apart costs more than a row of x does. */
 #include "setun/op.h"
 
 enum { X, W, Y };
@@ -49,7 +50,8 @@ typedef struct tiles {
     setun_kernel *k;
     k_val    x, y, rows; /* rows of w are read at run time: one kernel serves every head of a model */
     k_matrix w;
-    int64_t  d;          /* columns */
+    k_val    first;      /* the row that w begins with; 0: all rows are there */
+    int64_t  d, ahead;   /* columns; bytes to prefetch ahead, 0: none */
 } tiles;
 
 /* The 32 columns from i + s on of a tile of nx rows of x and nw rows of w. */
@@ -59,8 +61,8 @@ static void step(const tiles *c, const k_val *x_row, int nx, const k_val *w_row,
     setun_kernel *k = c->k;
     for (int j = 0; j < nw; j++) {
         k_val w = k_matrix_load(&c->w, w_row[j], i, s, left);
-        if (left >= 32)
-            k_matrix_prefetch(&c->w, w_row[j], i, s, AHEAD);
+        if (left >= 32 && c->ahead)
+            k_matrix_prefetch(&c->w, w_row[j], i, s, c->ahead);
         for (int t = 0; t < nx; t++) {
             k_val x = k_load_pad(k, c->x, k_addi(k, k_add(k, x_row[t], i), s), left, 32, 0);
             k_set(k, acc[t][j], k_add(k, k_get(k, acc[t][j]), k_mul(k, x, w)));
@@ -77,7 +79,7 @@ static void tile(const tiles *c, k_val t0, int nx, k_val r0, int nw)
     for (int t = 0; t < nx; t++)
         x_row[t] = k_muli(k, k_addi(k, t0, t), c->d);
     for (int j = 0; j < nw; j++)
-        w_row[j] = k_matrix_row(&c->w, k_addi(k, r0, j));
+        w_row[j] = k_matrix_row(&c->w, k_addi(k, c->first ? k_sub(k, r0, c->first) : r0, j));
     for (int t = 0; t < nx; t++)
         for (int j = 0; j < nw; j++)
             acc[t][j] = k_var(k, k_f32v(k, 0.0f, 32));
@@ -117,21 +119,44 @@ static void strip(const tiles *c, k_val t0, int nx, k_val first, k_val last, int
     k_stop(k);
 }
 
+/* Rows [first, last) of w become floats in the worker's own memory, and c reads them there. */
+static void unpack(tiles *c, k_val first, k_val last, int64_t unit)
+{
+    setun_kernel *k = c->k;
+    k_val to = k_scratch(k, K_F32, unit * c->d * 4), r = k_for(k, first, last, 1);
+    k_val row = k_matrix_row(&c->w, r), at = k_muli(k, k_sub(k, r, first), c->d);
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, c->d), c->w.span);
+    for (int64_t s = 0; s < c->w.span; s += 32) {
+        k_matrix_prefetch(&c->w, row, i, s, AHEAD);
+        k_store(k, to, k_addi(k, k_add(k, at, i), s), k_matrix_load(&c->w, row, i, s, 32));
+    }
+    k_stop(k);
+    k_stop(k);
+    c->w = (k_matrix){k, to, 0, SETUN_F32, c->d, 32};
+    c->first = first;
+    c->ahead = 0;
+}
+
 static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err)
 {
-    tiles c = {.k = k, .rows = k_dim_run(k, W, 0), .d = a->in[X].dim[1]};
+    tiles c = {.k = k, .rows = k_dim_run(k, W, 0), .d = a->in[X].dim[1], .ahead = AHEAD};
     /* Half of the vector registers hold sums; the rest is for w, x and products. */
     int64_t sums = k_info(k, K_N_REGISTERS) * k_info(k, K_VECTOR_BYTES) / 4 / 32 / 2;
     int nx = sums >= 4 ? 4 : sums >= 2 ? 2 : 1, nw = sums >= 8 ? 2 : 1;
+    int64_t many = a->in[X].dim[0] != 1, blocks = setun_block(a->in[W].dtype) > 1, unit = UNIT;
     (void)err;
-    k_grid(k, W, 0, UNIT);
+    while (many && blocks && unit > 1 && unit * c.d * 4 > k_info(k, K_L2_BYTES) / 2)
+        unit /= 2;
+    k_grid(k, W, 0, unit);
     c.x = k_arg(k, X, K_F32);
     c.w = k_matrix_arg(k, W, &a->in[W]);
     c.y = k_arg(k, Y, K_F32);
     k_val n = k_dim(k, X, 0), u = k_for(k, k_begin(k), k_end(k), 1);
-    k_val first = k_muli(k, u, UNIT), last = k_min(k, k_addi(k, first, UNIT), c.rows),
+    k_val first = k_muli(k, u, unit), last = k_min(k, k_addi(k, first, unit), c.rows),
           done = k_i64(k, 0);
-    if (a->in[X].dim[0] != 1 && nx > 1) {
+    if (many && blocks)
+        unpack(&c, first, last, unit);
+    if (many && nx > 1) {
         k_val whole = k_and(k, n, k_i64(k, -nx));
         k_val t = k_for(k, done, whole, nx);
         strip(&c, t, nx, first, last, nw);

@@ -173,7 +173,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     begin(&f, "bits_per_ternary");
     st_str_addf(&f.t, json ? "%.4f" : "%.4f\n",
                 w.ternary_weights ? 8.0 * (double)w.ternary_bytes / (double)w.ternary_weights : 0.0);
-    megabytes(&f, "mapped_16bit_bytes", w.mapped_bytes);
+    megabytes(&f, "mapped_float_bytes", w.mapped_bytes);
     megabytes(&f, "converted_bytes", w.copied_bytes);
     text(&f, "weight_scale_rule", w.scale_rule);
     if (w.near_threshold)
@@ -194,7 +194,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
         text(&f, "pooling_from", m->pooling_from ? m->pooling_from : "nowhere");
         text(&f, "normalised", m->pooling.raw ? "no" : "to length 1");
     }
-    text(&f, "head", !m->has_logits ? "none" : s->top_bytes ? "screened by 6-bit rows with proven bounds, then 8, then 16 bits: the largest logits are exact"
+    text(&f, "head", !m->has_logits ? "none" : s->top_bytes ? "screened by 6-bit rows with proven bounds, then 8 bits, then the stored rows: the largest logits are exact"
                                   : "all logits from the stored rows");
     chat_template(&f, m);
     text(&f, "backend", s->backend);
@@ -208,7 +208,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     st_str_free(&tuned);
     text(&f, "exact", w.n_weight_only ?
          "ternary weights, 32-bit activations: as trained, in a fixed order, the same bits on every machine" : w.ternary_weights ?
-         "ternary sums, int8 activations, 16-bit head: as trained, the same bits on every machine" :
+         "ternary sums and int8 activations as trained, other weights as stored, the same bits on every machine" :
          "no ternary weights; 32-bit sums in a fixed order, the same bits on every machine");
     text(&f, "approximate", strcmp(m->engine->o.kv, "f32") == 0 ? "nothing" :
          strcmp(m->engine->o.kv, "q8") == 0 ? "the KV cache is rounded to 8 bits and a scale per 32 numbers (--kv f32 keeps it exact)" :

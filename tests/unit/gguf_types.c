@@ -1,5 +1,6 @@
 /* tests/unit/gguf_types.c -- GGUF's element types: published vectors, independent packers of random
  * data, and the choice between types that share a number. */
+#include "tests/unit/gguf_blocks.h"
 #include "tests/unit/gguf_read.h"
 
 #include <math.h>
@@ -159,19 +160,6 @@ static void test_vectors(void **state)
 
 /* ---------------------------------------------------------------- every type, random, odd sizes */
 
-static uint64_t seed = 7;
-
-static int dice(int n) { return (int)(next_random(&seed) % (uint32_t)n); }
-
-/* A binary16 with its value, by the definition of the format. */
-static uint32_t random_half(float *value)
-{
-    int sign = dice(2), exponent = dice(31), fraction = dice(1024);
-    double v = exponent ? ldexp(1.0 + fraction / 1024.0, exponent - 15) : ldexp(fraction / 1024.0, -14);
-    *value = (float)(sign ? -v : v);
-    return (uint32_t)(sign << 15 | exponent << 10 | fraction);
-}
-
 /* Digits, first the most significant, to the byte that stands for them. */
 static uint8_t five(const int *t, int stride)
 {
@@ -186,10 +174,6 @@ static uint8_t four(const int *t, int stride)
     const int five_of_them[5] = { t[0], t[stride], t[2 * stride], t[3 * stride], 0 };
     return five(five_of_them, 1);
 }
-
-/* Each of these writes one block of a type, byte by byte, and says what values it has; codes of
- * ternary types go to c. */
-typedef void block_writer(st_str *s, float *v, int *c);
 
 static void put_ternary(int n, int most, float d, float *v, int *c)
 {
@@ -255,7 +239,7 @@ static void write_q2_0_128(st_str *s, float *v, int *c) { write_two_bits(s, 128,
 static void write_f32(st_str *s, float *v, int *c)
 {
     (void)c;
-    uint32_t bits = next_random(&seed) & 0xbfffffffu; /* no NaN, which would not equal itself */
+    uint32_t bits = next_random(&dice_seed) & 0xbfffffffu; /* no NaN, which would not equal itself */
     memcpy(v, &bits, 4);
     put_le(s, bits, 4);
 }
@@ -272,81 +256,6 @@ static void write_bf16(st_str *s, float *v, int *c)
     int e = dice(200) - 100, f = dice(128), sign = dice(2);
     *v = (float)ldexp(sign ? -(1 + f / 128.0) : 1 + f / 128.0, e);
     put_le(s, (uint64_t)(sign << 15 | (e + 127) << 7 | f), 2);
-}
-
-static void write_q4_0(st_str *s, float *v, int *c)
-{
-    float d;
-    put_le(s, random_half(&d), 2);
-    for (int j = 0; j < 32; j++) {
-        c[j] = dice(16);
-        v[j] = (float)(c[j] - 8) * d;
-    }
-    for (int j = 0; j < 16; j++)
-        put_le(s, (uint64_t)(c[j] | c[j + 16] << 4), 1);
-}
-
-static void write_q8_0(st_str *s, float *v, int *c)
-{
-    float d;
-    put_le(s, random_half(&d), 2);
-    for (int j = 0; j < 32; j++) {
-        c[j] = dice(256) - 128;
-        v[j] = (float)c[j] * d;
-        put_le(s, (uint64_t)c[j], 1);
-    }
-}
-
-static void write_q4_k(st_str *s, float *v, int *c)
-{
-    float d, dmin;
-    int sc[8], mn[8];
-    uint8_t packed[12] = { 0 };
-    put_le(s, random_half(&d), 2);
-    put_le(s, random_half(&dmin), 2);
-    for (int j = 0; j < 8; j++) {
-        sc[j] = dice(64);
-        mn[j] = dice(64);
-    }
-    for (int j = 0; j < 4; j++) {
-        packed[j] = (uint8_t)(sc[j] | sc[j + 4] >> 4 << 6);
-        packed[j + 4] = (uint8_t)(mn[j] | mn[j + 4] >> 4 << 6);
-        packed[j + 8] = (uint8_t)((sc[j + 4] & 15) | (mn[j + 4] & 15) << 4);
-    }
-    st_str_addn(s, packed, 12);
-    for (int i = 0; i < 256; i++) {
-        c[i] = dice(16);
-        v[i] = (d * (float)sc[i / 32]) * (float)c[i] - dmin * (float)mn[i / 32];
-    }
-    for (int k = 0; k < 4; k++)
-        for (int l = 0; l < 32; l++)
-            put_le(s, (uint64_t)(c[64 * k + l] | c[64 * k + 32 + l] << 4), 1);
-}
-
-static void write_q6_k(st_str *s, float *v, int *c)
-{
-    float d;
-    int scale[16];
-    uint8_t ql[128], qh[64];
-    uint32_t h = random_half(&d);
-    for (int i = 0; i < 16; i++)
-        scale[i] = dice(256) - 128;
-    for (int i = 0; i < 256; i++)
-        c[i] = dice(64);
-    for (int i = 0; i < 256; i++)
-        v[i] = d * (float)scale[i / 128 * 8 + i % 128 / 16] * (float)(c[i] - 32);
-    for (int half = 0; half < 2; half++)
-        for (int l = 0; l < 32; l++) {
-            const int *q = c + 128 * half;
-            ql[64 * half + l] = (uint8_t)((q[l] & 15) | (q[l + 64] & 15) << 4);
-            ql[64 * half + 32 + l] = (uint8_t)((q[l + 32] & 15) | (q[l + 96] & 15) << 4);
-            qh[32 * half + l] = (uint8_t)(q[l] >> 4 | q[l + 32] >> 4 << 2 | q[l + 64] >> 4 << 4 | q[l + 96] >> 4 << 6);
-        }
-    st_str_addn(s, ql, sizeof ql);
-    st_str_addn(s, qh, sizeof qh);
-    for (int i = 0; i < 16; i++)
-        put_le(s, (uint64_t)scale[i], 1);
-    put_le(s, h, 2);
 }
 
 static const struct {

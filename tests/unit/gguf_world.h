@@ -13,7 +13,6 @@
 #define D 256
 #define FFN 256
 #define LAYERS 2
-#define N_VOCAB 258 /* 256 bytes, and two that begin and end */
 #define MOST 64
 #define SCALES_ROWS 1 /* else 0: one a tensor; more: so many weights of a row share one */
 
@@ -211,22 +210,6 @@ static void put_bf16(st_str *s, const float *v, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         put_le(s, bits_of(v[i]) >> 16, 2);
-}
-
-/* The character that stands for byte i: itself if it can be seen, else the next one from U+0100 on. */
-static size_t byte_token(uint32_t i, char text[4])
-{
-    uint32_t ch = 256;
-    for (uint32_t b = 0; b <= i; b++) {
-        int is_own = (b > 32 && b < 127) || (b > 160 && b < 256 && b != 173);
-        if (b == i && is_own)
-            ch = i;
-        else if (b < i && !is_own)
-            ch++;
-    }
-    text[0] = (char)(ch < 128 ? ch : 0xc0 | ch >> 6);
-    text[1] = (char)(0x80 | (ch & 63));
-    return ch < 128 ? 1 : 2;
 }
 
 static void write_tokenizer(const char *dir)
@@ -468,24 +451,9 @@ static void put_key(gguf_maker *m, const world *w, const change *c, const char *
 
 static void put_tokenizer(gguf_maker *m, const world *w, const change *c)
 {
-    static const char *const ends[] = { "<begin>", "<end>" };
-    st_str tokens = { 0 }, types = { 0 };
-    for (uint32_t i = 0; i < N_VOCAB; i++) {
-        char text[4];
-        size_t n = i < 256 ? byte_token(i, text) : strlen(ends[i - 256]);
-        put_le(&tokens, n, 8);
-        st_str_addn(&tokens, i < 256 ? text : ends[i - 256], n);
-        put_le(&types, i < 256 ? 1 : 3, 4);
-    }
-    kv_text(m, "tokenizer.ggml.model", "gpt2");
-    kv_text(m, "tokenizer.ggml.pre", "llama-bpe");
-    kv_array(m, "tokenizer.ggml.tokens", KV_STRING, N_VOCAB, tokens.text, tokens.len);
-    kv_array(m, "tokenizer.ggml.token_type", KV_I32, N_VOCAB, types.text, types.len);
-    kv_array(m, "tokenizer.ggml.merges", KV_STRING, 0, "", 0);
+    kv_tokenizer(m);
     put_key(m, w, c, "tokenizer.ggml.eos_token_id", KV_U32, 257);
     put_key(m, w, c, "tokenizer.ggml.bos_token_id", KV_U32, 256);
-    st_str_free(&tokens);
-    st_str_free(&types);
 }
 
 static void put_keys(gguf_maker *m, const world *w, int type, const change *c)
