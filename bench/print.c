@@ -101,7 +101,7 @@ void bench_text_decode(const bench_run *r)
             print_work(&d->work);
     }
     if (r->n_decode && r->decode[0].full < 1)
-        printf("  head      screened, the %lld largest logits, exact: %.1f rows computed in 16 bits; %.1f %% of the tokens with all\n",
+        printf("  head      screened, the %lld largest logits: %.1f rows computed exactly; %.1f %% of the tokens with all\n",
                r->b->top, r->decode[0].survivors, 100 * r->decode[0].full);
 }
 

@@ -50,7 +50,7 @@ done
 
 "$SETUN" info "$MODEL" | grep >/dev/null "^head .*screened.*exact" || bad "info does not say that the head is screened"
 "$SETUN" info "$MODEL" --full-head | grep >/dev/null "^head .*all logits" || bad "info --full-head"
-"$SETUN" bench "$MODEL" -p 0 -n 8 -r 1 -t 1 | grep >/dev/null "rows computed in 16 bits; 0.0 %" || bad "bench counts no survivors"
+"$SETUN" bench "$MODEL" -p 0 -n 8 -r 1 -t 1 | grep >/dev/null "rows computed exactly; 0.0 %" || bad "bench counts no survivors"
 "$SETUN" bench "$MODEL" -p 0 -n 8 -r 1 -t 1 --json | grep >/dev/null '"survivors": [1-9]' || bad "bench --json counts no survivors"
 "$SETUN" bench "$MODEL" -p 0 -n 8 -r 1 -t 1 --full-head | grep >/dev/null "16 bits" && bad "bench --full-head is screened"
 finish

@@ -860,7 +860,7 @@ static void shapes_are_refused(void **state)
         {"add", "a:f32[n3,7] b:f32[n3,8]", "b is f32[n,8] and a is f32[n,7]"},
         {"add", "a:f32[n3,7] b:f32[7]", "rank 2"},
         {"relu2_cap", "x:f32[3] cap=-1", "cap is -1"},
-        {"embed", "table:i8[5,3] index:i32[2]", "wants f32 or f16 or bf16 of rank 2"},
+        {"embed", "table:i8[5,3] index:i32[2]", "wants f32 or f16 or bf16 or q4_0 or q8_0 or q4_k or q6_k of rank 2"},
         {"matmul", "x:f32[2,5] w:bf16[3,6]", "x is f32[2,5] and w is bf16[3,6]"},
         {"rope", "x:f32[2,1,4] table:f32[3,6] pos:i32[2] pairing=\"norm\"",
          "its width must be even"},
