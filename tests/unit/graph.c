@@ -179,7 +179,8 @@ static void test_types_in_text(void **state)
     assert_int_equal(st_dtype_find("bf16", 3), 0);
     assert_null(st_dtype_name(0));
     assert_int_equal(st_dtype_find("q8", 2), SETUN_Q8);
-    assert_null(st_dtype_name(11));
+    assert_int_equal(st_dtype_find("q6_k", 4), SETUN_Q6_K);
+    assert_null(st_dtype_name(15));
 }
 
 static void test_floats_in_text(void **state)
