@@ -119,7 +119,7 @@ while IFS= read -r line; do
   (cd "$TMP" && eval "\"$SETUN\" $line") >"$TMP/out" 2>"$TMP/err" || bad "docs/performance.md: setun $line ($(head -c 300 "$TMP/err"))"
 done <"$TMP/commands"
 # docs/testing.md: its targets are those of the tree, and its commands work, with less time.
-grep -o '^| `[a-z`, ]*` |' docs/testing.md | grep -o '`[a-z]*`' | tr -d '\`' | sort >"$TMP/said"
+grep -o '^| `[a-z_`, ]*` |' docs/testing.md | grep -o '`[a-z_]*`' | tr -d '`' | sort >"$TMP/said"
 for f in tests/fuzz/*.c; do basename "$f" .c; done | grep -vxE 'common|replay' | sort >"$TMP/are"
 same "the targets in docs/testing.md" "$(cat "$TMP/said")" "$(cat "$TMP/are")"
 for t in $(cat "$TMP/are"); do [ -n "$(ls "tests/fuzz/corpus/$t")" ] && [ -f "tests/fuzz/$t.dict" ] || bad "fuzz target $t has no corpus or no dictionary"; done
