@@ -27,4 +27,20 @@ end
 chat.chatml_tokens = { "<|im_start|>", "<|im_end|>" }
 chat.chatml_stop = { "<|im_end|>", "<|endoftext|>" }
 
+-- The template t.name, which is ChatML and nothing else.  A model that writes t.system where nobody gave a
+-- system prompt is known by just that text, so it is a mark that must be there; may adds to what all of them
+-- may write, a header for the system prompt that somebody did give.
+function chat.chatml_template(t)
+  local may = { "<|im_start|>system\n" }
+  for _, m in ipairs(t.may or {}) do may[#may + 1] = m end
+  return setun.template {
+    name = t.name,
+    must = chat.chatml_marks(t.system and { "<|im_start|>system\n" .. t.system .. "<|im_end|>\n" } or {}),
+    may = may,
+    tokens = chat.chatml_tokens,
+    stop = chat.chatml_stop,
+    render = function(c) chat.chatml(c, t.system) end,
+  }
+end
+
 return chat
