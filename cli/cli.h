@@ -81,8 +81,11 @@ int  cli_ids(const cli *c, const char *text, int32_t **ids, int64_t *n);
 /* A whole file or, with path "-", standard input; malloc'ed, NUL-terminated.  Prints when it fails. */
 char *cli_read(const char *path, size_t *n);
 
-/* Ctrl-C: the first one is noted, the second one ends the process. */
+/* Ctrl-C: the first one is noted, the second one ends the process.  Every command that works for long calls this
+ * or the other one: for a command that makes a model, which would leave a directory of temporary files. There any
+ * number of them is noted and none ends the process, so such a command asks cli_interrupted often. */
 void cli_catch_interrupt(void);
+void cli_catch_interrupt_making(void);
 int  cli_interrupted(void);
 int  cli_take_interrupt(void); /* the signal that was noted, or 0; forgets it, so that the next one is a first one */
 /* setun_model_load with the command's options; an interrupt ends the process here, and is noted from then on. */

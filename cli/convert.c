@@ -81,7 +81,7 @@ int cli_convert(int argc, char **argv)
     o.i2s_layout = c.o.i2s_layout;
     o.activations = c.o.activations;
     o.user = &c;
-    cli_catch_interrupt();
+    cli_catch_interrupt_making();
     return setun_convert(&o, c.quiet ? no_report : cli_write, stdout, &err) == SETUN_OK ? cli_close_out() : cli_fail(&err);
 }
 

@@ -41,12 +41,18 @@ static void on_interrupt(int number)
     interrupted = number;
 }
 
-void cli_catch_interrupt(void)
+/* Ending here would leave what is half made; the command sees the note soon, and removes it. */
+static void on_interrupt_making(int number)
+{
+    interrupted = number;
+}
+
+static void catch_with(void (*handler)(int))
 {
     struct sigaction a;
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     memset(&a, 0, sizeof a);
-    a.sa_handler = on_interrupt;
+    a.sa_handler = handler;
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         struct sigaction now;
         /* What nohup or a shell's & told us to ignore stays ignored. */
@@ -54,6 +60,10 @@ void cli_catch_interrupt(void)
             (void)sigaction(numbers[i], &a, NULL);
     }
 }
+
+void cli_catch_interrupt(void) { catch_with(on_interrupt); }
+
+void cli_catch_interrupt_making(void) { catch_with(on_interrupt_making); }
 
 int cli_interrupted(void) { return interrupted > 0; }
 

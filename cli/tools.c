@@ -300,6 +300,6 @@ int cli_synth(int argc, char **argv)
         return cli_usage(&c, "--as takes hf, not '%s'", as ? as : "nothing");
     o.progress = on_synth;
     o.user = &c;
-    cli_catch_interrupt();
+    cli_catch_interrupt_making();
     return setun_synth(&o, &err) == SETUN_OK ? 0 : cli_fail(&err);
 }

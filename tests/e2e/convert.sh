@@ -111,15 +111,31 @@ fails "larger than the system allows" bash -c "ulimit -f 100; '$SETUN' convert '
 sed 's/"hidden_size": 256/"hidden_size": 1024/; s/"intermediate_size": 768/"intermediate_size": 4096/; s/"num_hidden_layers": 4/"num_hidden_layers": 8/' \
   "$MODEL/config.json" >"$TMP/big.json"
 "$SETUN" synth --config "$TMP/big.json" --as hf -o "$TMP/big" -q || bad "a larger model"
+# begun OUT PID: it makes something.  A signal before that is none of the program's business.
+begun() { for _ in $(seq 3000); do compgen -G "$1.*.tmp" >/dev/null && break; sleep 0.01; done; }
+# left NAME "when": exit code and files of the program that was stopped last.
+left() {
+  wait $!
+  same "exit code when stopped $2" $? 130
+  [ -z "$(ls "$TMP" | grep -E "^$1")" ] || bad "stopped $2, it leaves $(ls "$TMP" | grep "^$1")"
+}
 for wait in 0 0.2; do
   "$SETUN" convert "$TMP/big" "$TMP/none" --to tq1_0 -q 2>"$TMP/err" &
-  # A signal before the program has begun is none of its business.
-  for _ in $(seq 3000); do compgen -G "$TMP/none.*.tmp" >/dev/null && break; sleep 0.01; done
+  begun "$TMP/none"
   sleep $wait
   kill -TERM $! 2>/dev/null
-  wait $!
-  code=$?
-  same "exit code when stopped after $wait s" $code 130
-  [ -z "$(ls "$TMP" | grep -E '^none')" ] || bad "stopped after $wait s, it leaves $(ls "$TMP" | grep '^none')"
+  left none "after $wait s"
 done
+# Again before the first signal is seen: while a process is stopped, signals wait, and then all come at once.
+impatient() { kill -STOP $! && kill -TERM $! && kill -HUP $! && kill -CONT $! || bad "the program ended too early"; }
+for to in tq1_0 hf-float; do
+  "$SETUN" convert "$TMP/big" "$TMP/none" --to $to -q 2>"$TMP/err" &
+  begun "$TMP/none"
+  impatient
+  left none "twice, to $to"
+done
+"$SETUN" synth --config "$TMP/big.json" --as hf -o "$TMP/none" -q 2>"$TMP/err" &
+begun "$TMP/none"
+impatient
+left none "twice, by synth"
 finish
