@@ -325,9 +325,49 @@ static int begins_with_space(json_t *normalizer)
     return type && strcmp(type, "Prepend") == 0;
 }
 
+/* GGUF has no name for a pre_tokenizer of such stages. */
+static setun_status refuse_pre(const vocab *v, const json_t *pre, setun_error *err)
+{
+    const json_t *list = json_object_get(pre, "pretokenizers");
+    st_str stages = { 0 };
+    for (size_t i = 0; i < (list ? json_array_size(list) : 1); i++) {
+        const char *type = json_string_value(json_object_get(list ? json_array_get(list, i) : pre, "type"));
+        st_str_addf(&stages, "%s%.32s", i ? ", " : "", type ? type : "nothing");
+    }
+    (void)st_fail(err, SETUN_UNKNOWN, "%s/tokenizer.json: GGUF has no name that Setun knows for the pre_tokenizer (%.160s with these settings)",
+                  v->s->path, stages.text ? stages.text : "");
+    st_str_free(&stages);
+    return SETUN_UNKNOWN;
+}
+
+/* The name says whether pieces that are tokens are taken as they are, or merged like others.  Where
+ * tokenizer.json says the other thing, as Falcon3's may, both are the same if merging any such piece makes just
+ * its token: that is tried for every token that there is. */
+static setun_status write_pre(const vocab *v, st_gguf_writer *w, setun_error *err)
+{
+    const json_t *model = json_object_get(v->root, "model"), *pre = json_object_get(v->root, "pre_tokenizer");
+    int here = json_is_true(json_object_get(model, "ignore_merges")), there;
+    const char *name = st_gguf_vocab_pre(pre, &there);
+    st_tokenizer *t;
+    int64_t id = -1;
+    if (!name)
+        return refuse_pre(v, pre, err);
+    if (here != there) {
+        ST_TRY(st_tokenizer_open(&t, v->s->path, err));
+        setun_status st = st_tokenizer_unmade(t, &id, err);
+        st_tokenizer_close(t);
+        ST_TRY(st);
+    }
+    if (id >= 0)
+        return st_fail(err, SETUN_UNKNOWN, "%s/tokenizer.json: ignore_merges is %s, GGUF's name %s for the pre_tokenizer means the opposite, "
+                       "and token %lld, which no merges make, shows it", v->s->path, here ? "true" : "false", name, (long long)id);
+    st_gguf_write_text(w, KEY "pre", name, strlen(name));
+    return SETUN_OK;
+}
+
 static setun_status write_kind(vocab *v, st_gguf_writer *w, setun_error *err)
 {
-    json_t *model = json_object_get(v->root, "model"), *pre = json_object_get(v->root, "pre_tokenizer");
+    json_t *pre = json_object_get(v->root, "pre_tokenizer");
     const char *name = v->bytes ? "gpt2" : "llama";
     st_gguf_write_text(w, KEY "model", name, strlen(name));
     if (!v->bytes) {
@@ -336,10 +376,7 @@ static setun_status write_kind(vocab *v, st_gguf_writer *w, setun_error *err)
         st_gguf_write_int(w, KEY "add_space_prefix", ST_GGUF_BOOL, meta || begins_with_space(json_object_get(v->root, "normalizer")));
         return scores_of(v, err);
     }
-    const char *kind = st_gguf_vocab_pre(pre, json_is_true(json_object_get(model, "ignore_merges")));
-    if (!kind)
-        return st_fail(err, SETUN_UNKNOWN, "%s/tokenizer.json: GGUF has no name that Setun knows for this pre_tokenizer", v->s->path);
-    st_gguf_write_text(w, KEY "pre", kind, strlen(kind));
+    ST_TRY(write_pre(v, w, err));
     return write_merges(v, w, err);
 }
 

@@ -289,7 +289,7 @@ static int regexes_of(const json_t *pre_tokenizer, const char *regex[4])
         const char *pattern = json_string_value(json_object_get(json_object_get(item, "pattern"), "Regex"));
         if (!type || done || n == 4)
             return -1;
-        if (strcmp(type, "ByteLevel") == 0 && !json_is_true(json_object_get(item, "add_prefix_space"))) {
+        if (strcmp(type, "ByteLevel") == 0 && json_is_false(json_object_get(item, "add_prefix_space"))) { /* absent is true */
             done = 1;
             if (!own || json_is_true(own))
                 regex[n++] = GPT2;
@@ -303,15 +303,16 @@ static int regexes_of(const json_t *pre_tokenizer, const char *regex[4])
     return done ? n : -1;
 }
 
-const char *st_gguf_vocab_pre(const json_t *pre_tokenizer, int ignore_merges)
+const char *st_gguf_vocab_pre(const json_t *pre_tokenizer, int *ignore_merges)
 {
     static const char *const first[N_PRES] = { "llama-bpe", "qwen2", "gpt-2", "falcon", "default" };
     const char *regex[5] = { NULL };
     int n = regexes_of(pre_tokenizer, regex);
     for (int i = 0; i < N_PRES && n >= 0; i++) {
-        int same = pres[i].ignore_merges == (ignore_merges != 0);
+        int same = 1;
         for (int k = 0; k < 4 && same; k++)
             same = !regex[k] == !pres[i].regex[k] && (!regex[k] || strcmp(regex[k], pres[i].regex[k]) == 0);
+        *ignore_merges = pres[i].ignore_merges;
         if (same)
             return first[i];
     }

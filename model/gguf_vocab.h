@@ -23,9 +23,9 @@ typedef struct st_gguf_vocab {
 /* Zero-initialise; after a failure, too, call st_gguf_vocab_free.  Refuses what it does not know,
  * naming it. */
 setun_status st_gguf_vocab_read(st_gguf_vocab *v, const st_gguf *g, setun_error *err);
-/* The other way round: the value of the key pre that means this pre_tokenizer of tokenizer.json; NULL: none
- * is known to. */
-const char  *st_gguf_vocab_pre(const json_t *pre_tokenizer, int ignore_merges);
+/* The other way round: the value of the key pre that means this pre_tokenizer of tokenizer.json, and whether it
+ * also means ignore_merges; NULL: none is known to. */
+const char  *st_gguf_vocab_pre(const json_t *pre_tokenizer, int *ignore_merges);
 void         st_gguf_vocab_free(st_gguf_vocab *v);
 /* Tokens, and merges or scores; b->chars and how tokens decode are set by then. */
 setun_status st_gguf_vocab_fill(const st_gguf_vocab *v, st_bpe *b, setun_error *err);

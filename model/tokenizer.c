@@ -794,6 +794,49 @@ int32_t st_tokenizer_bos(const st_tokenizer *t)
     return t->n_before ? t->before[0] : -1;
 }
 
+static setun_status count_piece(void *user, const char *piece, int64_t n, setun_error *err)
+{
+    int64_t *count = user;
+    (void)piece, (void)n, (void)err;
+    ++*count;
+    return SETUN_OK;
+}
+
+/* Pieces are whole characters, so what is half a character is none. */
+static setun_status is_piece(const st_tokenizer *t, const st_token *token, int *is, setun_error *err)
+{
+    int64_t count = 0;
+    *is = 0;
+    if (st_utf8_valid(token->bytes, (size_t)token->n) != (size_t)token->n)
+        return SETUN_OK;
+    ST_TRY(st_pretok_split(t->pretok, token->bytes, token->n, 1, count_piece, &count, err));
+    *is = count == 1;
+    return SETUN_OK;
+}
+
+setun_status st_tokenizer_unmade(const st_tokenizer *t, int64_t *id, setun_error *err)
+{
+    st_bpe merging = t->bpe;
+    st_ids made = { 0 };
+    setun_status st = SETUN_OK;
+    int found = 0;
+    merging.ignore_merges = 0;
+    for (*id = 0; *id < merging.n_tokens && st == SETUN_OK && !found; ++*id) {
+        const st_token *token = &merging.token[*id];
+        int64_t own;
+        /* As where ignore_merges is asked for: no added token, and of tokens with equal bytes the one that is found. */
+        if (token->added || token->n < 2 || !st_table_get(merging.by_bytes, token->bytes, (size_t)token->n, &own) || own != *id)
+            continue;
+        made.n = 0;
+        st = st_bpe_piece(&merging, token->bytes, token->n, &made, err);
+        if (st == SETUN_OK && (made.n != 1 || made.id[0] != *id))
+            st = is_piece(t, token, &found, err);
+    }
+    *id = found ? *id - 1 : -1;
+    free(made.id);
+    return st;
+}
+
 /* ---------------------------------------------------------------- streaming */
 
 /* How many bytes does a character that begins with c have, and what may its second byte be?

@@ -41,6 +41,10 @@ setun_status st_tokenizer_bytes(const st_tokenizer *t, int32_t id, const char **
                                 int *special, setun_error *err);
 int32_t      st_tokenizer_find(const st_tokenizer *t, const char *token); /* added token or vocabulary entry; -1 */
 int32_t      st_tokenizer_bos(const st_tokenizer *t); /* -1: none */
+/* Of a vocabulary over bytes: the first ordinary token that its own merges do not make, and that some text may
+ * have as a piece; -1: there is none, and "ignore_merges", which takes such pieces as a whole, changes no text.
+ * For pre-tokenizers that a GGUF file can name: a piece of a text is one piece also where it stands alone. */
+setun_status st_tokenizer_unmade(const st_tokenizer *t, int64_t *id, setun_error *err);
 /* Tokens at which generation stops, by a GGUF file's keys or by their well-known names.  None for
  * tokenizer.json, which does not say: other files do. */
 int64_t      st_tokenizer_ends(const st_tokenizer *t, const int32_t **ids);

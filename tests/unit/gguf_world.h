@@ -188,7 +188,7 @@ static world *make_world(const arch *a, uint64_t seed)
 }
 
 /* Embedding and head as the linear layers are. */
-static world *all_ternary(world *w)
+static inline world *all_ternary(world *w)
 {
     for (int i = 0; i < w->n; i++)
         w->t[i].kind = w->t[i].kind == MATRIX ? LINEAR : w->t[i].kind;
