@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "model/json.h"
 
 #define FILE_LIMIT ((int64_t)256 << 20)
-#define CONFIG_LIMIT (1 << 20)
 
 static setun_status no_memory(const char *path, setun_error *err)
 {
@@ -299,15 +299,10 @@ static setun_status copy_files(const st_source *s, st_newdir *d, st_str *notes, 
 static setun_status read_config(const st_source *s, json_t **root, setun_error *err)
 {
     st_str path = { 0 };
-    char *text = NULL;
-    int64_t n = 0;
     st_str_addf(&path, "%s/config.json", s->path);
-    setun_status st = path.failed ? no_memory(s->path, err) : st_file_read(path.text, CONFIG_LIMIT, &text, &n, err);
+    setun_status st = path.failed ? no_memory(s->path, err) : st_json_load(path.text, ST_JSON_SMALL, NULL, root, err);
     st_str_free(&path);
-    ST_TRY(st);
-    *root = json_loadb(text, (size_t)n, 0, NULL); /* st_weights_open has read it */
-    free(text);
-    return *root ? SETUN_OK : no_memory(s->path, err);
+    return st;
 }
 
 /* ---------------------------------------------------------------- GGUF to directory: config.json */

@@ -17,13 +17,12 @@
 
 #include "base/error.h"
 #include "model/gguf_vocab.h"
+#include "model/json.h"
 #include "model/tokenizer.h"
 
 #define KEY "tokenizer.ggml."
 #define FILE_LIMIT ((int64_t)128 << 20)
 #define SPACE "\xe2\x96\x81"
-
-enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
 
 static setun_status no_memory(const char *path, setun_error *err)
 {
@@ -34,18 +33,11 @@ static setun_status no_memory(const char *path, setun_error *err)
 static setun_status read_json(const st_source *s, const char *name, json_t **root, setun_error *err)
 {
     st_str path = { 0 };
-    char *text = NULL;
-    int64_t n = 0;
-    json_error_t je;
     *root = NULL;
     st_str_addf(&path, "%s/%s", s->path, name);
     setun_status st = path.failed ? no_memory(s->path, err) : SETUN_OK;
-    if (st == SETUN_OK && !st_is_absent(path.text)) {
-        st = st_file_read(path.text, FILE_LIMIT, &text, &n, err);
-        if (st == SETUN_OK && !(*root = json_loadb(text, (size_t)n, 0, &je)))
-            st = st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s (line %d)", path.text, je.text, je.line);
-        free(text);
-    }
+    if (st == SETUN_OK && !st_is_absent(path.text))
+        st = st_json_load(path.text, FILE_LIMIT, NULL, root, err);
     st_str_free(&path);
     return st;
 }
@@ -102,7 +94,7 @@ static setun_status read_tokens(vocab *v, setun_error *err)
     size_t i;
     json_object_foreach(json_object_get(model, "vocab"), text, item) {
         size_t n = strlen(text); /* a NUL is refused by the library */
-        int type = fallback && is_byte_name(text, n) ? BYTE : unk && !v->bytes && strcmp(text, unk) == 0 ? UNKNOWN : NORMAL;
+        int type = fallback && is_byte_name(text, n) ? ST_TOKEN_BYTE : unk && !v->bytes && strcmp(text, unk) == 0 ? ST_TOKEN_UNKNOWN : ST_TOKEN_NORMAL;
         json_t *name = json_stringn_nocheck(text, n);
         json_int_t id = json_is_integer(item) ? json_integer_value(item) : -1;
         setun_status st = name ? put_token(v, id, name, type, err) : no_memory(v->s->path, err);
@@ -116,7 +108,7 @@ static setun_status read_tokens(vocab *v, setun_error *err)
         int is_unk = unk && !v->bytes && json_is_string(content) && strcmp(json_string_value(content), unk) == 0;
         if (!json_is_integer(id))
             return bad(v, "an added token has no id", err);
-        ST_TRY(put_token(v, json_integer_value(id), content, is_unk ? UNKNOWN : special ? CONTROL : USER_DEFINED, err));
+        ST_TRY(put_token(v, json_integer_value(id), content, is_unk ? ST_TOKEN_UNKNOWN : special ? ST_TOKEN_CONTROL : ST_TOKEN_USER_DEFINED, err));
     }
     return SETUN_OK;
 }
@@ -129,13 +121,13 @@ static setun_status fill_gaps(vocab *v, setun_error *err)
             size_t at = v->filler.len;
             st_str_addf(&v->filler, "[PAD%lld]", (long long)id);
             v->token[id].n = v->filler.len - at;
-            v->token[id].type = UNUSED;
+            v->token[id].type = ST_TOKEN_UNUSED;
         }
     if (v->filler.failed)
         return no_memory(v->s->path, err);
     const char *at = v->filler.text;
     for (int64_t id = 0; id < v->n; id++)
-        if (v->token[id].type == UNUSED) {
+        if (v->token[id].type == ST_TOKEN_UNUSED) {
             v->token[id].text = at;
             at += v->token[id].n;
         }
@@ -212,7 +204,7 @@ static setun_status scores_of(vocab *v, setun_error *err)
     setun_status st = count && (v->by_text = st_table_new(v->n)) ? SETUN_OK : no_memory(v->s->path, err);
     for (id = 0; id < v->n && st == SETUN_OK; id++) {
         v->token[id].score = -(float)json_array_size(merges) - 1.0f;
-        if (v->token[id].type != UNUSED && st_table_put(v->by_text, v->token[id].text, v->token[id].n, id))
+        if (v->token[id].type != ST_TOKEN_UNUSED && st_table_put(v->by_text, v->token[id].text, v->token[id].n, id))
             st = no_memory(v->s->path, err);
     }
     json_array_foreach(merges, i, item) {
@@ -233,7 +225,7 @@ static setun_status scores_of(vocab *v, setun_error *err)
         count[last = id]++;
     }
     for (id = 0; id < v->n && st == SETUN_OK; id++)
-        if (v->token[id].type == NORMAL && count_splits(v, v->token[id].text, v->token[id].n) != count[id])
+        if (v->token[id].type == ST_TOKEN_NORMAL && count_splits(v, v->token[id].text, v->token[id].n) != count[id])
             st = st_fail(err, SETUN_UNKNOWN, "%s/tokenizer.json: token %lld is two others in ways that no merge lists, which scores "
                          "cannot say", v->s->path, (long long)id);
     free(count);
@@ -380,31 +372,17 @@ static setun_status write_kind(vocab *v, st_gguf_writer *w, setun_error *err)
     return write_merges(v, w, err);
 }
 
-/* The template's text: a file of its own, or a member, which may be a list of named ones. */
-static setun_status write_templates(const st_source *s, st_gguf_writer *w, setun_error *err)
+/* One template, or a list of named ones, each under its name; found: there are any. */
+static void write_named(const json_t *member, st_gguf_writer *w, int *found)
 {
-    st_str path = { 0 };
-    char *text = NULL;
-    int64_t n = 0;
-    json_t *root = NULL, *item;
+    const json_t *item;
     size_t i;
-    st_str_addf(&path, "%s/chat_template.jinja", s->path);
-    setun_status st = path.failed ? no_memory(s->path, err) : SETUN_OK;
-    if (st == SETUN_OK && !st_is_absent(path.text))
-        st = st_file_read(path.text, FILE_LIMIT, &text, &n, err);
-    st_str_free(&path);
-    if (st == SETUN_OK && text)
-        st_gguf_write_text(w, "tokenizer.chat_template", text, (size_t)n);
-    else if (st == SETUN_OK)
-        st = read_json(s, "chat_template.json", &root, err);
-    if (st == SETUN_OK && !text && !root)
-        st = read_json(s, "tokenizer_config.json", &root, err);
-    json_t *member = json_object_get(root, "chat_template");
+    *found = json_is_string(member) || json_array_size(member) > 0;
     if (json_is_string(member))
         st_gguf_write_text(w, "tokenizer.chat_template", json_string_value(member), json_string_length(member));
     json_array_foreach(member, i, item) {
         const char *name = json_string_value(json_object_get(item, "name"));
-        json_t *body = json_object_get(item, "template");
+        const json_t *body = json_object_get(item, "template");
         st_str key = { 0 };
         st_str_add(&key, "tokenizer.chat_template");
         if (name && strcmp(name, "default") != 0)
@@ -413,8 +391,33 @@ static setun_status write_templates(const st_source *s, st_gguf_writer *w, setun
             st_gguf_write_text(w, key.text, json_string_value(body), json_string_length(body));
         st_str_free(&key);
     }
+}
+
+/* In the first place that has some, in the order in which template_file.c looks for them: a conversation with the
+ * file is then one with the directory. */
+static setun_status write_templates(const st_source *s, st_gguf_writer *w, setun_error *err)
+{
+    static const char *const files[] = { "chat_template.json", "tokenizer_config.json" };
+    st_str path = { 0 };
+    char *text = NULL;
+    int64_t n = 0;
+    int found = 0;
+    st_str_addf(&path, "%s/chat_template.jinja", s->path);
+    setun_status st = path.failed ? no_memory(s->path, err) : SETUN_OK;
+    if (st == SETUN_OK && !st_is_absent(path.text)) {
+        st = st_file_read(path.text, FILE_LIMIT, &text, &n, err);
+        found = 1;
+    }
+    st_str_free(&path);
+    if (text)
+        st_gguf_write_text(w, "tokenizer.chat_template", text, (size_t)n);
     free(text);
-    json_decref(root);
+    for (int i = 0; i < 2 && st == SETUN_OK && !found; i++) {
+        json_t *root;
+        st = read_json(s, files[i], &root, err);
+        write_named(json_object_get(root, "chat_template"), w, &found);
+        json_decref(root);
+    }
     return st;
 }
 
@@ -446,7 +449,7 @@ static setun_status write_vocab(vocab *v, st_gguf_writer *w, st_str *notes, setu
     if (pad && pad->kind == ST_HP_INT)
         write_id(v, w, KEY "padding_token_id", pad->i);
     for (int64_t id = 0; id < v->n && !v->bytes; id++)
-        if (v->token[id].type == UNKNOWN)
+        if (v->token[id].type == ST_TOKEN_UNKNOWN)
             write_id(v, w, KEY "unknown_token_id", id);
     return write_templates(v->s, w, err);
 }
@@ -496,21 +499,14 @@ typedef struct piece {
     int64_t     n;
 } piece;
 
-static int type_of(const st_gguf_vocab *v, int64_t id)
-{
-    int64_t type = 0;
-    (void)st_gguf_int(v->types, id, &type);
-    return (int)type;
-}
-
 /* Every pair that makes a token, in the order of the tokens' scores (see scores_of). */
 static setun_status merges_of(const st_gguf_vocab *v, const piece *token, const st_table *by_text, st_str *s, setun_error *err)
 {
     split *all = NULL;
     int64_t n = 0, cap = 0, other;
     for (int64_t id = 0; id < v->n; id++) {
-        int type = type_of(v, id);
-        for (int64_t cut = 1; cut < token[id].n && (type == NORMAL || type == USER_DEFINED); cut++) {
+        int type = st_gguf_vocab_type(v, id);
+        for (int64_t cut = 1; cut < token[id].n && (type == ST_TOKEN_NORMAL || type == ST_TOKEN_USER_DEFINED); cut++) {
             if (((unsigned char)token[id].p[cut] & 0xc0u) == 0x80u || !st_table_get(by_text, token[id].p, (size_t)cut, &other) ||
                 !st_table_get(by_text, token[id].p + cut, (size_t)(token[id].n - cut), &other))
                 continue;
@@ -543,12 +539,12 @@ static setun_status add_vocab(const st_gguf_vocab *v, st_str *s, setun_error *er
     int first = 1, failed = !token || !by_text;
     st_str_add(s, ",\n  \"vocab\": {");
     for (int64_t id = 0; id < v->n && !failed; id++) {
-        int type = type_of(v, id);
+        int type = st_gguf_vocab_type(v, id);
         token[id].p = st_gguf_next(&at, &token[id].n);
         /* Byte-level vocabularies have their special tokens among the added ones alone. */
-        if (type == UNUSED || (type == CONTROL && !v->scores))
+        if (type == ST_TOKEN_UNUSED || (type == ST_TOKEN_CONTROL && !v->scores))
             continue;
-        failed = type != CONTROL && st_table_put(by_text, token[id].p, (size_t)token[id].n, id);
+        failed = type != ST_TOKEN_CONTROL && st_table_put(by_text, token[id].p, (size_t)token[id].n, id);
         st_str_add(s, first ? "\n   " : ",\n   ");
         st_str_add_json(s, token[id].p, (size_t)token[id].n);
         st_str_addf(s, ": %lld", (long long)id);
@@ -560,12 +556,11 @@ static setun_status add_vocab(const st_gguf_vocab *v, st_str *s, setun_error *er
         st = merges_of(v, token, by_text, s, err);
     at = v->merges ? v->merges->data : NULL;
     for (int64_t i = 0; st == SETUN_OK && v->merges && i < v->merges->n; i++) {
-        int64_t n;
-        const char *pair = st_gguf_next(&at, &n), *space = n > 1 ? memchr(pair + 1, ' ', (size_t)n - 1) : NULL;
-        if (!space)
-            st = st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not two tokens with a space between", v->g->path, (long long)i);
-        else
-            add_merge(s, i, pair, (size_t)(space - pair), space + 1, (size_t)(n - (space - pair) - 1));
+        const char *pair;
+        size_t n, space;
+        st = st_gguf_vocab_merge(v, &at, i, &pair, &n, &space, err);
+        if (st == SETUN_OK)
+            add_merge(s, i, pair, space, pair + space + 1, n - space - 1);
     }
     st_str_add(s, "\n  ]");
     free(token);

@@ -222,7 +222,7 @@ static setun_status flatten(st_config *c, const char *prefix, json_t *v, int dep
 
 static setun_status load(st_config *c, const char *path, json_t **root, setun_error *err)
 {
-    ST_TRY(st_json_load(path, &c->hash, root, err));
+    ST_TRY(st_json_load(path, ST_JSON_SMALL, &c->hash, root, err));
     if (!json_is_object(*root)) {
         json_decref(*root);
         return st_fail(err, SETUN_BAD_FILE, "%s: not a JSON object", path);

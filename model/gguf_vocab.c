@@ -26,8 +26,6 @@
 #define MAX_TEXT ((int64_t)64 << 20) /* bytes of all tokens */
 #define MAX_ADDED 65536
 
-enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
-
 /* ---------------------------------------------------------------- what pre stands for */
 
 #define LETTERS_OR "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
@@ -113,13 +111,13 @@ static setun_status list_of(const st_gguf_vocab *v, const char *name, uint32_t e
     return SETUN_OK;
 }
 
-static int type_of(const st_gguf_vocab *v, int64_t id)
+int st_gguf_vocab_type(const st_gguf_vocab *v, int64_t id)
 {
     int64_t type = 0;
-    return st_gguf_int(v->types, id, &type) || type < NORMAL || type > BYTE ? 0 : (int)type;
+    return st_gguf_int(v->types, id, &type) || type < ST_TOKEN_NORMAL || type > ST_TOKEN_BYTE ? 0 : (int)type;
 }
 
-static int is_added(int type) { return type == UNKNOWN || type == CONTROL || type == USER_DEFINED; }
+static int is_added(int type) { return type == ST_TOKEN_UNKNOWN || type == ST_TOKEN_CONTROL || type == ST_TOKEN_USER_DEFINED; }
 
 /* ---------------------------------------------------------------- the parts of tokenizer.json */
 
@@ -131,8 +129,8 @@ static setun_status read_tokens(st_gguf_vocab *v, int bytes, json_t *added, setu
     for (int64_t id = 0; id < v->n; id++) {
         int64_t n;
         const char *text = st_gguf_next(&at, &n);
-        int type = type_of(v, id);
-        if (!type || (bytes && type == BYTE))
+        int type = st_gguf_vocab_type(v, id);
+        if (!type || (bytes && type == ST_TOKEN_BYTE))
             return st_fail(err, SETUN_BAD_FILE, "%s: token %lld has a type that is not %s", path, (long long)id,
                            type ? "of byte-level BPE" : "from 1 to 6");
         if (st_utf8_valid(text, (size_t)n) != (size_t)n)
@@ -148,7 +146,7 @@ static setun_status read_tokens(st_gguf_vocab *v, int bytes, json_t *added, setu
         if (json_array_size(added) == MAX_ADDED)
             return st_fail(err, SETUN_BAD_FILE, "%s: more than %d control and user-defined tokens", path, MAX_ADDED);
         if (json_array_append_new(added, json_pack("{sIss%sbsb}", "id", (json_int_t)id, "content", text, (size_t)n,
-                                                   "special", type != USER_DEFINED, "normalized", 0)))
+                                                   "special", type != ST_TOKEN_USER_DEFINED, "normalized", 0)))
             return no_memory(v, err);
     }
     return SETUN_OK;
@@ -349,13 +347,13 @@ static setun_status read_llama(st_gguf_vocab *v, json_t *post, setun_error *err)
     for (int64_t id = 0; id < v->n; id++) {
         int64_t n;
         const char *text = st_gguf_next(&at, &n);
-        has_bytes |= type_of(v, id) == BYTE;
+        has_bytes |= st_gguf_vocab_type(v, id) == ST_TOKEN_BYTE;
         if (id == unk) {
             unknown = text;
             n_unk = n;
         }
     }
-    if (!has_bytes && (!unknown || type_of(v, unk) == NORMAL || type_of(v, unk) == USER_DEFINED))
+    if (!has_bytes && (!unknown || st_gguf_vocab_type(v, unk) == ST_TOKEN_NORMAL || st_gguf_vocab_type(v, unk) == ST_TOKEN_USER_DEFINED))
         return st_fail(err, SETUN_BAD_FILE, "%s: there are no tokens for bytes, and token %lld is not of type unknown", v->g->path,
                        (long long)unk);
     json_t *front = prefix ? json_pack("[{ssss}]", "type", "Prepend", "prepend", SPACE) : json_array();
@@ -430,17 +428,32 @@ static setun_status fill_scores(const st_gguf_vocab *v, st_bpe *b, setun_error *
     float *score = malloc((size_t)v->n * sizeof *score);
     setun_status st = score ? SETUN_OK : no_memory(v, err);
     for (int64_t id = 0; id < v->n && st == SETUN_OK; id++) {
-        int type = type_of(v, id);
+        int type = st_gguf_vocab_type(v, id);
         score[id] = (float)st_gguf_float(v->scores, id);
         if (!isfinite(score[id]))
             st = st_fail(err, SETUN_BAD_FILE, "%s: the score of token %lld is not finite", v->g->path, (long long)id);
-        if (type != NORMAL && type != USER_DEFINED) /* what no text is made of */
+        if (type != ST_TOKEN_NORMAL && type != ST_TOKEN_USER_DEFINED) /* what no text is made of */
             score[id] = NAN;
     }
     if (st == SETUN_OK)
         st = st_bpe_scores(b, score, v->g->path, err);
     free(score);
     return st;
+}
+
+/* The first character is never the space between: where tokens are not spelled for bytes, one may begin with a space. */
+setun_status st_gguf_vocab_merge(const st_gguf_vocab *v, const uint8_t **at, int64_t i, const char **pair, size_t *n, size_t *space,
+                                 setun_error *err)
+{
+    int64_t bytes;
+    *n = *space = 0;
+    *pair = st_gguf_next(at, &bytes);
+    const char *between = bytes > 1 ? memchr(*pair + 1, ' ', (size_t)bytes - 1) : NULL;
+    if (!between || st_utf8_valid(*pair, (size_t)bytes) != (size_t)bytes)
+        return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not two tokens with a space between", v->g->path, (long long)i);
+    *n = (size_t)bytes;
+    *space = (size_t)(between - *pair);
+    return SETUN_OK;
 }
 
 setun_status st_gguf_vocab_fill(const st_gguf_vocab *v, st_bpe *b, setun_error *err)
@@ -451,7 +464,7 @@ setun_status st_gguf_vocab_fill(const st_gguf_vocab *v, st_bpe *b, setun_error *
     ST_TRY(st_bpe_begin(b, v->n, v->tokens->bytes, v->merges ? v->merges->n : 2 * v->n, path, err));
     for (int64_t id = 0; id < v->n; id++) {
         const char *text = st_gguf_next(&at, &n);
-        int type = type_of(v, id), unused = type == UNUSED; /* fills a gap: stands for nothing */
+        int type = st_gguf_vocab_type(v, id), unused = type == ST_TOKEN_UNUSED; /* fills a gap: stands for nothing */
         int literal = unused || n == 0 || (!b->chars && is_added(type) && is_literal(text, n));
         ST_TRY(st_bpe_entry(b, id, text, unused ? 0 : (size_t)n, literal, path, err));
     }
@@ -459,10 +472,10 @@ setun_status st_gguf_vocab_fill(const st_gguf_vocab *v, st_bpe *b, setun_error *
         return fill_scores(v, b, err);
     at = v->merges->data;
     for (int64_t i = 0; i < v->merges->n; i++) {
-        const char *text = st_gguf_next(&at, &n), *space = n > 1 ? memchr(text + 1, ' ', (size_t)n - 1) : NULL;
-        if (!space || st_utf8_valid(text, (size_t)n) != (size_t)n)
-            return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not two tokens with a space between", path, (long long)i);
-        ST_TRY(st_bpe_merge(b, text, (size_t)n, (size_t)(space - text), path, err));
+        const char *pair;
+        size_t bytes, space;
+        ST_TRY(st_gguf_vocab_merge(v, &at, i, &pair, &bytes, &space, err));
+        ST_TRY(st_bpe_merge(b, pair, bytes, space, path, err));
     }
     return SETUN_OK;
 }

@@ -10,6 +10,9 @@
 
 #define ST_GGUF_VOCAB_ENDS 16
 
+/* What tokenizer.ggml.token_type says of a token.  UNUSED ones fill ids that stand for nothing. */
+enum { ST_TOKEN_NORMAL = 1, ST_TOKEN_UNKNOWN, ST_TOKEN_CONTROL, ST_TOKEN_USER_DEFINED, ST_TOKEN_UNUSED, ST_TOKEN_BYTE };
+
 typedef struct st_gguf_vocab {
     const st_gguf *g; /* not owned; outlives this */
     json_t        *root;   /* a tokenizer.json without model.vocab and model.merges */
@@ -27,6 +30,10 @@ setun_status st_gguf_vocab_read(st_gguf_vocab *v, const st_gguf *g, setun_error 
  * also means ignore_merges; NULL: none is known to. */
 const char  *st_gguf_vocab_pre(const json_t *pre_tokenizer, int *ignore_merges);
 void         st_gguf_vocab_free(st_gguf_vocab *v);
+int          st_gguf_vocab_type(const st_gguf_vocab *v, int64_t id); /* one of the above; 0: none of them */
+/* Merge i, whose string is at *at, which moves behind it: two tokens, with a space between at pair[*space]. */
+setun_status st_gguf_vocab_merge(const st_gguf_vocab *v, const uint8_t **at, int64_t i, const char **pair, size_t *n, size_t *space,
+                                 setun_error *err);
 /* Tokens, and merges or scores; b->chars and how tokens decode are set by then. */
 setun_status st_gguf_vocab_fill(const st_gguf_vocab *v, st_bpe *b, setun_error *err);
 

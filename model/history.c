@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "model/json.h"
 
 static const char *const roles[] = {"system", "user", "assistant"};
 
@@ -64,15 +65,9 @@ static setun_status read_root(const json_t *root, const char *path, st_arena *ar
 
 setun_status st_history_read(const char *path, st_arena *arena, const st_message **list, int64_t *n, setun_error *err)
 {
-    char *text = NULL;
-    int64_t bytes;
-    json_error_t je;
-    ST_TRY(st_file_read(path, ST_HISTORY_BYTES, &text, &bytes, err));
+    json_t *root;
     /* Zero bytes are refused by the JSON library. */
-    json_t *root = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &je);
-    free(text);
-    if (!root)
-        return st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s", path, je.text);
+    ST_TRY(st_json_load(path, ST_HISTORY_BYTES, NULL, &root, err));
     setun_status s = read_root(root, path, arena, list, n, err);
     json_decref(root);
     return s;

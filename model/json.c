@@ -1,4 +1,6 @@
-/* model/json.c -- small JSON files beside a model. */
+/* model/json.c -- JSON files beside a model, as a whole.
+ *
+ * Not here: tokenizer.json where it is encoded with, whose large members are walked in place (jscan.c). */
 #include "model/json.h"
 
 #include <stdlib.h>
@@ -7,15 +9,13 @@
 #include "base/file.h"
 #include "base/hash.h"
 
-#define FILE_LIMIT (1 << 20)
-
-setun_status st_json_load(const char *path, uint64_t *hash, json_t **root, setun_error *err)
+setun_status st_json_load(const char *path, int64_t limit, uint64_t *hash, json_t **root, setun_error *err)
 {
     char *text;
     int64_t bytes;
     json_error_t je;
     *root = NULL;
-    ST_TRY(st_file_read(path, FILE_LIMIT, &text, &bytes, err));
+    ST_TRY(st_file_read(path, limit, &text, &bytes, err));
     *root = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &je);
     if (hash)
         *hash = st_hash(*hash, text, (size_t)bytes);

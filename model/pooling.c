@@ -72,7 +72,7 @@ static setun_status read_config(st_pooling *p, setun_error *err)
     const char *key;
     json_t *root, *value;
     setun_status s = SETUN_OK;
-    ST_TRY(st_json_load(p->file, NULL, &root, err));
+    ST_TRY(st_json_load(p->file, ST_JSON_SMALL, NULL, &root, err));
     if (!json_is_object(root))
         s = st_fail(err, SETUN_BAD_FILE, "%s: not a JSON object", p->file);
     json_object_foreach(root, key, value) {
@@ -130,7 +130,7 @@ setun_status st_pooling_read(st_pooling *p, const char *path, st_arena *arena, s
         return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", path);
     if (st_is_absent(file))
         return SETUN_OK;
-    ST_TRY(st_json_load(file, NULL, &root, err));
+    ST_TRY(st_json_load(file, ST_JSON_SMALL, NULL, &root, err));
     setun_status s = read_modules(p, root, path, file, arena, err);
     json_decref(root);
     return s;

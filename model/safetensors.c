@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/str.h"
+#include "model/json.h"
 
 typedef struct dtype_row {
     const char *name;
@@ -327,15 +328,8 @@ setun_status st_safetensors_open(st_safetensors *s, const char *dir, st_arena *a
     if (!index || !single)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", dir);
     if (!st_is_absent(index)) {
-        char *text;
-        int64_t bytes;
-        ST_TRY(st_file_read(index, ST_SAFETENSORS_HEADER_LIMIT, &text, &bytes, err));
-        json_error_t je;
-        json_t *root = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &je);
-        free(text);
-        if (!root)
-            return st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s (line %d)", index, je.text,
-                           je.line);
+        json_t *root;
+        ST_TRY(st_json_load(index, ST_SAFETENSORS_HEADER_LIMIT, NULL, &root, err));
         setun_status st = open_indexed(s, dir, index, root, err);
         json_decref(root);
         return st;

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "model/gguf.h"
+#include "model/json.h"
 #include "model/template.h"
 
 #define FILE_LIMIT ((int64_t)16 << 20) /* tokenizer_config.json may list every added token */
@@ -64,16 +65,10 @@ static setun_status from_root(st_template *t, const json_t *root, const char *pa
 /* want_text 0: only the names of the tokens. */
 static setun_status from_json(st_template *t, const char *path, int want_text, st_arena *arena, setun_error *err)
 {
-    char *text = NULL;
-    int64_t n;
-    json_error_t je;
+    json_t *root;
     if (st_is_absent(path))
         return SETUN_DECLINED;
-    ST_TRY(st_file_read(path, FILE_LIMIT, &text, &n, err));
-    json_t *root = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &je);
-    free(text);
-    if (!root)
-        return st_fail(err, SETUN_BAD_FILE, "%s: not valid JSON: %s", path, je.text);
+    ST_TRY(st_json_load(path, FILE_LIMIT, NULL, &root, err));
     t->bos = token_text(root, "bos_token", arena);
     t->eos = token_text(root, "eos_token", arena);
     setun_status status = want_text ? from_root(t, root, path, arena, err) : SETUN_OK;
