@@ -1,7 +1,7 @@
 /* model/carry.c -- see carry.h; the tables of names are gguf_tables.c.
  *
  * Between two files of one kind everything is copied that does not say how tensors are stored.  Between
- * kinds, keys go through the tables; the tokenizer is carry_vocab.c's. */
+ * kinds, keys go through the tables; the tokenizer is carry_vocab.c's and carry_files.c's. */
 #include "model/carry.h"
 
 #include <jansson.h>

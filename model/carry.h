@@ -17,7 +17,7 @@ setun_status st_carry_keys(const st_source *s, st_gguf_writer *w, int64_t file_t
  * multiply with; dtype: what most other tensors are ("bfloat16"). */
 setun_status st_carry_files(const st_source *s, st_newdir *d, int packed, const char *dtype, st_str *notes, setun_error *err);
 
-/* carry_vocab.c */
+/* The tokenizer and the chat template of each: carry_vocab.c and carry_files.c. */
 setun_status st_carry_vocab_keys(const st_source *s, st_gguf_writer *w, st_str *notes, setun_error *err);
 setun_status st_carry_vocab_files(const st_source *s, st_newdir *d, st_str *notes, setun_error *err);
 

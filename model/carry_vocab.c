@@ -1,4 +1,4 @@
-/* model/carry_vocab.c -- tokenizer.json and its companions as keys of a GGUF file, and back.
+/* model/carry_vocab.c -- tokenizer.json and its companions as keys of a GGUF file.
  *
  *     tokenizer.json                         tokenizer.ggml.*
  *     BPE behind ByteLevel                   model gpt2: tokens, merges, pre (the regular expressions by name)
@@ -6,12 +6,17 @@
  *     added tokens                           token_type 3 (special) and 4; 5 fills ids that stand for nothing
  *     TemplateProcessing                     add_bos_token, add_eos_token
  *
- * Merges are carried as they are; between merges and scores see scores_of and merges_of.  Whether both
- * tokenizers do the same is not believed here: recode.c opens and compares them. */
+ * The file's reader knows by heart what each kind of tokenizer does, so a tokenizer.json fits only if it says just
+ * that: its normalizer, pre_tokenizer and template are compared with what the keys will mean, and what has no
+ * key is refused, or noted where texts can be given so that it does not matter.
+ *
+ * Merges are carried as they are; how they become scores is told at scores_of.  Whether both tokenizers do
+ * the same is not believed here: recode.c opens and compares them.
+ *
+ * Not here: the way back (carry_files.c). */
 #include "model/carry.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,15 +26,14 @@
 #include "model/tokenizer.h"
 
 #define KEY "tokenizer.ggml."
-#define FILE_LIMIT ((int64_t)128 << 20)
-#define SPACE "\xe2\x96\x81"
+#define FILE_LIMIT ((int64_t)128 << 20) /* a vocabulary of 262144 tokens with its merges has some 35 MB */
 
 static setun_status no_memory(const char *path, setun_error *err)
 {
     return st_fail(err, SETUN_NO_MEMORY, "no memory for the tokenizer of %s", path);
 }
 
-/* A member of a directory as JSON; *root NULL: there is no such file. */
+/* A file of a directory as JSON; *root NULL: there is no such file. */
 static setun_status read_json(const st_source *s, const char *name, json_t **root, setun_error *err)
 {
     st_str path = { 0 };
@@ -44,21 +48,22 @@ static setun_status read_json(const st_source *s, const char *name, json_t **roo
 
 /* ---------------------------------------------------------------- to GGUF: tokens */
 
+/* A row of the lists that GGUF has: tokens, token_type, scores. */
 typedef struct entry {
-    const char *text; /* NULL: nothing has this id */
+    const char *text; /* NULL: nothing has this id; belongs to root, or to filler */
     size_t      n;
-    int         type;
+    int         type; /* ST_TOKEN_... */
     float       score;
 } entry;
 
 typedef struct vocab {
     const st_source *s;
-    json_t          *root;
-    entry           *token;
+    json_t          *root;    /* of tokenizer.json */
+    entry           *token;   /* by id: as many as the embedding has rows, as readers size one by the other */
     int64_t          n;
-    int              bytes; /* over bytes; else over characters */
-    st_table        *by_text;
-    st_str           filler; /* texts of ids that stand for nothing */
+    int              bytes;   /* over bytes; else over characters */
+    st_table        *by_text; /* of scores_of */
+    st_str           filler;  /* texts of ids that stand for nothing */
 } vocab;
 
 static setun_status bad(const vocab *v, const char *what, setun_error *err)
@@ -66,12 +71,15 @@ static setun_status bad(const vocab *v, const char *what, setun_error *err)
     return st_fail(err, SETUN_BAD_FILE, "%s/tokenizer.json: %s", v->s->path, what);
 }
 
+/* "<0x0A>": what a byte is called that has no character. */
 static int is_byte_name(const char *text, size_t n)
 {
     static const char hex[] = "0123456789ABCDEF";
     return n == 6 && memcmp(text, "<0x", 3) == 0 && text[5] == '>' && memchr(hex, text[3], 16) && memchr(hex, text[4], 16);
 }
 
+/* An added token is often an entry of the vocabulary, too.  Then it is put twice, with one text, and the second time
+ * settles its type. */
 static setun_status put_token(vocab *v, json_int_t id, json_t *text, int type, setun_error *err)
 {
     if (id < 0 || id >= v->n || !json_is_string(text))
@@ -86,6 +94,8 @@ static setun_status put_token(vocab *v, json_int_t id, json_t *text, int type, s
     return SETUN_OK;
 }
 
+/* The vocabulary first, then the added tokens, whose types count: special ones are found in texts only where
+ * somebody asks for them, the others always, which is what types 3 and 4 say. */
 static setun_status read_tokens(vocab *v, setun_error *err)
 {
     json_t *model = json_object_get(v->root, "model"), *added = json_object_get(v->root, "added_tokens"), *item;
@@ -113,7 +123,9 @@ static setun_status read_tokens(vocab *v, setun_error *err)
     return SETUN_OK;
 }
 
-/* Ids without a token get a name that no text has; its end is fixed later, when the buffer stands still. */
+/* Embeddings often have more rows than there are tokens, and lists have no holes.  Ids without a token get a name by
+ * which other programs know them, and the type that no text gives.  The names lie in one buffer, which moves while it grows, so
+ * that tokens point into it only when it is complete. */
 static setun_status fill_gaps(vocab *v, setun_error *err)
 {
     for (int64_t id = 0; id < v->n; id++)
@@ -136,7 +148,7 @@ static setun_status fill_gaps(vocab *v, setun_error *err)
 
 /* ---------------------------------------------------------------- to GGUF: merges and scores */
 
-/* "left right" or ["left", "right"]. */
+/* "left right", or ["left", "right"] in newer files.  The first character is never the space between. */
 static int split_merge(json_t *item, const char **left, size_t *n_left, const char **right, size_t *n_right)
 {
     if (json_is_array(item) && json_array_size(item) == 2) {
@@ -156,6 +168,7 @@ static int split_merge(json_t *item, const char **left, size_t *n_left, const ch
     return 0;
 }
 
+/* GGUF has one spelling, with a space between: tokens over bytes have none in them, as U+0120 stands for it. */
 static setun_status write_merges(const vocab *v, st_gguf_writer *w, setun_error *err)
 {
     json_t *merges = json_object_get(json_object_get(v->root, "model"), "merges"), *item;
@@ -181,7 +194,7 @@ static setun_status write_merges(const vocab *v, st_gguf_writer *w, setun_error 
     return wrong ? bad(v, "a merge is not two tokens without a space", err) : SETUN_OK;
 }
 
-/* In how many ways is text two tokens?  Cut between characters. */
+/* In how many ways is text two tokens?  Cut between characters, as merging begins with whole ones. */
 static int64_t count_splits(const vocab *v, const char *text, size_t n)
 {
     int64_t count = 0, id;
@@ -220,7 +233,7 @@ static setun_status scores_of(vocab *v, setun_error *err)
                          "cannot say", v->s->path, (long long)id);
         if (st != SETUN_OK)
             break;
-        if (id != last)
+        if (id != last) /* exact: there are fewer than 2^24 merges */
             v->token[id].score = -(float)i;
         count[last = id]++;
     }
@@ -235,6 +248,7 @@ static setun_status scores_of(vocab *v, setun_error *err)
 
 /* ---------------------------------------------------------------- to GGUF: the other keys */
 
+/* Scores are little-endian bits like all numbers of a file.  Over bytes, merges take their place. */
 static void write_lists(const vocab *v, st_gguf_writer *w)
 {
     st_str texts = { 0 }, types = { 0 }, scores = { 0 };
@@ -254,6 +268,7 @@ static void write_lists(const vocab *v, st_gguf_writer *w)
     st_str_free(&scores);
 }
 
+/* Configurations name tokens that their vocabulary does not have, such as -1 for none: those have no key. */
 static void write_id(const vocab *v, st_gguf_writer *w, const char *key, int64_t id)
 {
     if (id >= 0 && id < v->n)
@@ -283,7 +298,8 @@ static void write_ends(const vocab *v, st_gguf_writer *w, st_str *notes)
         write_id(v, w, names[k], id[k]);
 }
 
-/* What stands around an empty text. */
+/* What stands around a text, found by encoding an empty one: post-processors say it in several ways, and our own
+ * reader has understood them all.  GGUF knows one token in front and one behind, each with its id. */
 static setun_status write_around(const vocab *v, st_gguf_writer *w, setun_error *err)
 {
     st_tokenizer *t;
@@ -306,6 +322,7 @@ static setun_status write_around(const vocab *v, st_gguf_writer *w, setun_error 
     return st;
 }
 
+/* Does a text get a space in front?  Older files of SentencePiece say it as a normalizer, Metaspace does it itself. */
 static int begins_with_space(json_t *normalizer)
 {
     json_t *item, *list = json_object_get(normalizer, "normalizers");
@@ -357,6 +374,7 @@ static setun_status write_pre(const vocab *v, st_gguf_writer *w, setun_error *er
     return SETUN_OK;
 }
 
+/* Which of both algorithms, and what is left open by it. */
 static setun_status write_kind(vocab *v, st_gguf_writer *w, setun_error *err)
 {
     json_t *pre = json_object_get(v->root, "pre_tokenizer");
@@ -421,6 +439,8 @@ static setun_status write_templates(const st_source *s, st_gguf_writer *w, setun
     return st;
 }
 
+/* Everything but the templates is about BPE: other models have other keys, which Setun's reader would refuse.
+ * The order of the keys is that of most files, and means nothing. */
 static setun_status write_vocab(vocab *v, st_gguf_writer *w, st_str *notes, setun_error *err)
 {
     const st_source_tensor *embed = st_source_find(v->s, "model.embed_tokens.weight");
@@ -429,7 +449,7 @@ static setun_status write_vocab(vocab *v, st_gguf_writer *w, st_str *notes, setu
     const st_hparam *pad = st_source_config(v->s, "pad_token_id");
     if (!embed || !type || strcmp(type, "BPE") != 0)
         return bad(v, "the model is not BPE", err);
-    v->bytes = decoder && strcmp(decoder, "ByteLevel") == 0;
+    v->bytes = decoder && strcmp(decoder, "ByteLevel") == 0; /* the pre_tokenizer may hide it in a sequence; write_pre looks */
     json_t *normalizer = json_object_get(v->root, "normalizer");
     const char *normal = json_string_value(json_object_get(normalizer, "type"));
     if (v->bytes && normal && strcmp(normal, "NFC") == 0)
@@ -467,239 +487,5 @@ setun_status st_carry_vocab_keys(const st_source *s, st_gguf_writer *w, st_str *
     free(v.token);
     st_table_free(v.by_text);
     st_str_free(&v.filler);
-    return st;
-}
-
-/* ---------------------------------------------------------------- to tokenizer.json */
-
-typedef struct split {
-    float   score;
-    int32_t id, left; /* bytes of the left part */
-} split;
-
-static int by_score(const void *a, const void *b)
-{
-    const split *x = a, *y = b;
-    if (x->score != y->score)
-        return x->score > y->score ? -1 : 1;
-    return x->id != y->id ? (x->id < y->id ? -1 : 1) : x->left - y->left;
-}
-
-static void add_merge(st_str *s, int64_t i, const char *left, size_t nl, const char *right, size_t nr)
-{
-    st_str_add(s, i ? ",\n   [" : "\n   [");
-    st_str_add_json(s, left, nl);
-    st_str_add(s, ", ");
-    st_str_add_json(s, right, nr);
-    st_str_add(s, "]");
-}
-
-typedef struct piece {
-    const char *p;
-    int64_t     n;
-} piece;
-
-/* Every pair that makes a token, in the order of the tokens' scores (see scores_of). */
-static setun_status merges_of(const st_gguf_vocab *v, const piece *token, const st_table *by_text, st_str *s, setun_error *err)
-{
-    split *all = NULL;
-    int64_t n = 0, cap = 0, other;
-    for (int64_t id = 0; id < v->n; id++) {
-        int type = st_gguf_vocab_type(v, id);
-        for (int64_t cut = 1; cut < token[id].n && (type == ST_TOKEN_NORMAL || type == ST_TOKEN_USER_DEFINED); cut++) {
-            if (((unsigned char)token[id].p[cut] & 0xc0u) == 0x80u || !st_table_get(by_text, token[id].p, (size_t)cut, &other) ||
-                !st_table_get(by_text, token[id].p + cut, (size_t)(token[id].n - cut), &other))
-                continue;
-            if (n == cap) {
-                split *more = realloc(all, (size_t)(cap = cap ? 2 * cap : 4096) * sizeof *all);
-                if (!more) {
-                    free(all);
-                    return no_memory(v->g->path, err);
-                }
-                all = more;
-            }
-            all[n++] = (split){ (float)st_gguf_float(v->scores, id), (int32_t)id, (int32_t)cut };
-        }
-    }
-    if (n)
-        qsort(all, (size_t)n, sizeof *all, by_score);
-    for (int64_t i = 0; i < n; i++) {
-        const piece *t = &token[all[i].id];
-        add_merge(s, i, t->p, (size_t)all[i].left, t->p + all[i].left, (size_t)(t->n - all[i].left));
-    }
-    free(all);
-    return SETUN_OK;
-}
-
-static setun_status add_vocab(const st_gguf_vocab *v, st_str *s, setun_error *err)
-{
-    piece *token = calloc((size_t)v->n + 1, sizeof *token);
-    st_table *by_text = st_table_new(v->n);
-    const uint8_t *at = v->tokens->data;
-    int first = 1, failed = !token || !by_text;
-    st_str_add(s, ",\n  \"vocab\": {");
-    for (int64_t id = 0; id < v->n && !failed; id++) {
-        int type = st_gguf_vocab_type(v, id);
-        token[id].p = st_gguf_next(&at, &token[id].n);
-        /* Byte-level vocabularies have their special tokens among the added ones alone. */
-        if (type == ST_TOKEN_UNUSED || (type == ST_TOKEN_CONTROL && !v->scores))
-            continue;
-        failed = type != ST_TOKEN_CONTROL && st_table_put(by_text, token[id].p, (size_t)token[id].n, id);
-        st_str_add(s, first ? "\n   " : ",\n   ");
-        st_str_add_json(s, token[id].p, (size_t)token[id].n);
-        st_str_addf(s, ": %lld", (long long)id);
-        first = 0;
-    }
-    st_str_add(s, "\n  },\n  \"merges\": [");
-    setun_status st = failed ? no_memory(v->g->path, err) : SETUN_OK;
-    if (st == SETUN_OK && v->scores)
-        st = merges_of(v, token, by_text, s, err);
-    at = v->merges ? v->merges->data : NULL;
-    for (int64_t i = 0; st == SETUN_OK && v->merges && i < v->merges->n; i++) {
-        const char *pair;
-        size_t n, space;
-        st = st_gguf_vocab_merge(v, &at, i, &pair, &n, &space, err);
-        if (st == SETUN_OK)
-            add_merge(s, i, pair, space, pair + space + 1, n - space - 1);
-    }
-    st_str_add(s, "\n  ]");
-    free(token);
-    st_table_free(by_text);
-    return st;
-}
-
-/* The reader of GGUF leaves out what it does not need, and other readers ask for. */
-static int complete(json_t *root)
-{
-    static const char *const flags[] = { "single_word", "lstrip", "rstrip" };
-    json_t *item, *post = json_object_get(root, "post_processor"), *single = json_object_get(post, "single"), *tokens, *pair;
-    const char *name;
-    size_t i;
-    int failed = json_object_set_new(root, "version", json_string("1.0")) | json_object_set_new(root, "truncation", json_null()) |
-                 json_object_set_new(root, "padding", json_null());
-    json_array_foreach(json_object_get(root, "added_tokens"), i, item)
-        for (int k = 0; k < 3; k++)
-            failed |= json_object_set_new(item, flags[k], json_false());
-    json_array_foreach(single, i, item)
-        failed |= json_object_set_new(json_object_iter_value(json_object_iter(item)), "type_id", json_integer(0));
-    tokens = json_object_get(post, "special_tokens");
-    json_object_foreach(tokens, name, item) {
-        failed |= json_object_set_new(item, "id", json_string(name));
-        failed |= json_object_set_new(item, "tokens", json_pack("[s]", name));
-    }
-    /* A pair of texts is one behind the other. */
-    pair = json_deep_copy(single);
-    failed |= json_array_append_new(pair, json_pack("{s{sssi}}", "Sequence", "id", "B", "type_id", 1));
-    return failed | json_object_set_new(post, "pair", pair);
-}
-
-/* The members, and model with the two large ones inside. */
-static setun_status write_tokenizer(const st_gguf_vocab *v, st_newdir *d, setun_error *err)
-{
-    st_str s = { 0 };
-    json_t *model = json_incref(json_object_get(v->root, "model"));
-    int failed = complete(v->root) | json_object_del(v->root, "model");
-    char *head = json_dumps(v->root, JSON_INDENT(1)), *inner = json_dumps(model, JSON_INDENT(1));
-    setun_status st = failed || !head || !inner ? no_memory(v->g->path, err) : SETUN_OK;
-    if (st == SETUN_OK) { /* both end with a brace on a line of its own, which comes after what is added */
-        st_str_addn(&s, head, strlen(head) - 2);
-        st_str_add(&s, ",\n \"model\": ");
-        st_str_addn(&s, inner, strlen(inner) - 2);
-        st = add_vocab(v, &s, err);
-        st_str_add(&s, "\n }\n}\n");
-    }
-    if (st == SETUN_OK)
-        st = s.failed ? no_memory(v->g->path, err) : st_newdir_text(d, "tokenizer.json", s.text, s.len, err);
-    free(head);
-    free(inner);
-    json_decref(model);
-    st_str_free(&s);
-    return st;
-}
-
-/* ---------------------------------------------------------------- to the files beside it */
-
-static int64_t id_key(const st_gguf *g, const char *key)
-{
-    const st_gguf_value *v = st_gguf_find(g, key);
-    int64_t id = -1;
-    return v && v->type != ST_GGUF_ARRAY && st_gguf_int(v, 0, &id) == 0 ? id : -1;
-}
-
-static json_t *token_text(const st_gguf_vocab *v, int64_t id)
-{
-    const uint8_t *at = v->tokens->data;
-    const char *p = "";
-    int64_t n = 0;
-    if (id < 0 || id >= v->n)
-        return NULL;
-    for (int64_t i = 0; i <= id; i++)
-        p = st_gguf_next(&at, &n);
-    return json_stringn(p, (size_t)n);
-}
-
-static setun_status write_object(st_newdir *d, const char *name, json_t *root, const char *path, setun_error *err)
-{
-    char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
-    setun_status st = text ? st_newdir_text(d, name, text, strlen(text), err) : no_memory(path, err);
-    free(text);
-    json_decref(root);
-    return st;
-}
-
-static setun_status write_companions(const st_source *s, const st_gguf_vocab *v, st_newdir *d, st_str *notes, setun_error *err)
-{
-    static const char *const keys[] = { KEY "bos_token_id", KEY "eos_token_id", KEY "padding_token_id" };
-    static const char *const names[] = { "bos_token", "eos_token", "pad_token" };
-    const st_gguf *g = &s->model->g;
-    const st_gguf_value *chat = st_gguf_find(g, "tokenizer.chat_template");
-    json_t *about = json_pack("{ss}", "tokenizer_class", "PreTrainedTokenizerFast"), *start = json_object(), *ends = json_array();
-    int64_t n = 0;
-    const char *text = chat ? st_gguf_text(chat, &n) : NULL;
-    int failed = !about || !start || !ends;
-    for (int i = 0; i < 3; i++) {
-        int64_t id = id_key(g, keys[i]);
-        json_t *name = token_text(v, id);
-        if (!name)
-            continue;
-        failed |= json_object_set_new(about, names[i], name);
-        if (i != 1)
-            failed |= json_object_set_new(start, i ? "pad_token_id" : "bos_token_id", json_integer(id));
-    }
-    if (text)
-        failed |= json_object_set_new(about, "chat_template", json_stringn(text, (size_t)n));
-    for (int64_t i = 0; i < v->n_end; i++)
-        failed |= json_array_append_new(ends, json_integer(v->end[i]));
-    failed |= json_object_set_new(start, "eos_token_id", ends);
-    for (int64_t i = 0; i < g->n_values; i++) {
-        const char *key = g->value[i].key;
-        if (strncmp(key, "tokenizer.chat_template.", 24) == 0 || (strncmp(key, "general.", 8) == 0 && strcmp(key, "general.architecture") != 0))
-            st_str_addf(notes, "not carried: %s\n", key);
-    }
-    if (failed) {
-        json_decref(about);
-        json_decref(start);
-        return no_memory(s->path, err);
-    }
-    setun_status st = write_object(d, "tokenizer_config.json", about, s->path, err);
-    if (st == SETUN_OK)
-        return write_object(d, "generation_config.json", start, s->path, err);
-    json_decref(start);
-    return st;
-}
-
-setun_status st_carry_vocab_files(const st_source *s, st_newdir *d, st_str *notes, setun_error *err)
-{
-    st_gguf_vocab v = { .n = 0 };
-    if (!st_gguf_find(&s->model->g, KEY "model")) {
-        st_str_add(notes, "not carried: the file has no tokenizer\n");
-        return SETUN_OK;
-    }
-    setun_status st = st_gguf_vocab_read(&v, &s->model->g, err);
-    if (st == SETUN_OK)
-        st = write_companions(s, &v, d, notes, err);
-    if (st == SETUN_OK)
-        st = write_tokenizer(&v, d, err);
-    st_gguf_vocab_free(&v);
     return st;
 }

@@ -427,16 +427,17 @@ static void expect_ids(const vocabulary *v, const char *path)
     st_tokenizer_close(t);
 }
 
-static void expect_pre(const char *path, const char *pre)
+/* A string among the keys; NULL: it is absent. */
+static void expect_text(const char *path, const char *key, const char *want)
 {
     st_arena *arena = st_arena_new();
     st_gguf g = { 0 };
-    int64_t n;
+    int64_t n = 0;
     assert_int_equal(st_gguf_open(&g, path, ST_I2S_ASK, arena, NULL), SETUN_OK);
-    const st_gguf_value *v = st_gguf_find(&g, "tokenizer.ggml.pre");
-    assert_non_null(v);
-    const char *text = st_gguf_text(v, &n);
-    assert_true(text && (size_t)n == strlen(pre) && memcmp(text, pre, strlen(pre)) == 0);
+    const st_gguf_value *v = st_gguf_find(&g, key);
+    const char *text = v ? st_gguf_text(v, &n) : NULL;
+    if (!text != !want || (want && ((size_t)n != strlen(want) || memcmp(text, want, strlen(want)) != 0)))
+        fail_msg("%s: %s is %.*s, not %s", path, key, (int)n, text ? text : "", want ? want : "absent");
     st_gguf_close(&g);
     st_arena_free(arena);
 }
@@ -453,10 +454,10 @@ static void test_vocabularies(void **state)
         put_vocabulary(p.dir, v);
         if (v->pre) {
             must(p.dir, p.file, "iq2_bn", NULL);
-            expect_pre(p.file, v->pre);
+            expect_text(p.file, "tokenizer.ggml.pre", v->pre);
             must(p.file, p.back, "hf", NULL);
             must(p.back, p.again, "iq2_bn", NULL);
-            expect_pre(p.again, v->pre);
+            expect_text(p.again, "tokenizer.ggml.pre", v->pre);
             expect_ids(v, p.dir);
             expect_ids(v, p.file);
             expect_ids(v, p.back);
@@ -473,10 +474,44 @@ static void test_vocabularies(void **state)
     drop_world(w);
 }
 
+/* ---------------------------------------------------------------- chat templates */
+
+/* Of three files the first that has a template counts, and of named ones each has its key. */
+static void test_templates(void **state)
+{
+    static const struct { const char *jinja, *own, *config, *text, *tool; } cases[] = {
+        { "first", "{\"chat_template\":\"second\"}", "{\"chat_template\":\"third\"}", "first", NULL },
+        { NULL, "{\"chat_template\":\"second\"}", "{\"chat_template\":\"third\"}", "second", NULL },
+        { NULL, NULL, "{\"chat_template\":\"third\"}", "third", NULL },
+        { NULL, "{}", "{\"chat_template\":\"third\"}", "third", NULL },
+        { NULL, "{\"chat_template\":null}", "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"t\"},"
+          "{\"name\":\"default\",\"template\":\"d\"}]}", "d", "t" },
+        { NULL, NULL, "{}", NULL, NULL },
+        { NULL, NULL, NULL, NULL, NULL },
+    };
+    world *w = make_world(named("llama"), 31);
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        places p = make_places();
+        write_dir(w, p.dir, 1, &nothing);
+        const char *const files[] = { "chat_template.jinja", "chat_template.json", "tokenizer_config.json" };
+        const char *const texts[] = { cases[i].jinja, cases[i].own, cases[i].config };
+        for (int k = 0; k < 3; k++)
+            if (texts[k])
+                put_text(p.dir, files[k], texts[k]);
+        must(p.dir, p.file, "iq2_bn", NULL);
+        expect_text(p.file, "tokenizer.chat_template", cases[i].text);
+        expect_text(p.file, "tokenizer.chat_template.tool", cases[i].tool);
+        drop_places(&p);
+    }
+    drop_world(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_architectures), cmocka_unit_test(test_angles_and_windows), cmocka_unit_test(test_vocabularies),
+        cmocka_unit_test(test_templates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
