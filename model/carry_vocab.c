@@ -210,6 +210,7 @@ static int64_t count_splits(const vocab *v, const char *text, size_t n)
 static setun_status scores_of(vocab *v, setun_error *err)
 {
     json_t *merges = json_object_get(json_object_get(v->root, "model"), "merges"), *item;
+    /* count: the pairs of each token that merges list; last: what the merge before made */
     size_t i, nl, nr;
     const char *l, *r;
     st_str whole = { 0 };
@@ -307,6 +308,7 @@ static setun_status write_around(const vocab *v, st_gguf_writer *w, setun_error 
     int64_t n = 0;
     ST_TRY(st_tokenizer_open(&t, v->s->path, err));
     setun_status st = st_tokenizer_encode(t, "", 0, ST_TOK_BOS, &ids, &n, err);
+    /* A token that stands in front in no text may still be named; one behind must be the one that ends a text. */
     const st_hparam *named = st_source_config(v->s, "bos_token_id"), *eos = st_source_config(v->s, "eos_token_id");
     eos = eos ? eos : st_source_config(v->s, "eos_token_id.1");
     int64_t bos = st_tokenizer_bos(t), first = n > 0 && ids[0] == bos, last = n > first;
@@ -450,6 +452,7 @@ static setun_status write_vocab(vocab *v, st_gguf_writer *w, st_str *notes, setu
     if (!embed || !type || strcmp(type, "BPE") != 0)
         return bad(v, "the model is not BPE", err);
     v->bytes = decoder && strcmp(decoder, "ByteLevel") == 0; /* the pre_tokenizer may hide it in a sequence; write_pre looks */
+    /* Over characters, the normalizer is what add_space_prefix says, and spaces that become U+2581. */
     json_t *normalizer = json_object_get(v->root, "normalizer");
     const char *normal = json_string_value(json_object_get(normalizer, "type"));
     if (v->bytes && normal && strcmp(normal, "NFC") == 0)

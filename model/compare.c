@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -228,7 +229,6 @@ static const st_hparam *find_key(const st_source *s, const char *key)
         { "rope_scaling.high_freq_factor", "rope_parameters.high_freq_factor" },
         { "rope_scaling.original_max_position_embeddings", "rope_parameters.original_max_position_embeddings" },
         { "hidden_act", "hidden_activation" },
-        { "sliding_window_pattern", "_sliding_window_pattern" },
     };
     const st_hparam *h = st_source_config(s, key);
     for (size_t i = 0; i < sizeof same / sizeof *same && !h; i++)
@@ -303,6 +303,40 @@ int st_compare_ends(const st_source *s, int64_t id)
     return 0;
 }
 
+/* Which layers have a window is said by a list, by a number, by both or, where none has one, by neither. */
+static int is_window(const char *key)
+{
+    return strncmp(key, "layer_types.", 12) == 0 || strcmp(key, "sliding_window_pattern") == 0 || strcmp(key, "_sliding_window_pattern") == 0;
+}
+
+/* What the layer, counted from 1, sees: the words of layer_types, whichever keys say it. */
+static const char *sight_of(const st_source *s, int64_t layer)
+{
+    static const char full[] = "full_attention", slides[] = "sliding_attention";
+    char key[64];
+    (void)snprintf(key, sizeof key, "layer_types.%" PRId64, layer);
+    const st_hparam *type = st_source_config(s, key), *every = st_source_config(s, "sliding_window_pattern");
+    every = every ? every : st_source_config(s, "_sliding_window_pattern");
+    const char *by_type = type && type->kind == ST_HP_STRING ? type->s : NULL;
+    const char *by_pattern = !every ? NULL : every->kind == ST_HP_INT && every->i > 0 && layer % every->i == 0 ? full : slides;
+    if (by_type && by_pattern && strcmp(by_type, by_pattern) != 0)
+        return "keys that do not agree";
+    return by_type ? by_type : by_pattern ? by_pattern : full;
+}
+
+/* The first layer that sees something else; a layer has tensors, whatever a configuration says of their number. */
+static setun_status compare_windows(const st_source *a, const st_source *b, st_comparison *c, setun_error *err)
+{
+    for (int64_t layer = 1; layer <= count_of(a, "num_hidden_layers") && layer <= a->n_tensors; layer++) {
+        const st_hparam in_a = { .kind = ST_HP_STRING, .s = sight_of(a, layer) }, in_b = { .kind = ST_HP_STRING, .s = sight_of(b, layer) };
+        if (strcmp(in_a.s, in_b.s) == 0)
+            continue;
+        const char *key = st_arena_printf(a->arena, "layer_types.%" PRId64, layer);
+        return key ? add_key(a, c, 0, key, &in_a, &in_b, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to compare configurations");
+    }
+    return SETUN_OK;
+}
+
 /* Keys of x that y does not have and, if x is the first model, that it has with another value. */
 static setun_status compare_side(const st_source *x, const st_source *y, int second, const st_source *arena_of, st_comparison *c,
                                  setun_error *err)
@@ -310,7 +344,7 @@ static setun_status compare_side(const st_source *x, const st_source *y, int sec
     for (int64_t i = 0; i < x->n_config; i++) {
         const st_hparam *h = &x->config[i], *other = find_key(y, h->key);
         /* What ends a text, the tokenizer knows, too: st_compare_tokens. */
-        int skip = h->kind == ST_HP_NULL || is_storage(h->key) || is_end(h->key) || strncmp(h->key, "gguf.", 5) == 0;
+        int skip = h->kind == ST_HP_NULL || is_storage(h->key) || is_end(h->key) || is_window(h->key) || strncmp(h->key, "gguf.", 5) == 0;
         if (skip || (other && (second || same_value(h, other))))
             continue;
         int harmless = is_record(h->key) || (!other && (is_default(y, h) || is_default(x, h)));
@@ -321,7 +355,7 @@ static setun_status compare_side(const st_source *x, const st_source *y, int sec
 
 static setun_status compare_keys(const st_source *a, const st_source *b, st_comparison *c, setun_error *err)
 {
-    int64_t most = a->n_config + b->n_config + 1;
+    int64_t most = a->n_config + b->n_config + 2; /* and the architecture, and a layer */
     /* Ends of texts, which come later, are keys or few. */
     c->key = st_arena_array(a->arena, most, sizeof *c->key);
     c->note = st_arena_array(a->arena, most + ST_COMPARE_ENDS, sizeof *c->note);
@@ -331,6 +365,7 @@ static setun_status compare_keys(const st_source *a, const st_source *b, st_comp
         const st_hparam va = { .kind = ST_HP_STRING, .s = a->architecture }, vb = { .kind = ST_HP_STRING, .s = b->architecture };
         ST_TRY(add_key(a, c, 0, "architectures.1", &va, &vb, err));
     }
+    ST_TRY(compare_windows(a, b, c, err));
     ST_TRY(compare_side(a, b, 0, a, c, err));
     return compare_side(b, a, 1, a, c, err);
 }

@@ -32,20 +32,23 @@
 #define REST_OF "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
-/* Each expression cuts the pieces of the one before. */
+/* Each expression cuts the pieces of the one before.  Programs that write files keep inventing names for what is
+ * there already, one for each model that they met; a file is read under any of them and written under the first.
+ *
+ * bos: whether a token is put in front of texts where no key says so. */
 typedef struct pre {
-    const char *names; /* a space behind each; the first one is what it is called */
+    const char *name, *others; /* others: a space behind each */
     const char *regex[4];
     int         ignore_merges, bos;
 } pre;
 
 static const pre pres[] = {
-    { "llama-bpe llama3 llama-v3 falcon3 falcon_e ", { LETTERS_OR "\\p{N}{1,3}" REST_OF }, 1, 1 },
-    { "qwen2 deepseek-r1-qwen megrez ", { LETTERS_OR "\\p{N}" REST_OF }, 0, 0 },
-    { "gpt-2 phi-2 jina-es jina-de jina-v1-en jina-v2-es jina-v2-de jina-v2-code roberta-bpe gigachat ",
+    { "llama-bpe", "llama3 llama-v3 falcon3 falcon_e ", { LETTERS_OR "\\p{N}{1,3}" REST_OF }, 1, 1 },
+    { "qwen2", "deepseek-r1-qwen megrez ", { LETTERS_OR "\\p{N}" REST_OF }, 0, 0 },
+    { "gpt-2", "phi-2 jina-es jina-de jina-v1-en jina-v2-es jina-v2-de jina-v2-code roberta-bpe gigachat ",
       { GPT2 }, 0, 0 },
-    { "falcon ", { "[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]" }, 0, 0 },
-    { "default ", { "[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]" }, 0, 0 },
+    { "falcon", "", { "[\\p{P}\\$\\+<=>\\^~\\|`]+", GPT2, "[0-9][0-9][0-9]" }, 0, 0 },
+    { "default", "", { "[\\p{P}\\$\\+<=>\\^~\\|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]" }, 0, 0 },
 };
 #define N_PRES ((int)(sizeof pres / sizeof *pres))
 
@@ -53,12 +56,18 @@ static const pre pres[] = {
 static const char *const ends[] = { "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
                                     "<|eom_id|>", "<EOT>" };
 
+/* Is name one of names, each with a space behind it? */
 static int has_name(const char *names, const char *name, size_t n)
 {
     for (const char *p = names; *p; p += strcspn(p, " ") + 1)
         if (strcspn(p, " ") == n && memcmp(p, name, n) == 0)
             return 1;
     return 0;
+}
+
+static int is_called(const pre *p, const char *name, size_t n)
+{
+    return (strlen(p->name) == n && memcmp(p->name, name, n) == 0) || has_name(p->others, name, n);
 }
 
 /* ---------------------------------------------------------------- single keys */
@@ -76,6 +85,7 @@ static const st_gguf_value *find(const st_gguf_vocab *v, const char *name)
     return st_gguf_find(v->g, key);
 }
 
+/* Absent keys have the value that the format's own reader takes, which differs by key and by kind of tokenizer. */
 static setun_status flag_of(const st_gguf_vocab *v, const char *name, int absent, int *value, setun_error *err)
 {
     const st_gguf_value *k = find(v, name);
@@ -86,6 +96,8 @@ static setun_status flag_of(const st_gguf_vocab *v, const char *name, int absent
     return SETUN_OK;
 }
 
+/* An id that is there must be a token's, although nothing may ever ask for it: a file that is wrong there is not
+ * believed elsewhere. */
 static setun_status id_of(const st_gguf_vocab *v, const char *name, int64_t absent, int64_t *id, setun_error *err)
 {
     const st_gguf_value *k = find(v, name);
@@ -96,6 +108,7 @@ static setun_status id_of(const st_gguf_vocab *v, const char *name, int64_t abse
     return SETUN_OK;
 }
 
+/* Lists of numbers have one for each token; lists of strings are the tokens, and the merges. */
 static setun_status list_of(const st_gguf_vocab *v, const char *name, uint32_t element, const st_gguf_value **list,
                             setun_error *err)
 {
@@ -117,6 +130,7 @@ int st_gguf_vocab_type(const st_gguf_vocab *v, int64_t id)
     return st_gguf_int(v->types, id, &type) || type < ST_TOKEN_NORMAL || type > ST_TOKEN_BYTE ? 0 : (int)type;
 }
 
+/* What tokenizer.json calls added tokens: those that a text is cut at. */
 static int is_added(int type) { return type == ST_TOKEN_UNKNOWN || type == ST_TOKEN_CONTROL || type == ST_TOKEN_USER_DEFINED; }
 
 /* ---------------------------------------------------------------- the parts of tokenizer.json */
@@ -182,6 +196,7 @@ static setun_status read_around(st_gguf_vocab *v, int bos, int64_t bos_id, int64
     return bad ? no_memory(v, err) : SETUN_OK;
 }
 
+/* Each id once, those found by their names first; eos_id is what the kind means where no key says it. */
 static setun_status read_ends(st_gguf_vocab *v, int64_t eos_id, setun_error *err)
 {
     static const char *const keys[] = { "eos_token_id", "eot_token_id", "eom_token_id" };
@@ -213,6 +228,8 @@ static int is_llama3(const st_gguf_vocab *v)
     return n == sizeof begin - 1 && memcmp(text, begin, sizeof begin - 1) == 0;
 }
 
+/* Unknown names are refused, not guessed: the wrong expressions give texts that a model was not trained on, and
+ * nobody sees why its answers are a little worse. */
 static setun_status choose_pre(st_gguf_vocab *v, const pre **chosen, setun_error *err)
 {
     const st_gguf_value *k = find(v, "pre");
@@ -221,7 +238,7 @@ static setun_status choose_pre(st_gguf_vocab *v, const pre **chosen, setun_error
     if (k && !name)
         return st_fail(err, SETUN_BAD_FILE, "%s: key " KEY "pre is not a string", v->g->path);
     for (int i = 0; i < N_PRES && name; i++)
-        if (has_name(pres[i].names, name, (size_t)n)) {
+        if (is_called(&pres[i], name, (size_t)n)) {
             *chosen = &pres[i];
             st_str_addf(&v->about, ", split as %.*s", (int)n, name);
             return SETUN_OK;
@@ -229,7 +246,7 @@ static setun_status choose_pre(st_gguf_vocab *v, const pre **chosen, setun_error
     if (!name) {
         int llama3 = is_llama3(v);
         *chosen = &pres[llama3 ? 0 : N_PRES - 1];
-        st_str_addf(&v->about, ", split as %s: key " KEY "pre is missing%s", llama3 ? "llama-bpe" : "default",
+        st_str_addf(&v->about, ", split as %s: key " KEY "pre is missing%s", (*chosen)->name,
                     llama3 ? ", and the model is known to need this" : "");
         return SETUN_OK;
     }
@@ -237,7 +254,7 @@ static setun_status choose_pre(st_gguf_vocab *v, const pre **chosen, setun_error
     st_str_add_json(&known, name, (size_t)(n < 60 ? n : 60));
     st_str_add(&known, " is not known to Setun; there are ");
     for (int i = 0; i < N_PRES; i++)
-        st_str_add(&known, pres[i].names);
+        st_str_addf(&known, "%s %s", pres[i].name, pres[i].others);
     if (known.failed) {
         st_str_free(&known);
         return no_memory(v, err);
@@ -247,6 +264,7 @@ static setun_status choose_pre(st_gguf_vocab *v, const pre **chosen, setun_error
     return SETUN_UNKNOWN;
 }
 
+/* Split for each expression, then ByteLevel without its own; the vocabulary is filled in later. */
 static setun_status read_gpt2(st_gguf_vocab *v, json_t *post, setun_error *err)
 {
     const pre *p = NULL;
@@ -303,7 +321,6 @@ static int regexes_of(const json_t *pre_tokenizer, const char *regex[4])
 
 const char *st_gguf_vocab_pre(const json_t *pre_tokenizer, int *ignore_merges)
 {
-    static const char *const first[N_PRES] = { "llama-bpe", "qwen2", "gpt-2", "falcon", "default" };
     const char *regex[5] = { NULL };
     int n = regexes_of(pre_tokenizer, regex);
     for (int i = 0; i < N_PRES && n >= 0; i++) {
@@ -312,7 +329,7 @@ const char *st_gguf_vocab_pre(const json_t *pre_tokenizer, int *ignore_merges)
             same = !regex[k] == !pres[i].regex[k] && (!regex[k] || strcmp(regex[k], pres[i].regex[k]) == 0);
         *ignore_merges = pres[i].ignore_merges;
         if (same)
-            return first[i];
+            return pres[i].name;
     }
     return NULL;
 }
@@ -333,6 +350,8 @@ static setun_status check_llama(const st_gguf_vocab *v, setun_error *err)
     return SETUN_OK;
 }
 
+/* The normalizer that makes spaces U+2581, and a decoder that takes it back.  Bytes stand for characters that are no token
+ * if the vocabulary has tokens for bytes; else one token does for all of them. */
 static setun_status read_llama(st_gguf_vocab *v, json_t *post, setun_error *err)
 {
     int prefix, has_bytes = 0;
@@ -423,6 +442,7 @@ static int is_literal(const char *text, int64_t n)
     return 0;
 }
 
+/* Scores of tokens that no merge may make are not numbers, which st_bpe_scores understands. */
 static setun_status fill_scores(const st_gguf_vocab *v, st_bpe *b, setun_error *err)
 {
     float *score = malloc((size_t)v->n * sizeof *score);

@@ -9,7 +9,10 @@
 #include "setun/setun.h"
 #include "tests/unit/gguf_run.h"
 
-/* ---------------------------------------------------------------- running it */
+/* ---------------------------------------------------------------- running it
+ *
+ * Through the public functions, as programs do: setun_convert compares before it renames, so a conversion that
+ * loses something fails there.  That it compares at all is what the rest of this file does not believe. */
 
 static int drop_text(void *user, const char *text, size_t n)
 {
@@ -17,6 +20,7 @@ static int drop_text(void *user, const char *text, size_t n)
     return 0;
 }
 
+/* Nothing may change: every number of these models is exact in every form that is asked for. */
 static setun_status convert(const char *in, const char *out, const char *to, const asked *how, setun_error *err)
 {
     setun_convert_options o = { .size = sizeof o, .in = in, .out = out, .to = to, .lossless = 1, .i2s_layout = how ? how->layout : NULL,
@@ -97,6 +101,7 @@ static void same_gguf(const char *a, const char *b, const char *prefix)
     st_arena_free(arena);
 }
 
+/* Value i, by the definitions of both types: bfloat16 is the upper half of a binary32. */
 static float element(const st_tensor *t, int64_t i)
 {
     const uint8_t *p = t->view.data;
@@ -144,6 +149,8 @@ static void expect_directory(const world *w, const char *dir)
 
 /* ---------------------------------------------------------------- architectures */
 
+/* With a scale for each row, for 256 weights, and for the tensor.  how: what must be said of the test's own file, which
+ * does not tell it. */
 static const struct { const char *to; int type; asked how; } forms[] = {
     { "iq2_bn", T_IQ2_BN, { NULL, NULL, NULL } },
     { "tq2_0", T_TQ2_0, { NULL, "int8", NULL } },
@@ -246,8 +253,13 @@ static void test_architectures(void **state)
     }
 }
 
-/* What is no tensor in one form or the other, or is said in several ways. */
-static void test_angles_and_windows(void **state)
+#define RECORDS ",\"attention_dropout\":0.0,\"bos_token_id\":1,\"initializer_range\":0.02,\"torch_dtype\":\"bfloat16\",\"use_cache\":true," \
+                "\"transformers_version\":\"4.55.0\""
+#define FULL "\"layer_types\":[\"full_attention\",\"full_attention\"],"
+
+/* What is no tensor in one form or the other, or is said in several ways; and what published models say beside it, which
+ * must not be in the way. */
+static void test_configurations(void **state)
 {
     static const struct { const char *name; change c; } cases[] = {
         { "llama", { .llama3 = 1, .config = ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,"
@@ -255,16 +267,42 @@ static void test_angles_and_windows(void **state)
         { "qwen2", { .linear = 4, .config = ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}" } },
         { "qwen3", { .linear = 2.5, .config = ",\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.5}" } },
         { "gemma3", { .layers = "wf", .config = ",\"layer_types\":[\"sliding_attention\",\"full_attention\"]" } },
+        { "qwen2", { .config = RECORDS ",\"max_window_layers\":21,\"model_type\":\"qwen2\",\"sliding_window\":32768,\"use_mrope\":false," FULL
+                     "\"use_sliding_window\":false" } },
+        { "qwen3", { .config = RECORDS ",\"attention_bias\":false,\"max_window_layers\":28,\"model_type\":\"qwen3\",\"rope_scaling\":null," FULL
+                     "\"sliding_window\":null,\"use_sliding_window\":false" } },
+        { "gemma3", { .config = RECORDS ",\"_sliding_window_pattern\":6,\"attention_bias\":false,\"attn_logit_softcapping\":null,"
+                      "\"final_logit_softcapping\":null,\"layer_types\":[\"sliding_attention\",\"sliding_attention\"],\"model_type\":\"gemma3_text\","
+                      "\"pad_token_id\":0,\"rope_scaling\":null,\"use_bidirectional_attention\":false" } },
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         arch own = *named(cases[i].name);
-        if (cases[i].c.layers) /* instead of the pattern */
+        if (own.gemma) /* cases say themselves which layers have a window */
             own.extra = ",\"head_dim\":128,\"query_pre_attn_scalar\":128,\"sliding_window\":4,\"rope_local_base_freq\":1e4";
         world *w = make_world(&own, 1077 + i);
         both_ways(w, 0, &cases[i].c);
         drop_world(w);
     }
+}
+
+/* A list and a number that say different things of a layer: whichever the file had, it would say another thing. */
+static void test_windows_that_differ(void **state)
+{
+    arch own = *named("gemma3");
+    own.extra = ",\"head_dim\":128,\"query_pre_attn_scalar\":128,\"sliding_window\":4,\"rope_local_base_freq\":1e4";
+    const change c = { .config = ",\"sliding_window_pattern\":6,\"layer_types\":[\"sliding_attention\",\"full_attention\"]" };
+    world *w = make_world(&own, 31);
+    places p = make_places();
+    setun_error err;
+    (void)state;
+    write_dir(w, p.dir, 1, &c);
+    assert_int_equal(convert(p.dir, p.file, "iq2_bn", NULL, &err), SETUN_UNKNOWN);
+    if (!strstr(err.text, "layer_types.2: \"keys that do not agree\", \"sliding_attention\""))
+        fail_msg("%s", err.text);
+    assert_true(st_is_absent(p.file));
+    drop_places(&p);
+    drop_world(w);
 }
 
 /* ---------------------------------------------------------------- tokenizers over bytes */
@@ -313,6 +351,7 @@ static const vocabulary vocabularies[] = {
 };
 #define N_VOCABULARIES (sizeof vocabularies / sizeof *vocabularies)
 
+/* tokenizer.json: the words, then those of the case, whose ids the refusals name. */
 static void put_vocabulary(const char *dir, const vocabulary *v)
 {
     st_str s = { 0 };
@@ -406,6 +445,7 @@ static int encode_piece(const vocabulary *v, const char *piece, int n, int32_t *
     return count;
 }
 
+/* The ids of the text, by the pieces written down above and the definition. */
 static void expect_ids(const vocabulary *v, const char *path)
 {
     static const char text[] = "the the zq qqqq 12a b";
@@ -442,6 +482,7 @@ static void expect_text(const char *path, const char *key, const char *want)
     st_arena_free(arena);
 }
 
+/* There, back, and there again: the name in the file, and the same ids everywhere; or a refusal, and no file. */
 static void test_vocabularies(void **state)
 {
     world *w = make_world(named("llama"), 31);
@@ -510,7 +551,8 @@ static void test_templates(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_architectures), cmocka_unit_test(test_angles_and_windows), cmocka_unit_test(test_vocabularies),
+        cmocka_unit_test(test_architectures), cmocka_unit_test(test_configurations), cmocka_unit_test(test_windows_that_differ),
+        cmocka_unit_test(test_vocabularies),
         cmocka_unit_test(test_templates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
