@@ -32,8 +32,7 @@ typedef struct split {
     int32_t id, left;
 } split;
 
-/* The best token first.  Equal scores have no order in the file, where the leftmost pair of a text is merged first; ids make one
- * here, so that the same file always gives the same list. */
+/* The best token first.  Ids and places make the order a total one, so that the same file always gives the same list. */
 static int by_score(const void *a, const void *b)
 {
     const split *x = a, *y = b;
@@ -57,6 +56,21 @@ typedef struct piece {
     const char *p;
     int64_t     n;
 } piece;
+
+/* Of tokens with equal scores the leftmost in a text is made first, whichever that is, and merges of two tokens always have
+ * an order.  User-defined tokens often share a score, and are cut out of a text before anything is merged. */
+static setun_status check_ties(const st_gguf_vocab *v, const split *all, int64_t n, setun_error *err)
+{
+    for (int64_t i = 0, last = -1; i < n; i++) {
+        if (st_gguf_vocab_type(v, all[i].id) != ST_TOKEN_NORMAL)
+            continue;
+        if (last >= 0 && all[last].score == all[i].score && all[last].id != all[i].id)
+            return st_fail(err, SETUN_UNKNOWN, "%s: tokens %d and %d have equal scores and are made of others, which merges cannot say",
+                           v->g->path, all[last].id, all[i].id);
+        last = i;
+    }
+    return SETUN_OK;
+}
 
 /* By scores, any two neighbours that make a token are merged, the best token first.  So every pair that makes a token
  * is a merge, and merges are in the order of the scores of what they make: tokens of other types than these two
@@ -84,12 +98,13 @@ static setun_status merges_of(const st_gguf_vocab *v, const piece *token, const 
     }
     if (n)
         qsort(all, (size_t)n, sizeof *all, by_score);
-    for (int64_t i = 0; i < n; i++) {
+    setun_status st = check_ties(v, all, n, err);
+    for (int64_t i = 0; i < n && st == SETUN_OK; i++) {
         const piece *t = &token[all[i].id];
         add_merge(s, i, t->p, (size_t)all[i].left, t->p + all[i].left, (size_t)(t->n - all[i].left));
     }
     free(all);
-    return SETUN_OK;
+    return st;
 }
 
 /* "vocab" and "merges".  Control tokens over characters are entries, too, as the files of SentencePiece's models
