@@ -76,7 +76,7 @@ static const key_row keys[] = {
     { "quantization_config.rms_norm_eps", PASS, "used only with use_rms_norm" },
     { "prism.hadamard.*", PASS, "which matrices want rotated inputs" },
     { "auto_map.*", DROP, "names Python files; Setun runs none" },
-    { "is_bitnet_config", DROP, "mark of a training tool; the tensors say the same" },
+    { "is_bitnet_config", PASS, "mark of a training tool; weights.c: the tensors must say the same" },
     { "initializer_range", DROP, "training only" },
     { "attention_dropout", DROP, "training only" },
     { "hidden_dropout", DROP, "training only" },
@@ -269,9 +269,9 @@ setun_status st_config_open(st_config *c, const char *dir, st_arena *arena, setu
     json_t *root;
     ST_TRY(load(c, c->path, &root, err));
     setun_status st = flatten(c, "", root, 0, arena, err);
-    json_t *arch = json_array_get(json_object_get(root, "architectures"), 0);
-    if (st == SETUN_OK && !json_is_string(arch))
-        st = st_fail(err, SETUN_BAD_FILE, "%s: architectures does not name one", c->path);
+    json_t *archs = json_object_get(root, "architectures"), *arch = json_array_get(archs, 0);
+    if (st == SETUN_OK && (!json_is_string(arch) || json_array_size(archs) > 1))
+        st = st_fail(err, SETUN_BAD_FILE, "%s: architectures does not name one%s", c->path, json_is_string(arch) ? ", but several" : "");
     if (st == SETUN_OK && !(c->architecture = st_arena_strdup(arena, json_string_value(arch))))
         st = st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", dir);
     json_decref(root);

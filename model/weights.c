@@ -634,6 +634,9 @@ static setun_status classify(const st_weights *w, const char *name, int64_t at, 
                 err, SETUN_UNKNOWN,
                 "%s: %s is packed, but %s has no quantization_config to say how its scale is used",
                 t->file, t->name, w->config.path);
+        if (w->online || is_unconverted(w, name) == 1)
+            return st_fail(err, SETUN_BAD_FILE, "%s: %s is packed, but by %s it holds floats: %s", t->file, t->name, w->config.path,
+                           w->online ? "quantization_mode is online" : "it is a head, an embedding or one of modules_to_not_convert");
         *rule = w->rule;
         if (st_mul_i64(4, t->view.dim[0], rows))
             return st_fail(err, SETUN_BAD_SHAPE, "%s: %s is too large", t->file, t->name);
@@ -805,8 +808,15 @@ setun_status st_weights_ternary(st_weights *w, const char *name, int across, st_
     if (w->is_gguf)
         return gguf_ternary(w, at, across, out, err);
     setun_status kind = classify(w, name, at, scale_at, &rule, &rows, err);
-    if (kind == SETUN_DECLINED && w->rule == RULE_NONE)
-        return unpacked(w, at, out, err);
+    if (kind == SETUN_DECLINED && w->rule == RULE_NONE) {
+        /* A training tool's mark: without quantization_config it stands for values that are ternary already. */
+        const st_hparam *mark = st_config_find(&w->config, "is_bitnet_config");
+        kind = unpacked(w, at, out, err);
+        return kind == SETUN_DECLINED && mark && mark->i && !is_unconverted(w, name)
+                   ? st_fail(err, SETUN_BAD_FILE, "%s: %s is neither packed nor ternary, but %s has is_bitnet_config and no quantization_config "
+                             "to say how it is made so", w->tensor[at].file, w->tensor[at].name, w->config.path)
+                   : kind;
+    }
     ST_TRY(kind);
     const st_tensor *t = &w->tensor[at];
     const char *slot_name = across ? turned : t->name;

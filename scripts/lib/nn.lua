@@ -22,7 +22,7 @@ end
 -- read is refused by name, because ignoring it might mean computing another model.
 nn.harmless = {
   "_name_or_path", "architectures.*", "attention_dropout", "auto_map.*", "bos_token_id", "chunk_size_feed_forward",
-  "dtype", "eos_token_id", "eos_token_id.*", "generation.*", "gguf.pooling", "hidden_dropout", "initializer_range",
+  "dtype", "eos_token_id", "eos_token_id.*", "generation.*", "gguf.pooling", "hidden_dropout", "initializer_range", "is_bitnet_config",
   "max_position_embeddings", "model_type", "output_attentions", "output_hidden_states", "pad_token_id",
   "pretraining_tp", "quantization_config.*", "resid_dropout", "return_dict", "torch_dtype", "transformers_version",
   "unk_token_id", "use_cache",

@@ -71,6 +71,7 @@ static void test_refused(void **state)
         { "{}", NULL, "architectures" },
         { "{\"architectures\":[]}", NULL, "architectures" },
         { "{\"architectures\":[7]}", NULL, "architectures" },
+        { "{\"architectures\":[\"X\",\"Y\"]}", NULL, "architectures does not name one, but several" },
         { "{" ARCH ",\"attention_logit_cap\":30}", NULL, "attention_logit_cap" },
         { "{" ARCH ",\"quantization_config\":{\"blocks\":1}}", NULL, "quantization_config.blocks" },
         { "{" ARCH ",\"hidden_size\":1,\"hidden_size\":2}", NULL, "duplicate" },
