@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "model/json.h"
+#include "model/pooling.h"
 
 #define FILE_LIMIT ((int64_t)256 << 20)
 
@@ -188,13 +189,42 @@ static setun_status check_activation(const keys *k, setun_error *err)
     return SETUN_OK;
 }
 
-/* Rotated matrices with a configuration that does not say so would be another model. */
-static setun_status refuse_rotation(const st_source *s, const char *to, setun_error *err)
+static int is_rotated(const st_source *s, const char **key)
 {
     for (int64_t i = 0; i < s->n_config; i++)
-        if (strncmp(s->config[i].key, "prism.", 6) == 0)
-            return st_fail(err, SETUN_UNKNOWN, "%s: its matrices are folded with a rotation (%s), which is not carried over to %s",
-                           s->path, s->config[i].key, to);
+        if (strncmp(s->config[i].key, ST_ROTATION_PREFIX, strlen(ST_ROTATION_PREFIX)) == 0) {
+            *key = s->config[i].key;
+            return 1;
+        }
+    return 0;
+}
+
+/* Rotated matrices with a configuration that does not say so would be another model; of one architecture
+ * GGUF has keys for it. */
+static setun_status put_rotation(const keys *k, setun_error *err)
+{
+    const char *key;
+    if (!is_rotated(k->s, &key))
+        return SETUN_OK;
+    if (k->arch->in != ST_GGUF_QWEN3)
+        return st_fail(err, SETUN_UNKNOWN, "%s: its matrices are folded with a rotation (%s), which GGUF's architecture %s does not have",
+                       k->s->path, key, k->arch->name);
+    st_gguf_rotation_put(k->w, k->s->config, k->s->n_config);
+    return SETUN_OK;
+}
+
+/* How a text embedding model makes one vector of many: the key is for those alone. */
+static setun_status put_pooling(const keys *k, setun_error *err)
+{
+    st_pooling p;
+    if (k->arch->in != ST_GGUF_QWEN3 || !st_source_find(k->s, "model.layers.0.self_attn.q_proj.norm.weight"))
+        return SETUN_OK;
+    ST_TRY(st_pooling_read(&p, k->s->path, k->s->arena, err));
+    if (p.raw)
+        return st_fail(err, SETUN_UNKNOWN, "%s: modules.json does not divide vectors by their length, and a GGUF file cannot say so", k->s->path);
+    for (int64_t type = 1; st_gguf_pooling(type); type++)
+        if (strcmp(st_gguf_pooling(type), st_pooling_name(p.kind)) == 0)
+            put_u32(k, "pooling_type", type);
     return SETUN_OK;
 }
 
@@ -205,7 +235,6 @@ static setun_status keys_of_directory(const st_source *s, st_gguf_writer *w, int
     const keys k = { s, w, st_carry_arch(s->architecture) };
     if (!k.arch)
         return st_fail(err, SETUN_UNKNOWN, "%s: GGUF has no architecture for %s", s->path, s->architecture);
-    ST_TRY(refuse_rotation(s, "GGUF", err));
     const char *end = s->path + strlen(s->path);
     while (end > s->path + 1 && end[-1] == '/')
         end--;
@@ -224,6 +253,8 @@ static setun_status keys_of_directory(const st_source *s, st_gguf_writer *w, int
     ST_TRY(put_sizes(&k, err));
     ST_TRY(put_scaling(&k, err));
     put_windows(&k);
+    ST_TRY(put_rotation(&k, err));
+    ST_TRY(put_pooling(&k, err));
     return st_carry_vocab_keys(s, w, notes, err);
 }
 
@@ -345,7 +376,10 @@ static int is_elsewhere(const char *key)
 static setun_status config_of_gguf(const st_source *s, json_t **root, setun_error *err)
 {
     const st_source_tensor *embed = st_source_find(s, "model.embed_tokens.weight");
-    ST_TRY(refuse_rotation(s, "a directory", err));
+    const char *key;
+    if (is_rotated(s, &key))
+        return st_fail(err, SETUN_UNKNOWN, "%s: its matrices are folded with a rotation (%s), which is not carried over to a directory",
+                       s->path, key);
     if (s->model->inner_norms)
         return st_fail(err, SETUN_UNKNOWN, "%s: text embedding models are not written to a directory: how they pool would be lost", s->path);
     *root = json_pack("{s[s]ss}", "architectures", s->architecture, "model_type", s->model->arch->model_type);
@@ -361,8 +395,7 @@ static setun_status config_of_gguf(const st_source *s, json_t **root, setun_erro
 /* ---------------------------------------------------------------- any to directory */
 
 /* The rule by which weights are read follows from how they were written.  Modules that stay floats
- * keep their list; a configuration that asks for ternary layers by their bits does so no longer where
- * they are plain floats. */
+ * keep their list. */
 static int set_rule(json_t *root, int packed, const char *dtype)
 {
     json_t *old = json_object_get(root, "quantization_config"), *spared = json_object_get(old, "modules_to_not_convert");
@@ -376,8 +409,6 @@ static int set_rule(json_t *root, int packed, const char *dtype)
         return bad | json_object_set_new(root, "quantization_config", rule);
     json_decref(rule);
     (void)json_object_del(root, "quantization_config");
-    if (json_object_get(root, "weight_bits"))
-        bad |= json_object_set_new(root, "weight_bits", json_integer(16));
     return bad;
 }
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "model/pooling.h"
 
 setun_status st_watch_add(st_watch *w, int64_t bytes, setun_error *err)
 {
@@ -215,7 +216,8 @@ static int same_value(const st_hparam *a, const st_hparam *b)
 /* Keys that say how weights are stored; tensors tell, and they are compared. */
 static int is_storage(const char *key)
 {
-    return strncmp(key, "quantization_config", 19) == 0 || strcmp(key, "weight_bits") == 0 || strcmp(key, "input_bits") == 0;
+    return strncmp(key, "quantization_config", 19) == 0 || strcmp(key, "weight_bits") == 0 || strcmp(key, "input_bits") == 0 ||
+           strcmp(key, "is_bitnet_config") == 0;
 }
 
 /* One value, several keys: newer configurations call some of them otherwise. */
@@ -254,6 +256,13 @@ static int64_t count_of(const st_source *s, const char *key)
     return h && h->kind == ST_HP_INT && h->i > 0 ? h->i : 1;
 }
 
+/* Of a directory modules.json says how vectors are made, of a GGUF file a key. */
+static int is_pooling(const st_source *s, const char *name)
+{
+    st_pooling p;
+    return s->weights && name && st_pooling_read(&p, s->path, s->arena, NULL) == SETUN_OK && strcmp(st_pooling_name(p.kind), name) == 0;
+}
+
 /* Does the absence of a key in s mean the value that another model gives it? */
 static int is_default(const st_source *s, const st_hparam *h)
 {
@@ -273,6 +282,8 @@ static int is_default(const st_source *s, const st_hparam *h)
         const st_hparam *used = st_source_config(s, "use_sliding_window"); /* of the model that has the key */
         return used && used->kind == ST_HP_BOOL && !used->i;
     }
+    if (strcmp(h->key, "gguf.pooling") == 0)
+        return is_pooling(s, h->s);
     return strcmp(h->key, "tie_word_embeddings") == 0; /* there is a head, or there is none */
 }
 

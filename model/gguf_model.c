@@ -458,12 +458,12 @@ static setun_status choose_gemma3(st_gguf_model *m, setun_error *err)
  * ask for something: any other would give logits where vectors are wanted. */
 static setun_status choose_pooling(st_gguf_model *m, setun_error *err)
 {
-    static const char suffix[] = "pooling_type", *const kinds[] = { NULL, "mean", "cls", "last" };
+    static const char suffix[] = "pooling_type";
     const st_gguf_value *v = m->arch->in == ST_GGUF_QWEN3 ? find(m, suffix) : NULL;
     int64_t kind = 0;
     for (int64_t i = 0; i < m->g.n_tensors && m->arch->in == ST_GGUF_QWEN3; i++)
         m->inner_norms |= strstr(m->g.tensor[i].name, "_norm_in.weight") != NULL;
-    if (v && (v->type == ST_GGUF_ARRAY || v->element == ST_GGUF_BOOL || st_gguf_int(v, 0, &kind) || kind < 0 || kind > 3))
+    if (v && (v->type == ST_GGUF_ARRAY || v->element == ST_GGUF_BOOL || st_gguf_int(v, 0, &kind) || (kind && !st_gguf_pooling(kind))))
         return st_fail(err, SETUN_UNKNOWN, "%s: key %s.%s is not known to Setun; 0 (none), 1 (mean), 2 (cls) and 3 (last) are",
                        m->g.path, m->g.architecture, suffix);
     if (kind && !m->inner_norms)
@@ -472,7 +472,17 @@ static setun_status choose_pooling(st_gguf_model *m, setun_error *err)
                        suffix, (long long)kind);
     if (m->inner_norms)
         SAY("each linear layer normalises its input: the file has blk.N.attn_q_norm_in and the like");
-    return kind ? put_text(m, "gguf.pooling", kinds[kind], err) : SETUN_OK;
+    return kind ? put_text(m, "gguf.pooling", st_gguf_pooling(kind), err) : SETUN_OK;
+}
+
+static setun_status take_rotation(st_gguf_model *m, setun_error *err)
+{
+    static const char key[] = ST_ROTATION_PREFIX "weight_names";
+    ST_TRY(st_gguf_rotation_take(m, err));
+    for (int64_t i = 0; i < m->g.n_values; i++)
+        if (strcmp(m->g.value[i].key, key) == 0)
+            SAY("what %lld matrices read or give is rotated: key %s names them", (long long)m->g.value[i].n, key);
+    return SETUN_OK;
 }
 
 /* ---------------------------------------------------------------- tokens that end a text */
@@ -829,7 +839,7 @@ setun_status st_gguf_model_open(st_gguf_model *m, const char *path, const st_wei
     ST_TRY(choose_rope(m, err));
     ST_TRY(choose_gemma3(m, err));
     ST_TRY(choose_pooling(m, err));
-    ST_TRY(st_gguf_rotation_take(m, err));
+    ST_TRY(take_rotation(m, err));
     ST_TRY(take_ends(m, err));
     ST_TRY(add_tensors(m, err));
     ST_TRY(choose_quantised(m, choice->activations, err));

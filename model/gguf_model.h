@@ -62,6 +62,7 @@ typedef struct st_gguf_name {
 const st_gguf_arch *st_gguf_archs(int64_t *n);
 const st_gguf_key  *st_gguf_keys(int64_t *n);
 const st_gguf_name *st_gguf_names(int64_t *n);
+const char *st_gguf_pooling(int64_t type); /* the name, as in pooling.h, of a pooling_type; NULL: none, or not known */
 
 /* Does text have the form of pattern?  *layer is the number at its %d, -1: it has none. */
 int   st_gguf_name_matches(const char *pattern, const char *text, int64_t *layer);
@@ -107,6 +108,8 @@ setun_status st_gguf_model_put(st_gguf_model *m, const char *key, st_hparam valu
 int          st_gguf_rotation_knows(const char *key);
 int64_t      st_gguf_rotation_count(const st_gguf *g); /* of keys that it adds to the configuration, at most */
 setun_status st_gguf_rotation_take(st_gguf_model *m, setun_error *err);
+struct st_gguf_writer;
+void         st_gguf_rotation_put(struct st_gguf_writer *w, const st_hparam *config, int64_t n); /* a directory's, into a file */
 
 /* ---------------------------------------------------------------- rows (gguf_source.c) */
 

@@ -1,13 +1,15 @@
-/* model/gguf_rotation.c -- prism.hadamard.* of a GGUF file as the same keys of a config.json.
+/* model/gguf_rotation.c -- prism.hadamard.* of a GGUF file as the same keys of a config.json, and back.
  *
  * These keys say which matrices want rotated inputs, so one that is not understood changes every logit: a
  * key that is not in the table here is refused by whoever asks st_gguf_rotation_knows.  Here only the form
  * of a value is checked; what it may be is checked where it is used (scripts/models/qwen3_hadamard.lua),
  * for directories and files alike. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "model/gguf_model.h"
+#include "model/write_gguf.h"
 
 #define MOST 65536 /* values of a key; widths of a model of 27B add up to 28672 */
 #define LONGEST 128 /* bytes of a text */
@@ -80,4 +82,49 @@ setun_status st_gguf_rotation_take(st_gguf_model *m, setun_error *err)
             ST_TRY(take(m, &m->g.value[i], row, err));
     }
     return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- writing */
+
+/* The elements of a list; if there are none, nothing is written. */
+static void put_list(st_gguf_writer *w, const st_hparam *config, int64_t n, const char *key, int is_text)
+{
+    st_str bytes = { 0 };
+    int64_t count = 0;
+    size_t stem = strlen(key);
+    for (int64_t i = 0; i < n; i++) {
+        const st_hparam *h = &config[i];
+        if (strncmp(h->key, key, stem) != 0 || h->key[stem] != '.')
+            continue;
+        if (is_text && h->kind == ST_HP_STRING)
+            st_gguf_add_text(&bytes, h->s, strlen(h->s));
+        else if (!is_text && h->kind == ST_HP_INT)
+            st_gguf_add_u32(&bytes, (uint32_t)h->i);
+        else
+            continue;
+        count++;
+    }
+    if (count)
+        st_gguf_write_array(w, key, is_text ? ST_GGUF_STRING : ST_GGUF_I32, count, &bytes);
+    st_str_free(&bytes);
+}
+
+/* What is in no row, of another kind than its row, or too large, is missing or other in the file: whoever writes one
+ * reads it again and compares. */
+void st_gguf_rotation_put(st_gguf_writer *w, const st_hparam *config, int64_t n)
+{
+    for (int row = 0; row < (int)(sizeof keys / sizeof *keys); row++) {
+        char key[64];
+        (void)snprintf(key, sizeof key, "%s%s", ST_ROTATION_PREFIX, keys[row].suffix);
+        if (keys[row].form == LIST)
+            put_list(w, config, n, key, keys[row].is_text);
+        for (int64_t i = 0; i < n && keys[row].form == ONE; i++) {
+            if (strcmp(config[i].key, key) != 0)
+                continue;
+            if (keys[row].is_text && config[i].kind == ST_HP_STRING)
+                st_gguf_write_text(w, key, config[i].s, strlen(config[i].s));
+            else if (!keys[row].is_text && config[i].kind == ST_HP_INT)
+                st_gguf_write_int(w, key, ST_GGUF_I64, config[i].i);
+        }
+    }
 }

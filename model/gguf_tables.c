@@ -113,6 +113,12 @@ const st_gguf_name *st_gguf_names(int64_t *n)
     return names;
 }
 
+const char *st_gguf_pooling(int64_t type)
+{
+    static const char *const kinds[] = { NULL, "mean", "cls", "last" };
+    return type > 0 && type < 4 ? kinds[type] : NULL;
+}
+
 /* Numbers as writers write them: no sign, no zeros in front, so that a layer has one name. */
 int st_gguf_name_matches(const char *pattern, const char *text, int64_t *layer)
 {

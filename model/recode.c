@@ -115,8 +115,25 @@ static setun_status plan_unpacked(job *j, st_source_tensor *t, setun_error *err)
     return SETUN_OK;
 }
 
+/* Where readers make floats ternary by their mean, values that are ternary already would get another scale. */
+static setun_status refuse_unpacked(const job *j, setun_error *err)
+{
+    static const char end[] = "_proj.norm.weight";
+    const char *why = !j->planes && st_source_config(&j->in, "weight_bits") ? "weight_bits" : NULL;
+    for (int64_t i = 0; i < j->in.n_tensors && !j->planes && !why; i++) {
+        const char *name = j->in.tensor[i].name;
+        size_t n = strlen(name);
+        if (n >= sizeof end && strcmp(name + n - (sizeof end - 1), end) == 0)
+            why = name;
+    }
+    return why ? st_fail(err, SETUN_UNKNOWN, "%s: hf-float is no form of this model: readers that find %s make floats ternary again, with other "
+                         "scales", j->in.path, why)
+               : SETUN_OK;
+}
+
 static setun_status plan_directory(job *j, setun_error *err)
 {
+    ST_TRY(refuse_unpacked(j, err));
     for (int64_t i = 0; i < j->in.n_tensors; i++) {
         st_source_tensor *t = &j->in.tensor[i];
         if (t->ternary)
@@ -145,9 +162,6 @@ static setun_status set_target(job *j, st_recode_item *item, setun_error *err)
             found = &row[i];
     if (!found)
         return st_fail(err, SETUN_UNKNOWN, "%s: GGUF has no name for tensor %s in the architecture %s", t->file, t->stored, arch->name);
-    if (found->optional == ST_NAME_TOGETHER && !j->in.model)
-        return st_fail(err, SETUN_UNKNOWN, "%s: %s is of a text embedding model, which is not written to GGUF: how it pools would be lost",
-                       t->file, t->stored);
     item->name = st_gguf_name_of(j->in.arena, found->gguf, layer);
     item->plus = arch->in == ST_GGUF_GEMMA3 && found->kind == ST_NAME_NORM ? 1.0f : 0.0f;
     if (arch->in == ST_GGUF_LLAMA && (strstr(found->gguf, "attn_q.") || strstr(found->gguf, "attn_k."))) {

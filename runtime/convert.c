@@ -55,7 +55,8 @@ const char *setun_convert_forms(void) { return st_recode_forms(); }
 /* ---------------------------------------------------------------- what both compute */
 
 typedef struct outputs {
-    int64_t n, differ; /* logits of the last token, and how many of them differ */
+    const char *what;  /* "logits" of the last token; of a model that makes vectors of texts, its state: "embedding" */
+    int64_t n, differ; /* how many numbers that is, and how many of them differ */
     double  by;        /* at most by so much */
     int32_t top_a, top_b;
     setun_status status;
@@ -66,28 +67,39 @@ typedef struct outputs {
     st_trace_difference steps;
 } outputs;
 
-/* Logits behind the tokens, malloc'ed, and the steps to them, if the backend shows them. */
+/* What a model makes of the tokens. */
+static setun_status run_tokens(setun_session *s, const setun_model *m, const setun_diff_options *d, float *out, int64_t n, setun_error *err)
+{
+    const float *row = NULL;
+    setun_embedding e;
+    if (!setun_model_has_logits(m)) {
+        setun_embedding_init(&e);
+        e.pool = SETUN_POOL_LAST;
+        e.norm = SETUN_NORM_RAW;
+        return setun_session_embed(s, &d->tokens, &d->n_tokens, 1, &e, out, err);
+    }
+    ST_TRY(setun_session_feed(s, d->tokens, d->n_tokens, SETUN_LOGITS_LAST, &row, err));
+    memcpy(out, row, (size_t)n * sizeof *out);
+    return SETUN_OK;
+}
+
+/* That, malloc'ed, and the steps to it, if the backend shows them. */
 static setun_status run_model(const char *path, const setun_diff_options *d, const setun_options *o, outputs *r, st_trace *t,
-                              float **logits, int64_t *n_vocab)
+                              float **out, int64_t *n)
 {
     setun_error *err = &r->why;
     setun_model *m = NULL;
     setun_session *s = NULL;
-    const float *row = NULL;
     setun_status st = setun_model_load(&m, path, o, err);
     if (st == SETUN_OK)
         st = setun_session_new(&s, m, err);
     if (st == SETUN_OK && r->traced == SETUN_OK)
         r->traced = st_trace_start(s, t, &r->not_traced);
-    if (st == SETUN_OK)
-        st = setun_session_feed(s, d->tokens, d->n_tokens, SETUN_LOGITS_LAST, &row, err);
     if (st == SETUN_OK) {
-        *n_vocab = setun_model_n_vocab(m);
-        *logits = malloc((size_t)*n_vocab * sizeof **logits);
-        if (*logits)
-            memcpy(*logits, row, (size_t)*n_vocab * sizeof **logits);
-        else
-            st = st_fail(err, SETUN_NO_MEMORY, "no memory for the logits of %s", path);
+        r->what = setun_model_has_logits(m) ? "logits" : "embedding";
+        *n = setun_model_has_logits(m) ? setun_model_n_vocab(m) : setun_model_n_embedding(m);
+        *out = malloc((size_t)*n * sizeof **out);
+        st = *out ? run_tokens(s, m, d, *out, *n, err) : st_fail(err, SETUN_NO_MEMORY, "no memory for the results of %s", path);
     }
     setun_session_free(s);
     setun_model_free(m);
@@ -132,10 +144,11 @@ static void compare_outputs(const setun_diff_options *o, outputs *r)
     int64_t n_a = 0, n_b = 0;
     const setun_options run_a = options_for(o, o->a), run_b = options_for(o, o->b);
     r->status = run_model(o->a, o, &run_a, r, &r->trace_a, &a, &n_a);
+    const char *what = r->what;
     if (r->status == SETUN_OK)
         r->status = run_model(o->b, o, &run_b, r, &r->trace_b, &b, &n_b);
-    if (r->status == SETUN_OK && n_a != n_b)
-        r->status = st_fail(&r->why, SETUN_BAD_SHAPE, "vocabularies of %" PRId64 " and %" PRId64 " tokens", n_a, n_b);
+    if (r->status == SETUN_OK && (n_a != n_b || strcmp(what, r->what) != 0))
+        r->status = st_fail(&r->why, SETUN_BAD_SHAPE, "%s of %" PRId64 " and %s of %" PRId64 " numbers", what, n_a, r->what, n_b);
     r->n = r->status == SETUN_OK ? n_a : 0;
     for (int64_t i = 0; i < r->n; i++) {
         double by = fabs((double)a[i] - (double)b[i]);
@@ -241,11 +254,12 @@ static void add_text(st_str *s, const st_comparison *c, const setun_error *token
     if (r && r->status == SETUN_OK)
         add_steps(s, r);
     if (r && r->status != SETUN_OK)
-        st_str_addf(s, "logits: not compared: %s\n", r->why.text);
+        st_str_addf(s, "%s: not compared: %s\n", r->what, r->why.text);
     else if (r && r->differ)
-        st_str_addf(s, "logits: %" PRId64 " of %" PRId64 " differ, by at most %.3g; largest %d, %d\n", r->differ, r->n, r->by, r->top_a, r->top_b);
+        st_str_addf(s, "%s: %" PRId64 " of %" PRId64 " differ, by at most %.3g; largest %d, %d\n", r->what, r->differ, r->n, r->by, r->top_a,
+                    r->top_b);
     else if (r)
-        st_str_addf(s, "logits: all %" PRId64 " equal, bit for bit; largest %d\n", r->n, r->top_a);
+        st_str_addf(s, "%s: all %" PRId64 " equal, bit for bit; largest %d\n", r->what, r->n, r->top_a);
 }
 
 static void add_number(st_str *s, const char *key, double x)
@@ -298,11 +312,11 @@ static void add_json(st_str *s, const st_comparison *c, const setun_error *token
         }
     st_str_add(s, "]");
     if (r && r->status != SETUN_OK) {
-        st_str_add(s, ",\n \"logits\": {\"compared\": false, \"why\": ");
+        st_str_addf(s, ",\n \"%s\": {\"compared\": false, \"why\": ", r->what);
         st_str_add_json(s, r->why.text, strlen(r->why.text));
         st_str_add(s, "}");
     } else if (r) {
-        st_str_addf(s, ",\n \"logits\": {\"compared\": true, \"n\": %" PRId64 ", \"differ\": %" PRId64, r->n, r->differ);
+        st_str_addf(s, ",\n \"%s\": {\"compared\": true, \"n\": %" PRId64 ", \"differ\": %" PRId64, r->what, r->n, r->differ);
         add_number(s, "largest_difference", r->by);
         st_str_addf(s, ", \"top\": [%d, %d]}", r->top_a, r->top_b);
     }
@@ -327,7 +341,7 @@ static setun_status compare(const setun_diff_options *o, st_source *a, st_source
 {
     st_comparison c;
     st_watch watch = { .progress = o->progress, .user = o->user };
-    outputs r = { .status = SETUN_OK };
+    outputs r = { .what = "logits", .status = SETUN_OK };
     setun_error tokens = { .code = SETUN_OK };
     ST_TRY(open_side(a, o, o->a, err));
     ST_TRY(open_side(b, o, o->b, err));

@@ -5,6 +5,8 @@
  * bits.  The float matrices of the embedding model are whole multiples of 1/64 in a number of weights that
  * is a power of two, so that their mean, which is the scale in the file, is exact in any order of addition. */
 #include <math.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "setun/setun.h"
 #include "tests/unit/gguf_files.h"
@@ -488,7 +490,32 @@ static setun_status convert(const char *in, const char *out, const char *to, con
     return setun_convert(&o, ignore, NULL, err);
 }
 
-/* From GGUF to GGUF nothing is lost; any other way is refused. */
+static int keep(void *user, const char *text, size_t n)
+{
+    st_str_addn(user, text, n);
+    return 0;
+}
+
+/* What both make of some tokens is compared, too: vectors, or logits. */
+static void compare(const char *a, const char *b, int want, const char *said)
+{
+    const int32_t tokens[] = { 3, 77, 112 };
+    setun_options run;
+    setun_error err = { 0 };
+    st_str text = { 0 };
+    int32_t differs = -1;
+    setun_options_init(&run);
+    run.n_threads = 1;
+    run.interpret = 1;
+    const setun_diff_options o = { .size = sizeof o, .a = a, .b = b, .tokens = tokens, .n_tokens = 3, .run = &run };
+    if (setun_diff(&o, &differs, keep, &text, &err) != SETUN_OK)
+        fail_msg("%s", err.text);
+    if (differs != want || !strstr(text.text, said))
+        fail_msg("%s and %s: %s", a, b, text.text);
+    st_str_free(&text);
+}
+
+/* Both from a directory and from a file nothing is lost on the way to GGUF; to a directory is refused. */
 static void test_convert(void **state)
 {
     (void)state;
@@ -497,14 +524,15 @@ static void test_convert(void **state)
         world *w = make_world(inner);
         char *dir = temp_dir(), *path = write_gguf(w, dir, &(change){ .pooling = inner ? 2 : 0 });
         char *in = join(dir, inner ? "inner.gguf" : "rotated.gguf"), *out = join(dir, "out"), *file = join(dir, "out.gguf");
+        char *from_dir = join(dir, "from_dir.gguf");
         setun_error err = { 0 };
         write_dir(w, dir);
         assert_int_equal(rename(path, in), 0);
         assert_true(convert(in, out, "hf", ternary, &err) < 0);
         says(&err, inner ? "text embedding models are not written to a directory" : "folded with a rotation (prism.hadamard.");
-        assert_true(convert(dir, file, inner ? "i2_s" : "q2_0", ternary, &err) < 0);
-        says(&err, inner ? "text embedding model, which is not written to GGUF" : "folded with a rotation (prism.hadamard.");
         if (convert(in, file, inner ? "i2_s" : "q2_0", ternary, &err) != SETUN_OK)
+            fail_msg("%s", err.text);
+        if (convert(dir, from_dir, inner ? "i2_s" : "q2_0", ternary, &err) != SETUN_OK)
             fail_msg("%s", err.text);
         if (inner) {
             float want[D], got[D];
@@ -513,14 +541,72 @@ static void test_convert(void **state)
             embed(file, 0, got, &said);
             assert_int_equal(said, SETUN_POOL_MEAN);
             assert_memory_equal(got, want, sizeof got);
+            embed(dir, 0, want, &said);
+            embed(from_dir, 0, got, &said);
+            assert_int_equal(said, SETUN_POOL_LAST); /* the script's word: neither directory nor file says */
+            assert_memory_equal(got, want, sizeof got);
+            compare(dir, from_dir, 0, "embedding: all 128 equal, bit for bit");
+            assert_true(convert(dir, out, "hf-float", NULL, &err) < 0); /* readers would take the mean once more */
+            says(&err, "hf-float is no form of this model: readers that find model.layers.0.self_attn.q_proj.norm.weight");
+        } else { /* what the file written by hand says, the one made of the directory says, too */
+            static float want[TOKENS * V], got[TOKENS * V];
+            logits_of(file, want);
+            logits_of(from_dir, got);
+            assert_memory_equal(got, want, sizeof got);
+            compare(file, from_dir, 1, "logits: all 1031 equal, bit for bit"); /* their tokenizers differ */
         }
         free(path);
         free(in);
         free(out);
         free(file);
+        free(from_dir);
         drop_dir(dir);
         drop_world(w);
     }
+}
+
+/* modules.json of sentence-transformers, and what becomes of it. */
+static void test_pooling(void **state)
+{
+    static const struct { const char *flag; int32_t pool; int normalize; } cases[] = {
+        { "pooling_mode_lasttoken", SETUN_POOL_LAST, 1 }, { "pooling_mode_mean_tokens", SETUN_POOL_MEAN, 1 },
+        { "pooling_mode_cls_token", SETUN_POOL_CLS, 1 }, { "pooling_mode_lasttoken", SETUN_POOL_LAST, 0 },
+    };
+    (void)state;
+    world *w = make_world(1);
+    char *dir = temp_dir(), *sub = join(dir, "1_Pooling"), *file = join(dir, "out.gguf");
+    write_dir(w, dir);
+    assert_int_equal(mkdir(sub, 0700), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        st_str modules = { 0 }, pooling = { 0 };
+        setun_error err = { 0 };
+        float want[D], got[D];
+        int32_t said;
+        st_str_addf(&modules, "[{\"type\":\"a.Transformer\",\"path\":\"\"},{\"type\":\"a.Pooling\",\"path\":\"1_Pooling\"}%s]",
+                    cases[i].normalize ? ",{\"type\":\"a.Normalize\",\"path\":\"2\"}" : "");
+        st_str_addf(&pooling, "{\"%s\":true}", cases[i].flag);
+        put_text(dir, "modules.json", modules.text);
+        put_text(sub, "config.json", pooling.text);
+        setun_status st = convert(dir, file, "i2_s", NULL, &err);
+        if ((st == SETUN_OK) != cases[i].normalize)
+            fail_msg("%s: %s", cases[i].flag, st == SETUN_OK ? "converted" : err.text);
+        if (st == SETUN_OK) {
+            embed(dir, 0, want, &said);
+            assert_int_equal(said, cases[i].pool);
+            embed(file, 0, got, &said);
+            assert_int_equal(said, cases[i].pool);
+            assert_memory_equal(got, want, sizeof got);
+            assert_int_equal(unlink(file), 0);
+        } else {
+            says(&err, "modules.json does not divide vectors by their length");
+        }
+        st_str_free(&modules);
+        st_str_free(&pooling);
+    }
+    free(sub);
+    free(file);
+    drop_dir(dir);
+    drop_world(w);
 }
 
 int main(void)
@@ -530,6 +616,7 @@ int main(void)
         cmocka_unit_test(test_rotation),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_convert),
+        cmocka_unit_test(test_pooling),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
