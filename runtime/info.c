@@ -87,50 +87,159 @@ static const char *gate(const st_graph *g)
     return "none";
 }
 
-/* What is in the files of a directory settles these; the script has refused what contradicts it. */
-static void from_directory(st_str *t, const setun_model *m, const st_weights_stats *w, int64_t i)
+/* Nodes of an operator; *first is one of them, or NULL. */
+static int64_t nodes_of(const st_graph *g, const char *op, const st_node **first)
 {
-    static const char *const norms[][2] = {
-        {"model.layers.0.self_attn.attn_sub_norm.weight", "attention and gate have a norm behind them"},
-        {"model.layers.0.self_attn.inner_attn_ln.weight", "attention and gate have a norm behind them"},
-        {"model.layers.0.self_attn.q_norm.weight", "heads of queries and keys are normalised"},
-        {"model.layers.0.self_attn.q_proj.bias", "queries, keys and values have a bias"},
+    int64_t n = 0;
+    *first = NULL;
+    for (st_node_id i = 0; i < g->n_node; i++)
+        if (strcmp(g->node[i].op->name, op) == 0) {
+            *first = *first ? *first : &g->node[i];
+            n++;
+        }
+    return n;
+}
+
+static const st_hparam *key_of(const setun_model *m, const char *key)
+{
+    int64_t n;
+    const st_hparam *hp = st_weights_config(m->weights, &n);
+    for (int64_t i = 0; i < n; i++)
+        if (strcmp(hp[i].key, key) == 0 && hp[i].kind != ST_HP_NULL)
+            return &hp[i];
+    return NULL;
+}
+
+/* Decisions, one after the other. */
+typedef struct plan {
+    facts *f;
+    st_str line;
+    int    n;
+} plan;
+
+static void decide(plan *p, const char *what)
+{
+    if (p->f->json) {
+        st_str_add(&p->f->t, p->n ? ", " : "");
+        st_str_add_json(&p->f->t, what, strlen(what));
+    } else {
+        text(p->f, "decision", what);
+    }
+    p->n++;
+}
+
+static void end_line(plan *p)
+{
+    p->f->t.failed |= p->line.failed;
+    if (!p->line.failed)
+        decide(p, p->line.text);
+    st_str_free(&p->line);
+}
+
+static void say_norms(plan *p, const setun_model *m)
+{
+    static const char *const rows[][2] = {
+        {"self_attn.attn_sub_norm.weight", "attention and gate have a norm behind them"},
+        {"self_attn.inner_attn_ln.weight", "attention and gate have a norm behind them"},
+        {"post_feedforward_layernorm.weight", "attention and feed-forward have a norm behind them, too, before they join the residual"},
+        {"self_attn.q_norm.weight", "heads of queries and keys are normalised"},
+        {"self_attn.q_proj.norm.weight", "every linear layer normalises its input"},
+        {"self_attn.q_proj.bias", "queries, keys and values have a bias"},
     };
-    int own = st_weights_find(m->weights, "lm_head.weight") != NULL;
-    if (i == 0)
-        st_str_addf(t, "the gate is %s: hidden_act of config.json, which the script honours", gate(m->graph));
-    else if (i == 1)
-        st_str_addf(t, "the head is %s: %s", own ? "lm_head.weight, or repeats the embedding" : "the embedding",
-                    own ? "the tensor is there" : "there is no tensor lm_head.weight");
-    else if (i == 2)
-        st_str_addf(t, "linear layers are %s: %s", w->ternary_weights ? "ternary, with activations of 8 bits" : "ordinary matrices",
-                    w->ternary_weights ? w->scale_rule : "config.json says nothing else");
-    else if (i < 7 && st_weights_find(m->weights, norms[i - 3][0]))
-        st_str_addf(t, "%s: tensor %s is there", norms[i - 3][1], norms[i - 3][0]);
+    static const char *const stems[] = {"model.layers.0.", "layers.0."};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        for (size_t k = 0; k < sizeof stems / sizeof stems[0]; k++) {
+            char name[96];
+            (void)snprintf(name, sizeof name, "%s%s", stems[k], rows[i][0]);
+            if (!st_weights_find(m->weights, name))
+                continue;
+            st_str_addf(&p->line, "%s: tensor %s is there", rows[i][1], name);
+            end_line(p);
+        }
+}
+
+static void say_positions(plan *p, const setun_model *m)
+{
+    const st_node *one;
+    const st_hparam *theta = key_of(m, "rope_theta"), *kind = NULL, *factor = NULL;
+    static const char *const places[] = {"rope_scaling", "rope_parameters"}, *const members[] = {"rope_type", "type"};
+    char key[64];
+    theta = theta ? theta : key_of(m, "rope_parameters.rope_theta");
+    if (theta)
+        st_str_addf(&p->line, "the base of angles is %.9g: %s of config.json", theta->f, theta->key);
+    else
+        st_str_add(&p->line, "the base of angles is the architecture's: config.json has no rope_theta");
+    end_line(p);
+    for (int i = 0; i < 4 && !kind; i++) {
+        (void)snprintf(key, sizeof key, "%s.%s", places[i / 2], members[i % 2]);
+        kind = key_of(m, key);
+        (void)snprintf(key, sizeof key, "%s.factor", places[i / 2]);
+        factor = key_of(m, key);
+    }
+    if (kind && kind->kind == ST_HP_STRING && factor)
+        st_str_addf(&p->line, "angles are scaled as %s does it, by %.9g: %s of config.json", kind->s, factor->f, kind->key);
+    else
+        st_str_add(&p->line, "angles are not scaled: config.json asks for nothing");
+    end_line(p);
+    int64_t layers = nodes_of(m->graph, "attention", &one), windows = 0, window = 0;
+    for (st_node_id i = 0; i < m->graph->n_node; i++) /* attributes: scale, window */
+        if (strcmp(m->graph->node[i].op->name, "attention") == 0 && m->graph->node[i].attr[1].i) {
+            window = m->graph->node[i].attr[1].i;
+            windows++;
+        }
+    const st_hparam *near = key_of(m, "rope_local_base_freq");
+    if (windows) {
+        st_str_addf(&p->line, "%" PRId64 " of %" PRId64 " layers see %" PRId64 " positions", windows, layers, window);
+        if (near)
+            st_str_addf(&p->line, ", with angles of base %.9g", near->f);
+        st_str_add(&p->line, ": sliding_window, its pattern or layer_types, and rope_local_base_freq of config.json");
+        end_line(p);
+    }
+}
+
+/* What is in the files of a directory settles these; the script has refused what contradicts it. */
+static void from_directory(plan *p, const setun_model *m, const st_weights_stats *w)
+{
+    const st_node *one;
+    int has_head = st_weights_find(m->weights, "lm_head.weight") != NULL;
+    st_str_addf(&p->line, "the gate is %s: %s of config.json, which the script honours", gate(m->graph),
+                key_of(m, "hidden_activation") ? "hidden_activation" : "hidden_act");
+    end_line(p);
+    if (!m->has_logits)
+        st_str_add(&p->line, "there is no head: the model makes vectors of texts");
+    else if (has_head && st_graph_find(m->graph, "output") != ST_NO_ID)
+        st_str_add(&p->line, "the head is lm_head.weight: the tensor is there");
+    else
+        st_str_addf(&p->line, "the head is the embedding: %s", has_head ? "lm_head.weight repeats it, bit for bit" : "there is no tensor lm_head.weight");
+    end_line(p);
+    st_str_addf(&p->line, "linear layers are %s: %s", !w->ternary_weights ? "ordinary matrices" : w->n_weight_only
+                ? "ternary, with activations in floats" : "ternary, with activations of 8 bits",
+                w->ternary_weights ? w->scale_rule : "config.json and their values say nothing else");
+    end_line(p);
+    say_norms(p, m);
+    say_positions(p, m);
+    if (nodes_of(m->graph, "scale", &one)) {
+        st_str_addf(&p->line, "rows of the embedding are multiplied by %.9g: the architecture says so", one->attr[0].f);
+        end_line(p);
+    }
+    if (nodes_of(m->graph, "hadamard", &one)) {
+        st_str_addf(&p->line, "what matrices read or give is rotated in blocks of %" PRId64 ": prism.hadamard of config.json names them", one->attr[0].i);
+        end_line(p);
+    }
 }
 
 static void decisions(facts *f, const setun_model *m, const st_weights_stats *w)
 {
-    int64_t n, shown = 0;
+    int64_t n;
     const char *const *line = st_weights_lines(m->weights, &n);
-    int is_gguf = n > 0;
+    plan p = {.f = f};
     if (f->json)
         begin(f, "decisions");
     st_str_add(&f->t, f->json ? "[" : "");
-    for (int64_t i = 0; i < (is_gguf ? n : 7); i++) {
-        st_str own = {0};
-        if (!is_gguf)
-            from_directory(&own, m, w, i);
-        const char *is = is_gguf ? line[i] : own.text;
-        if (is && f->json) {
-            st_str_add(&f->t, shown++ ? ", " : "");
-            st_str_add_json(&f->t, is, strlen(is));
-        } else if (is) {
-            text(f, "decision", is);
-        }
-        f->t.failed |= own.failed;
-        st_str_free(&own);
-    }
+    for (int64_t i = 0; i < n; i++) /* of a GGUF file */
+        decide(&p, line[i]);
+    if (n == 0)
+        from_directory(&p, m, w);
     st_str_add(&f->t, f->json ? "]" : "");
 }
 

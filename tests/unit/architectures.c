@@ -576,6 +576,50 @@ static void check_ternary(const model *m, const setun_model *loaded)
     assert_int_equal(stats.ternary_weights, want);
 }
 
+static int keep(void *user, const char *text, size_t n)
+{
+    st_str_addn(user, text, n);
+    return 0;
+}
+
+/* What was decided is told: line by line what the spec says. */
+static void check_plan(const spec *s, const setun_model *loaded)
+{
+    static const char *const linears[] = {"ordinary matrices: ", "ternary, with activations of 8 bits: absmean", "ternary, with activations of 8 bits: multiply",
+                                          "ternary, with activations of 8 bits: divide", "ternary, with activations in floats: ",
+                                          "ternary, with activations in floats: ", "ternary, with activations in floats: "};
+    char says[12][128];
+    int n = 0;
+    st_str text = {0};
+    assert_int_equal(setun_model_info(loaded, 0, keep, &text, NULL), SETUN_OK);
+    (void)snprintf(says[n++], sizeof *says, "the gate is %s: hidden_act%s of", s->gemma ? "gelu_tanh" : s->act, s->gemma ? "ivation" : "");
+    (void)snprintf(says[n++], sizeof *says, "the head is %s", s->tied == UNTIED ? "lm_head.weight: the tensor" : s->tied == TIED
+                   ? "the embedding: there is no" : "the embedding: lm_head.weight repeats it");
+    (void)snprintf(says[n++], sizeof *says, "linear layers are %s", linears[s->linears]);
+    (void)snprintf(says[n++], sizeof *says, "the base of angles is %.9g: rope_theta", s->theta);
+    (void)snprintf(says[n++], sizeof *says, "angles are %s", s->llama3 ? "scaled as llama3 does it, by 32:" : strstr(s->extra, "\"linear\"")
+                   ? "scaled as linear does it, by 1:" : "not scaled");
+    if (s->sub_attn)
+        (void)snprintf(says[n++], sizeof *says, "have a norm behind them: tensor model.layers.0.%s.weight", s->sub_attn);
+    if (s->head_norm)
+        (void)snprintf(says[n++], sizeof *says, "heads of queries and keys are normalised: ");
+    if (s->bias)
+        (void)snprintf(says[n++], sizeof *says, "queries, keys and values have a bias: ");
+    if (s->gemma) {
+        (void)snprintf(says[n++], sizeof *says, "%d of %d layers see 4 positions, with angles of base 10000: ", (int)(s->layers + 1) / 2, (int)s->layers);
+        (void)snprintf(says[n++], sizeof *says, "rows of the embedding are multiplied by %.9g: ", sqrt((double)s->d));
+        (void)snprintf(says[n++], sizeof *says, "too, before they join the residual: ");
+    }
+    int lines = 0;
+    for (const char *at = text.text; (at = strstr(at, "\ndecision ")); at++)
+        lines++;
+    for (int i = 0; i < n; i++)
+        if (!strstr(text.text, says[i]))
+            fail_msg("%s: info does not say '%s': %s", s->name, says[i], text.text);
+    assert_int_equal(lines, n);
+    st_str_free(&text);
+}
+
 static void test_logits(void **state)
 {
     static const int32_t tokens[TOKENS] = {1021, 870, 1030, 79, 44, 441, 0, 268, 1029};
@@ -598,6 +642,7 @@ static void test_logits(void **state)
             fail_msg("%s: %s", specs[i].name, err.text);
         assert_int_equal(setun_model_n_vocab(loaded), V);
         check_ternary(m, loaded);
+        check_plan(&specs[i], loaded);
         assert_int_equal(setun_session_feed(s, tokens, TOKENS, SETUN_LOGITS_ALL, &logits, &err), SETUN_OK);
         compare(&specs[i], "at once", logits, want, TOKENS);
         assert_int_equal(setun_session_rewind(s, 0, &err), SETUN_OK);
