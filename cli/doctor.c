@@ -29,9 +29,10 @@ typedef struct doctor {
     setun_session  *s;
     setun_vocab    *vocab; /* of a file whose model cannot be loaded */
     int32_t         token[N_TOKENS];
-    float          *row;   /* logits after all tokens, and after N_REFERENCE of them */
+    float          *row;   /* logits after all tokens, and after N_REFERENCE of them; or vectors of these texts */
     float          *early;
-    int64_t         n_vocab;
+    float          *vector; /* room for three; NULL: the model gives logits */
+    int64_t         n_vocab; /* numbers in a row */
     int             quick, finite, n_line, n_wrong;
 } doctor;
 
@@ -52,8 +53,24 @@ static void say(doctor *d, const char *what, verdict v, const char *text)
     d->n_line++;
 }
 
-static setun_status feed(setun_session *s, const int32_t *ids, int64_t n, int64_t at_once, const float **row, setun_error *err)
+/* The vector of a text, alone or (at_once above 1) beside two others, which is another way of the same work. */
+static setun_status embed(doctor *d, setun_session *s, int64_t n, int64_t at_once, const float **row, setun_error *err)
 {
+    const int32_t *const texts[] = {d->token, d->token + 1, d->token + 2};
+    const int64_t lengths[] = {n, n > 1 ? n - 1 : 1, 1};
+    setun_embedding e;
+    setun_embedding_init(&e);
+    e.pool = SETUN_POOL_LAST;
+    e.norm = SETUN_NORM_RAW;
+    *row = d->vector;
+    return setun_session_embed(s, texts, lengths, at_once > 1 ? 3 : 1, &e, d->vector, err);
+}
+
+static setun_status feed(doctor *d, setun_session *s, int64_t n, int64_t at_once, const float **row, setun_error *err)
+{
+    const int32_t *ids = d->token;
+    if (d->vector)
+        return embed(d, s, n, at_once, row, err);
     setun_status status = setun_session_rewind(s, 0, err);
     for (int64_t i = 0; i < n && status == SETUN_OK; i += at_once)
         status = setun_session_feed(s, ids + i, n - i < at_once ? n - i : at_once,
@@ -73,16 +90,20 @@ static int64_t first_difference(const float *a, const float *b, int64_t n)
     return i;
 }
 
+static const char *number(const doctor *d) { return d->vector ? "column" : "logit"; }
+
 /* The same tokens in one piece and one by one: other kernels, the same bits. */
 static setun_status check_bits(doctor *d, setun_error *err)
 {
+    static const char *const ways[][2] = {{"fed one by one", "in one piece"}, {"alone", "beside other texts"}};
+    const char *const *way = ways[d->vector != NULL];
     char text[200];
     const float *row = NULL;
     size_t bytes = (size_t)d->n_vocab * sizeof *row;
-    setun_status s = feed(d->s, d->token, N_REFERENCE, 1, &row, err);
+    setun_status s = feed(d, d->s, N_REFERENCE, 1, &row, err);
     if (s == SETUN_OK) {
         memcpy(d->early, row, bytes);
-        s = feed(d->s, d->token, N_TOKENS, 1, &row, err);
+        s = feed(d, d->s, N_TOKENS, 1, &row, err);
     }
     if (s != SETUN_OK)
         return s;
@@ -92,20 +113,21 @@ static setun_status check_bits(doctor *d, setun_error *err)
         strange++;
     d->finite = strange == d->n_vocab;
     if (!d->finite) {
-        (void)snprintf(text, sizeof text, "logit %lld after %d tokens is %g: weights or scales are damaged", (long long)strange, N_TOKENS,
-                       (double)d->row[strange]);
+        (void)snprintf(text, sizeof text, "%s %lld after %d tokens is %g: weights or scales are damaged", number(d), (long long)strange,
+                       N_TOKENS, (double)d->row[strange]);
         say(d, "numbers", WRONG, text);
     } else {
-        say(d, "numbers", RIGHT, "all logits are finite");
+        (void)snprintf(text, sizeof text, "all %ss are finite", number(d));
+        say(d, "numbers", RIGHT, text);
     }
-    if ((s = feed(d->s, d->token, N_TOKENS, N_TOKENS, &row, err)) != SETUN_OK)
+    if ((s = feed(d, d->s, N_TOKENS, N_TOKENS, &row, err)) != SETUN_OK)
         return s;
     int64_t i = first_difference(d->row, row, d->n_vocab);
     if (i < d->n_vocab)
-        (void)snprintf(text, sizeof text, "logit %lld of %d tokens is %.9g fed one by one and %.9g in one piece", (long long)i, N_TOKENS,
-                       (double)d->row[i], (double)row[i]);
+        (void)snprintf(text, sizeof text, "%s %lld of %d tokens is %.9g %s and %.9g %s", number(d), (long long)i, N_TOKENS, (double)d->row[i],
+                       way[0], (double)row[i], way[1]);
     else
-        (void)snprintf(text, sizeof text, "the same bits, fed one by one and in one piece");
+        (void)snprintf(text, sizeof text, "the same bits, %s and %s", way[0], way[1]);
     say(d, "cuts", i < d->n_vocab ? WRONG : RIGHT, text);
     return SETUN_OK;
 }
@@ -116,13 +138,17 @@ static setun_status check_head(doctor *d, setun_error *err)
     setun_top top = {.size = sizeof top};
     const float *row = NULL;
     int32_t n = d->n_vocab < N_TOP ? (int32_t)d->n_vocab : N_TOP;
+    if (d->vector) {
+        say(d, "head", LEFT_OUT, "the model makes vectors of texts, and has none");
+        return SETUN_OK;
+    }
     if (!d->finite) { /* what is no number has no place among the largest */
         say(d, "head", LEFT_OUT, "logits are not finite");
         return SETUN_OK;
     }
     setun_status s = setun_session_set_top(d->s, n, err);
     if (s == SETUN_OK)
-        s = feed(d->s, d->token, N_TOKENS - 1, N_TOKENS, &row, err);
+        s = feed(d, d->s, N_TOKENS - 1, N_TOKENS, &row, err);
     if (s == SETUN_OK)
         s = setun_session_feed(d->s, d->token + N_TOKENS - 1, 1, SETUN_LOGITS_TOP, &row, err);
     if (s != SETUN_OK)
@@ -164,14 +190,14 @@ static setun_status check_reference(doctor *d, setun_error *err)
     if (status == SETUN_OK)
         status = setun_session_new(&s, m, err);
     if (status == SETUN_OK)
-        status = feed(s, d->token, N_REFERENCE, 1, &row, err);
+        status = feed(d, s, N_REFERENCE, 1, &row, err);
     if (status == SETUN_OK) {
         int64_t i = first_difference(d->early, row, d->n_vocab);
         if (i < d->n_vocab)
-            (void)snprintf(text, sizeof text, "logit %lld of %d tokens is %.9g with this machine's kernels and %.9g by definition",
-                           (long long)i, N_REFERENCE, (double)d->early[i], (double)row[i]);
+            (void)snprintf(text, sizeof text, "%s %lld of %d tokens is %.9g with this machine's kernels and %.9g by definition",
+                           number(d), (long long)i, N_REFERENCE, (double)d->early[i], (double)row[i]);
         else
-            (void)snprintf(text, sizeof text, "kernels give the bits of the scalar definitions, all logits of %d tokens", N_REFERENCE);
+            (void)snprintf(text, sizeof text, "kernels give the bits of the scalar definitions, all %ss of %d tokens", number(d), N_REFERENCE);
         say(d, "kernels", i < d->n_vocab ? WRONG : RIGHT, text);
     }
     setun_session_free(s);
@@ -284,15 +310,17 @@ static setun_status open_model(doctor *d, setun_error *err)
         s = setun_session_new(&d->s, d->m, err);
     if (s != SETUN_OK)
         return s;
-    d->n_vocab = setun_model_n_vocab(d->m);
+    int logits = setun_model_has_logits(d->m);
+    d->n_vocab = logits ? setun_model_n_vocab(d->m) : setun_model_n_embedding(d->m);
     d->row = calloc((size_t)d->n_vocab, sizeof *d->row);
     d->early = calloc((size_t)d->n_vocab, sizeof *d->early);
-    if (!d->row || !d->early) {
-        (void)snprintf(err->text, sizeof err->text, "no memory for two rows of logits");
+    d->vector = logits ? NULL : calloc(3 * (size_t)d->n_vocab, sizeof *d->vector);
+    if (!d->row || !d->early || (!logits && !d->vector)) {
+        (void)snprintf(err->text, sizeof err->text, "no memory for rows of results");
         return err->code = SETUN_NO_MEMORY;
     }
     for (int64_t i = 0; i < N_TOKENS; i++)
-        d->token[i] = (int32_t)((i * 7919 + 17) % d->n_vocab);
+        d->token[i] = (int32_t)((i * 7919 + 17) % setun_model_n_vocab(d->m));
     say(d, "files", RIGHT, "read; all that the model's script asks for is there in the right shape (setun info has the details)");
     return SETUN_OK;
 }
@@ -335,6 +363,7 @@ int cli_doctor(int argc, char **argv)
     setun_vocab_free(d.vocab);
     free(d.row);
     free(d.early);
+    free(d.vector);
     int code = cli_close_out();
     return gone ? CLI_INTERRUPTED : d.n_wrong ? CLI_FAILED : code;
 }

@@ -90,4 +90,9 @@ usage "--npy goes without --json" -p x --npy "$TMP/v" --json
 usage "there is no text in standard input"
 "$SETUN" info "$MODEL" --script "$SCRIPT" >"$TMP/out" || bad "info"
 grep -q '^pooling  *mean$' "$TMP/out" || bad "info does not tell the pooling"
+grep -q '^decision  *there is no head: the model makes vectors of texts$' "$TMP/out" || bad "info does not tell that there is no head"
+"$SETUN" doctor "$MODEL" --script "$SCRIPT" --quick >"$TMP/out" || bad "doctor: $(cat "$TMP/out")"
+same "the doctor's checks of vectors" "$(sed '/^$/,$d' "$TMP/out" | awk '{ print $1, $2 }' | tr '\n' ' ')" \
+  "files ok numbers ok cuts ok head left tokenizer ok kernels left "
+grep -q '^cuts *ok *the same bits, alone and beside other texts$' "$TMP/out" || bad "doctor does not compare vectors"
 finish
