@@ -113,9 +113,8 @@ static double shortest(double f)
 
 static setun_status take_positive(const st_gguf_model *m, const st_gguf_value *v, const char *suffix, double *out, setun_error *err)
 {
-    if (v->type == ST_GGUF_ARRAY || !is_float(v) || !(st_gguf_float(v, 0) > 0) || !((float)st_gguf_float(v, 0) > 0.0f) ||
-        !isfinite((float)st_gguf_float(v, 0)))
-        return bad_key(m, suffix, "is not a number above 0", err);
+    if (v->type == ST_GGUF_ARRAY || !is_float(v) || !((float)st_gguf_float(v, 0) > 0.0f) || !(st_gguf_float(v, 0) < 1e30))
+        return bad_key(m, suffix, "is not a number above 0 and below 1e30", err);
     *out = v->type == ST_GGUF_F32 ? shortest(st_gguf_float(v, 0)) : st_gguf_float(v, 0);
     return SETUN_OK;
 }
@@ -185,6 +184,10 @@ static setun_status check_keys(const st_gguf_model *m, setun_error *err)
     const char *text = type ? st_gguf_text(type, &bytes) : NULL;
     if (type && (!text || bytes != 5 || memcmp(text, "model", 5) != 0))
         return st_fail(err, SETUN_UNKNOWN, "%s: key general.type is not \"model\": the file holds something else", m->g.path);
+    const st_gguf_value *blocks = st_gguf_find(&m->g, "general.quantization_version");
+    int64_t version = 0;
+    if (blocks && (blocks->type == ST_GGUF_ARRAY || st_gguf_int(blocks, 0, &version) || version != 2))
+        return st_fail(err, SETUN_UNKNOWN, "%s: key general.quantization_version is not 2: blocks of another version may lie otherwise", m->g.path);
     for (int64_t i = 0; i < m->g.n_values; i++)
         ST_TRY(check_key(m, &m->g.value[i], err));
     for (int64_t i = 0; i < n; i++)

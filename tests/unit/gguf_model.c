@@ -175,6 +175,7 @@ static void test_refusals(void **state)
         { "bitnet-b1.58", T_IQ2_BN, { NULL, NULL, NULL }, { .text_key = "prism.hadamard.block_size", .text = "1" }, "key prism.hadamard.block_size: activations must go through a Hadamard transform" },
         { "bitnet-b1.58", T_IQ2_BN, { NULL, NULL, NULL }, { .text_key = "x.y", .text = "1" }, "the key x.y is not known" },
         { "bitnet-b1.58", T_IQ2_BN, { NULL, NULL, NULL }, { .text_key = "general.type", .text = "adapter" }, "general.type is not \"model\"" },
+        { "bitnet-b1.58", T_IQ2_BN, { NULL, NULL, NULL }, { .text_key = "general.quantization_version", .text = "2" }, "general.quantization_version is not 2" },
         { "bitnet-b1.58", T_I2S, { NULL, NULL, NULL }, { .key = NULL }, "say --i2s-layout x86 (most files), arm or rows4" },
         { "bitnet-b1.58", T_I2S, { NULL, NULL, NULL }, { .name = "bitnet2b" }, "say --i2s-layout" },
         { "bitnet-b1.58", T_IQ2_BN, { "x86", NULL, NULL }, { .key = NULL }, "a layout of I2_S was given, but no tensor has this type" },
