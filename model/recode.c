@@ -199,7 +199,7 @@ static setun_status plan_gguf(job *j, setun_error *err)
     }
     if (ternary)
         return SETUN_OK;
-    return st_fail(err, SETUN_BAD_ARG, "%s has no ternary matrices: --ternary absmean makes some of floats, and --ternary exact takes "
+    return st_fail(err, SETUN_BAD_ARG, "%s says of no matrix that it is ternary: --ternary absmean makes some of floats, and --ternary exact takes "
                    "floats that are -a, 0 and a", j->o->in);
 }
 

@@ -96,7 +96,7 @@ same "packed again" "$(hash_of "$TMP/packed")" "$want"
 
 # Refusals, each one sentence, and nothing is left.
 fails "exists" "$SETUN" convert "$MODEL" "$TMP/flat" --to hf
-fails "has no ternary matrices" "$SETUN" convert "$TMP/flat" "$TMP/none" --to iq2_bn
+fails "says of no matrix that it is ternary" "$SETUN" convert "$TMP/flat" "$TMP/none" --to iq2_bn
 fails "'gguf' is not a form" "$SETUN" convert "$MODEL" "$TMP/none" --to gguf
 fails "does not exist" "$SETUN" convert "$MODEL" "$TMP/no/where" --to hf
 fails "no config.json" "$SETUN" convert "$TMP" "$TMP/none" --to hf

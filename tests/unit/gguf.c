@@ -409,9 +409,20 @@ static void test_split(void **state)
         { 2, 3, 3, "a", NULL, "tensor a is there twice" },
         { 2, 3, 3, "c", "y", "key y is not as in" },
     };
+    static const int values[] = { 0, 1, 2, 3, 4, 1023, 1024, 65534, 65535 };
     char *dir = temp_dir();
     setun_error err = { 0, "" };
     int64_t n;
+    /* Each number of either of two parts: 0, its maximum, off by one. */
+    for (int k = 0; k < 6 * 9; k++) {
+        int number[2][3] = { { 0, 2, 2 }, { 1, 2, 2 } }, *at = &number[k % 2][k / 2 % 3], was = *at;
+        *at = values[k / 6];
+        for (int i = 0; i < 2; i++)
+            part(dir, i ? "p-00002-of-00002.gguf" : "p-00001-of-00002.gguf", number[i][0], number[i][1], number[i][2], i ? "b" : "a", NULL);
+        setun_status s = open_file(dir, "p-00001-of-00002.gguf", &err, &n);
+        if ((s == SETUN_OK) != (*at == was) || (s != SETUN_OK && (s != SETUN_BAD_FILE || !strstr(err.text, "-of-00002.gguf"))))
+            fail_msg("part %d, number %d is %d: %s", k % 2 + 1, k / 2 % 3, *at, s == SETUN_OK ? "taken" : err.text);
+    }
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         part(dir, "m-00001-of-00003-00001-of-00003.gguf", 0, 3, 3, "a", NULL);
         part(dir, "m-00001-of-00003-00002-of-00003.gguf", 1, 3, 3, "b", NULL);

@@ -101,6 +101,14 @@ static int may_pass(const arch *a, const char *key, int how)
     if (strstr(key, "rms_epsilon") || strcmp(key, ".rope.freq_base") == 0) /* other numbers */
         return how == ONE_MORE || (how == ONE_LESS && !strstr(key, "rms")) ||
                (how == MISSING && strcmp(key, ".rope.freq_base") == 0 && (a->interleaved || strcmp(a->name, "bitnet") == 0));
+    if (strcmp(key, ".attention.sliding_window_pattern") == 0 || strcmp(key, ".rope.freq_base_swa") == 0) /* other layers, or angles */
+        return how == MISSING || ((how == ONE_MORE || how == ONE_LESS) && a->gemma);
+    if (strcmp(key, ".rope.scaling.factor") == 0)
+        return how == ONE_MORE || how == ONE_LESS;
+    if (strcmp(key, ".expert_count") == 0 || strcmp(key, ".pooling_type") == 0) /* a mixture, or vectors: other models */
+        return how == MISSING || how == ZERO;
+    if (strcmp(key, "general.quantization_version") == 0)
+        return how == MISSING;
     if (strcmp(key, ".attention.key_length") == 0) /* follows from the heads, unless they are of another size */
         return 0;
     if (strcmp(key, ".attention.head_count_kv") == 0 && how == MISSING)
@@ -117,7 +125,8 @@ static void test_keys(void **state)
         ".context_length", ".embedding_length", ".block_count", ".feed_forward_length", ".attention.head_count",
         ".attention.head_count_kv", ".attention.layer_norm_rms_epsilon", ".rope.freq_base", ".rope.dimension_count", ".vocab_size",
         ".attention.key_length", ".attention.value_length", ".attention.sliding_window", "tokenizer.ggml.eos_token_id",
-        "tokenizer.ggml.bos_token_id" };
+        "tokenizer.ggml.bos_token_id", ".rope.freq_base_swa", ".attention.sliding_window_pattern", ".rope.scaling.factor",
+        ".expert_count", ".pooling_type", "general.quantization_version" };
     int refused = 0, passed = 0;
     (void)state;
     for (size_t a = 0; a < N_ARCHS; a++) {
@@ -128,7 +137,7 @@ static void test_keys(void **state)
         for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
             for (int how = MISSING; how < N_WAYS; how++) {
                 int has = (!strstr(keys[k], "e_length") && !strstr(keys[k], "y_length")) || archs[a].head_norm;
-                change c = { .key = keys[k], .how = how };
+                change c = { .key = keys[k], .how = how, .linear = strstr(keys[k], "scaling") ? 4 : 0 };
                 setun_error err = { 0 };
                 if (!has || (strstr(keys[k], "window") && !archs[a].gemma))
                     continue;

@@ -479,6 +479,13 @@ static void put_keys(gguf_maker *m, const world *w, int type, const change *c)
     }
     if (a->gemma)
         put_key(m, w, c, ".attention.sliding_window", KV_U32, 4);
+    /* Keys that most files do without: there where a test changes them. */
+    static const struct { const char *key; uint32_t type; double value; } rare[] = {
+        { ".rope.freq_base_swa", KV_F32, 10000 }, { ".attention.sliding_window_pattern", KV_U32, 6 }, { ".expert_count", KV_U32, 0 },
+        { ".pooling_type", KV_U32, 0 }, { "general.quantization_version", KV_U32, 2 } };
+    for (size_t i = 0; i < sizeof rare / sizeof *rare; i++)
+        if (c->key && strcmp(c->key, rare[i].key) == 0)
+            put_key(m, w, c, rare[i].key, rare[i].type, rare[i].value);
     if (c->text_key)
         kv_text(m, c->text_key, c->text);
     if (c->linear > 0) {
