@@ -446,7 +446,7 @@ static void test_floats(void **state)
         must(flat, file, "i2_s", ST_I2S_ASK, (st_recode){ .ternary = ST_FLOATS_EXACT });
         expect_gguf(&m, file, ST_I2S_X86, "I2_S");
         assert_int_equal(unlink(file), 0);
-        must_not(flat, file, "i2_s", ST_I2S_ASK, (st_recode){ 0 }, (const char *[]){ "no ternary matrices", "--ternary absmean", NULL });
+        must_not(flat, file, "i2_s", ST_I2S_ASK, (st_recode){ 0 }, (const char *[]){ "says of no matrix that it is ternary", "--ternary absmean", NULL });
         free(flat);
         free(packed);
         free(file);
