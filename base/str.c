@@ -95,6 +95,14 @@ void st_str_add_json(st_str *s, const char *text, size_t n)
     st_str_add(s, "\"");
 }
 
+void st_str_add_json_number(st_str *s, const char *key, double x)
+{
+    if (isfinite(x))
+        st_str_addf(s, ", \"%s\": %.9g", key, x);
+    else
+        st_str_addf(s, ", \"%s\": \"%s\"", key, isnan(x) ? "nan" : x < 0 ? "-inf" : "inf");
+}
+
 void st_str_free(st_str *s)
 {
     free(s->text);
@@ -138,6 +146,18 @@ size_t st_utf8_valid(const char *text, size_t n)
         i += more + 1;
     }
     return n;
+}
+
+int st_text_plain(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f)
+            return 0;
+        if (c == 0xc2 && i + 1 < n && (unsigned char)text[i + 1] < 0xa0) /* U+0080 to U+009F */
+            return 0;
+    }
+    return st_utf8_valid(text, n) == n;
 }
 
 int st_mul_i64(int64_t a, int64_t b, int64_t *out)

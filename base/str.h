@@ -21,11 +21,15 @@ void st_str_vaddf(st_str *s, const char *fmt, va_list ap);
 /* text[0..n) as a JSON string with its quotes.  What is not valid UTF-8 becomes U+FFFD, and control
  * characters are escaped, so that the result may go to a terminal. */
 void st_str_add_json(st_str *s, const char *text, size_t n);
+/* , "key": 1.5 -- numbers that JSON has none for become the strings "inf", "-inf" and "nan". */
+void st_str_add_json_number(st_str *s, const char *key, double x);
 void st_str_free(st_str *s);
 
 /* Is text[0..n) valid UTF-8 (no overlong forms, no surrogates)?  Returns n, or the offset of the
  * first bad byte. */
 size_t st_utf8_valid(const char *text, size_t n);
+/* Valid UTF-8 without control characters but tabs and ends of lines: it may go to a terminal. */
+int    st_text_plain(const char *text, size_t n);
 
 /* *out = a * b or a + b; returns 0, or -1 on overflow or a negative operand. */
 int st_mul_i64(int64_t a, int64_t b, int64_t *out);

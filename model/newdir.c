@@ -37,17 +37,17 @@ static void remove_flat(const char *dir)
 }
 
 /* May a directory be replaced?  Not one that somebody named by mistake. */
-static setun_status check_old(const char *dir, setun_error *err)
+static setun_status check_old(const char *dir, const char *mark, setun_error *err)
 {
     char **names;
     int64_t n;
-    int is_model = 0;
+    int has_mark = 0;
     setun_status st = SETUN_OK;
     ST_TRY(st_dir_list(dir, &names, &n, err));
     for (int64_t i = 0; i < n && st == SETUN_OK; i++) {
         st_str path = { 0 };
         st_str_addf(&path, "%s/%s", dir, names[i]);
-        is_model |= strcmp(names[i], "config.json") == 0;
+        has_mark |= strcmp(names[i], mark) == 0;
         if (path.failed)
             st = no_memory(dir, err);
         else if (st_is_dir(path.text))
@@ -55,8 +55,8 @@ static setun_status check_old(const char *dir, setun_error *err)
         st_str_free(&path);
     }
     st_dir_free(names, n);
-    if (st == SETUN_OK && n && !is_model)
-        st = st_fail(err, SETUN_BAD_ARG, "%s is not a model (there is no config.json in it), and is not replaced", dir);
+    if (st == SETUN_OK && n && !has_mark)
+        st = st_fail(err, SETUN_BAD_ARG, "%s is not replaced: there is no %s in it", dir, mark);
     return st;
 }
 
@@ -73,7 +73,7 @@ static setun_status check_place(const st_newdir *d, setun_error *err)
         return st_fail(err, SETUN_BAD_ARG, "%s is %s, which %s does not replace", target,
                        is_dir ? "a directory" : st_is_file(target) ? "a file" : "neither a file nor a directory",
                        d->name ? "a file" : "a directory");
-    return is_dir ? check_old(target, err) : SETUN_OK;
+    return is_dir ? check_old(target, d->mark ? d->mark : "config.json", err) : SETUN_OK;
 }
 
 setun_status st_newdir_begin(st_newdir *d, const char *out, const char *name, int force, setun_error *err)
@@ -82,7 +82,7 @@ setun_status st_newdir_begin(st_newdir *d, const char *out, const char *name, in
     while (n > 1 && out[n - 1] == '/')
         n--;
     if (n == 0)
-        return st_fail(err, SETUN_BAD_ARG, "an empty name is no place for a model");
+        return st_fail(err, SETUN_BAD_ARG, "an empty name is no place to write to");
     st_str_addn(&d->target, out, n);
     if (d->target.failed)
         return no_memory(out, err);

@@ -262,14 +262,6 @@ static void add_text(st_str *s, const st_comparison *c, const setun_error *token
         st_str_addf(s, "%s: all %" PRId64 " equal, bit for bit; largest %d\n", r->what, r->n, r->top_a);
 }
 
-static void add_number(st_str *s, const char *key, double x)
-{
-    if (isfinite(x))
-        st_str_addf(s, ", \"%s\": %.9g", key, x);
-    else /* JSON has no number for it */
-        st_str_addf(s, ", \"%s\": \"inf\"", key);
-}
-
 static void add_json_row(st_str *s, const st_difference *d)
 {
     st_str_add(s, "{\"name\": ");
@@ -278,9 +270,9 @@ static void add_json_row(st_str *s, const st_difference *d)
                 ", \"scale_groups\": %" PRId64 ", \"values\": %" PRId64 ", \"activations_differ\": %s", d->type_a ? d->type_a : "",
                 d->type_b ? d->type_b : "", d->shape_differs ? "true" : "false", d->weights, d->codes, d->scales, d->values,
                 d->use_differs ? "true" : "false");
-    add_number(s, "scale_relative", d->scale_rel);
-    add_number(s, "value_largest", d->value_abs);
-    add_number(s, "value_relative", d->value_rel);
+    st_str_add_json_number(s, "scale_relative", d->scale_rel);
+    st_str_add_json_number(s, "value_largest", d->value_abs);
+    st_str_add_json_number(s, "value_relative", d->value_rel);
     st_str_add(s, "}");
 }
 
@@ -317,7 +309,7 @@ static void add_json(st_str *s, const st_comparison *c, const setun_error *token
         st_str_add(s, "}");
     } else if (r) {
         st_str_addf(s, ",\n \"%s\": {\"compared\": true, \"n\": %" PRId64 ", \"differ\": %" PRId64, r->what, r->n, r->differ);
-        add_number(s, "largest_difference", r->by);
+        st_str_add_json_number(s, "largest_difference", r->by);
         st_str_addf(s, ", \"top\": [%d, %d]}", r->top_a, r->top_b);
     }
     if (r)

@@ -184,6 +184,33 @@ static void test_json(void **state)
     }
 }
 
+static void test_json_numbers(void **state)
+{
+    (void)state;
+    static const struct { double x; const char *want; } cases[] = {
+        { 0.25, ", \"a\": 0.25" }, { 1.0 / 0.0, ", \"a\": \"inf\"" }, { -1.0 / 0.0, ", \"a\": \"-inf\"" }, { 0.0 / 0.0, ", \"a\": \"nan\"" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        st_str s = { 0 };
+        st_str_add_json_number(&s, "a", cases[i].x);
+        assert_string_equal(s.text, cases[i].want);
+        st_str_free(&s);
+    }
+}
+
+static void test_plain(void **state)
+{
+    (void)state;
+    assert_true(st_text_plain("", 0));
+    assert_true(st_text_plain("a\tb\r\n\xc2\xa0\xe2\x82\xac", 10));
+    assert_false(st_text_plain("a\x1b[2J", 5));
+    assert_false(st_text_plain("\x7f", 1));
+    assert_false(st_text_plain("\0", 1));
+    assert_false(st_text_plain("\xc2\x9b", 2)); /* CSI in one character */
+    assert_false(st_text_plain("\xc2", 1));
+    assert_false(st_text_plain("\xff", 1));
+}
+
 static void test_utf8(void **state)
 {
     (void)state;
@@ -581,7 +608,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error),    cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_str),      cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_str),      cmocka_unit_test(test_utf8), cmocka_unit_test(test_plain), cmocka_unit_test(test_json_numbers),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_numbers),  cmocka_unit_test(test_table),
         cmocka_unit_test(test_files),    cmocka_unit_test(test_dirs),
