@@ -109,5 +109,7 @@ int cli_doctor(int argc, char **argv);
 int cli_convert(int argc, char **argv);
 int cli_diff(int argc, char **argv);
 int cli_embed(int argc, char **argv);
+int cli_trace(int argc, char **argv);
+int cli_tracediff(int argc, char **argv);
 
 #endif

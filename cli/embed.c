@@ -1,5 +1,4 @@
 /* cli/embed.c -- embed: a vector for each text, or the cosine of two. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -142,53 +141,6 @@ static int parse(settings *a, int argc, char **argv)
 
 /* ---------------------------------------------------------------- results */
 
-static void put_f32(float v, unsigned char *le)
-{
-    uint32_t u;
-    memcpy(&u, &v, sizeof u);
-    for (int i = 0; i < 4; i++)
-        le[i] = (unsigned char)(u >> 8 * i);
-}
-
-/* NumPy's format 1.0: a line of Python that says what follows, filled up with spaces to 64 bytes. */
-static int write_array(FILE *f, const float *v, size_t rows, int64_t columns)
-{
-    char text[118];
-    int n = snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %lld), }", rows, (long long)columns);
-    int bad = fwrite("\x93NUMPY\x01\x00\x76\x00", 1, 10, f) != 10;
-    memset(text + n, ' ', sizeof text - (size_t)n);
-    text[sizeof text - 1] = '\n';
-    bad |= fwrite(text, 1, sizeof text, f) != sizeof text;
-    for (int64_t i = 0; i < (int64_t)rows * columns && !bad; i++) {
-        unsigned char le[4];
-        put_f32(v[i], le);
-        bad = fwrite(le, 1, 4, f) != 4;
-    }
-    return bad;
-}
-
-/* The name is given to a whole file only. */
-static int write_npy(const char *path, const float *v, size_t rows, int64_t columns)
-{
-    size_t n = strlen(path) + 32;
-    char *part = malloc(n);
-    if (!part)
-        return fprintf(stderr, "setun: no memory for a name\n"), CLI_FAILED;
-    (void)snprintf(part, n, "%s.%ld.part", path, (long)getpid());
-    FILE *f = fopen(part, "wbx");
-    int bad = !f || write_array(f, v, rows, columns);
-    if (f)
-        bad |= (fclose(f) != 0);
-    bad = bad || rename(part, path) != 0;
-    if (bad) {
-        fprintf(stderr, "setun: cannot write %s: %s\n", path, strerror(errno));
-        if (f)
-            (void)unlink(part);
-    }
-    free(part);
-    return bad ? CLI_FAILED : 0;
-}
-
 static void print_vector(const settings *a, size_t index, int64_t n_tokens, const float *v, int64_t columns)
 {
     if (a->c.json)
@@ -277,8 +229,8 @@ static int work(const settings *a, const setun_model *m)
     int code = status == SETUN_OK ? 0 : cli_fail(&err);
     if (!code && a->similarity)
         printf(a->c.json ? "{\"cosine\":%.9g}\n" : "%.9g\n", setun_cosine(all, all + columns, columns));
-    else if (!code && a->npy)
-        code = write_npy(a->npy, all, a->t.n, columns);
+    else if (!code && a->npy && setun_npy_save(a->npy, &(setun_view){all, SETUN_F32, 2, {(int64_t)a->t.n, columns, 1, 1}}, &err) != SETUN_OK)
+        code = cli_fail(&err);
     setun_session_free(s);
     free(all);
     return code ? code : cli_close_out();

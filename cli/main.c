@@ -24,6 +24,8 @@ static const struct { const char *name; int (*fn)(int, char **); const char *wha
     {"doctor", cli_doctor, "is this model whole, and does this machine compute it right?"},
     {"convert", cli_convert, "a model in another form: Hugging Face directory or GGUF, proved equal"},
     {"diff", cli_diff, "do two files hold the same model?"},
+    {"trace", cli_trace, "what every step computes, as NumPy files"},
+    {"tracediff", cli_tracediff, "the first tensor in which two traces differ"},
     {"dump", cli_dump, "graph, plan, kernels, LLVM IR, assembly"},
     {"check", cli_check, "every operator through every witness"},
     {"plugins", cli_plugins, "what is loaded"},

@@ -48,7 +48,12 @@ void st_trace_see(setun_session *s, int which, st_node_id n, const setun_args *a
         const setun_view *v = &a->out[i];
         int64_t count = 1;
         /* Of a cache only the new rows are this run's, and they are some step's results already. */
-        if (v->dtype != SETUN_F32 || g->value[g->value[g->node[n].out[i]].root].kind != ST_TEMP)
+        if (g->value[g->value[g->node[n].out[i]].root].kind != ST_TEMP)
+            continue;
+        /* Whether a step that only gives memory another shape is run at all is up to the backend. */
+        if (s->trace->see && !g->node[n].op->out[i].shares)
+            s->trace->see(s->trace->user, n, i, v);
+        if (v->dtype != SETUN_F32)
             continue;
         for (uint32_t k = 0; k < v->rank; k++)
             count *= v->dim[k];

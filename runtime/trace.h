@@ -1,4 +1,4 @@
-/* runtime/trace.h -- what every step of a session computed, as hashes that outlive it. */
+/* runtime/trace.h -- what every step of a session computed: as hashes that outlive it, and while it is there. */
 #ifndef ST_RUNTIME_TRACE_H
 #define ST_RUNTIME_TRACE_H
 
@@ -11,10 +11,15 @@ typedef struct st_trace_step {
     uint64_t    hash;       /* of all its float results, token after token */
 } st_trace_step;
 
+/* Sees a step's result while it is there: what has memory of its own, no reshaped value and no cache. */
+typedef void st_trace_see_fn(void *user, int64_t node, uint32_t port, const setun_view *v);
+
 typedef struct st_trace {
-    st_arena      *arena; /* the caller's; all below is in it */
-    st_trace_step *step;  /* in an order in which they can run */
-    int64_t        n;
+    st_arena        *arena; /* the caller's; steps are in it */
+    st_trace_see_fn *see;   /* the caller's; NULL: nobody looks, only hashes are made */
+    void            *user;
+    st_trace_step   *step;  /* in an order in which they can run */
+    int64_t          n;
 } st_trace;
 
 /* The feeds that follow go into *t, which outlives the session or is left alone.  SETUN_DECLINED: a

@@ -89,8 +89,9 @@ SETUN_EXPORT setun_status setun_file_info(const char *path, const setun_file_opt
 /* Which candidates of kernels were chosen by measurement and what that gains, a line each. */
 SETUN_EXPORT setun_status setun_model_tuned(const setun_model *m, setun_write_fn *out, void *user, setun_error *err);
 
-/* Every stage in its own input syntax: "graph", "graph=script", "graph=dot", "plan", "kir", "llvm", "asm".  kernel: part of a
- * kernel's name, or NULL for all. */
+/* Every stage in its own input syntax: "graph", "graph=script", "plan", "kir", "llvm", "asm"; or drawn: "graph=dot" for
+ * Graphviz, "graph=html" as a page, "graph=html+time" with the time that each node takes in decoding.  kernel: part of
+ * a kernel's name, or NULL for all. */
 SETUN_EXPORT setun_status setun_model_dump(const setun_model *m, const char *what, const char *kernel,
                                            setun_write_fn *out, void *user, setun_error *err);
 
@@ -517,6 +518,47 @@ typedef struct setun_diff_options {
 } setun_diff_options;
 /* *differs: 0 if nothing does. */
 SETUN_EXPORT setun_status setun_diff(const setun_diff_options *o, int32_t *differs, setun_write_fn *out, void *user, setun_error *err);
+
+/* What steps compute behind some tokens: a directory with a NumPy file for every tensor, and trace.json, which lists
+ * them in order.  Tensors have the names of the weights they are made with, or of scope and operator; what shares the
+ * memory of another (a reshaped one, a cache) is none of them. */
+typedef struct setun_trace_options {
+    uint32_t           size;
+    int32_t            force;    /* out may be an older trace: it is replaced when the new one is complete */
+    const char        *out;      /* NULL: only list the tensors */
+    const char *const *select;   /* patterns (* ? [...]) of names, n_select of them; 0: every tensor */
+    int32_t            n_select;
+    int32_t            all;      /* logits of all tokens, not of the last; needs n_tokens <= n_outputs of the model */
+    const int32_t     *tokens;   /* at most n_batch of the model */
+    int64_t            n_tokens;
+    int32_t            json;     /* the list for programs: what trace.json holds */
+    int32_t            reserved;
+    int              (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
+    void              *user;
+} setun_trace_options;
+/* The list, or if there is an out the sizes, go to `write` before anything is computed. */
+SETUN_EXPORT setun_status setun_trace(const setun_model *m, const setun_trace_options *o, setun_write_fn *write, void *user,
+                                      setun_error *err);
+
+/* A trace against another, or against NumPy files of whatever made them. */
+typedef struct setun_tracediff_options {
+    uint32_t    size;
+    int32_t     json;
+    const char *a;         /* a trace */
+    const char *b;         /* a trace, or a directory of .npy files */
+    const char *map;       /* a file with lines "NAME-IN-A FILE-IN-B"; NULL: names are the same */
+    double      tolerance; /* this share of a tensor's largest number is no difference; 0: bits count */
+    int32_t     common;    /* 1: only names that both have are compared */
+    int32_t     reserved;
+    int       (*progress)(void *user, int64_t done, int64_t total);
+    void       *user;
+} setun_tracediff_options;
+/* *differs: 0 if nothing does. */
+SETUN_EXPORT setun_status setun_tracediff(const setun_tracediff_options *o, int32_t *differs, setun_write_fn *out, void *user,
+                                          setun_error *err);
+
+/* A dense array of numbers as a NumPy file, the same bytes on every host; the name is given to a whole file only. */
+SETUN_EXPORT setun_status setun_npy_save(const char *path, const setun_view *v, setun_error *err);
 
 #ifdef __cplusplus
 }

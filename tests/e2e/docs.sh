@@ -110,6 +110,25 @@ while IFS= read -r line; do
 done <"$TMP/commands"
 grep -q '^{"text": "' "$TMP/out" || bad "docs/chat.md: no answer in JSON"
 
+# docs/tracing.md: its commands, one of which finds a difference, and its map.
+grep -E '^\$ ' docs/tracing.md | sed "s/^\$ //; s,/tmp/,$TMP/,g" >"$TMP/commands"
+same "commands in docs/tracing.md" "$(wc -l <"$TMP/commands")" 10
+while IFS= read -r line; do
+  want=0
+  [ "$line" = "setun tracediff $TMP/trace $TMP/q8" ] && want=1
+  PATH=$TMP:$PATH eval "$line" >"$TMP/out" 2>"$TMP/err" </dev/null
+  code=$?
+  same "docs/tracing.md: $line ($(head -c 300 "$TMP/err"))" $code $want
+  [ $want = 0 ] || grep -q '^the first that differs is blk.0.attention,' "$TMP/out" || bad "docs/tracing.md: $line gives $(head -1 "$TMP/out")"
+done <"$TMP/commands"
+sed -n '/^# ours/,/^```$/p' docs/tracing.md | grep -v '^```' >"$TMP/map"
+mkdir "$TMP/theirs"
+cp "$TMP/trace/token_embd.npy" "$TMP/theirs/embed.npy"
+cp "$TMP/trace/logits.npy" "$TMP/theirs/lm_head.npy"
+for i in 0 1 2 3; do cp "$TMP/trace/blk.$i.attn_q.npy" "$TMP/theirs/layers.$i.q_proj.npy"; done
+"$SETUN" tracediff "$TMP/trace" "$TMP/theirs" --map "$TMP/map" >"$TMP/out" 2>&1 || bad "the map in docs/tracing.md: $(cat "$TMP/out")"
+grep -q '^6 tensors compared: all equal' "$TMP/out" || bad "the map in docs/tracing.md: $(cat "$TMP/out")"
+
 # docs/performance.md, with a small model in place of the large one.
 "$SETUN" synth --like tiny --as hf -o "$TMP/DIR" -q || bad "synth"
 grep -E '^    setun bench' docs/performance.md | sed 's/^ *setun //' >"$TMP/commands"

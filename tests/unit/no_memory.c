@@ -247,6 +247,42 @@ static setun_status with_cache(const world *w, setun_error *err)
     return s;
 }
 
+/* A trace, and the trace against itself by a map. */
+static setun_status use_trace(const world *w, setun_error *err)
+{
+    static const int32_t tokens[3] = {1, 5, 9};
+    setun_model *m = NULL;
+    setun_options o;
+    int32_t differs = 1;
+    char *out = __real_malloc(strlen(w->dir) + 16), *map = __real_malloc(strlen(w->dir) + 16);
+    assert_true(out && map);
+    (void)sprintf(out, "%s/trace", w->dir);
+    (void)sprintf(map, "%s/map", w->dir);
+    FILE *f = fopen(map, "w");
+    assert_non_null(f);
+    fputs("blk.*.attn_q blk.*.attn_q.npy\nlogits logits\n", f);
+    fclose(f);
+    setun_options_init(&o);
+    o.n_threads = 1;
+    o.interpret = 1;
+    o.n_batch = 8;
+    setun_trace_options t = {.size = sizeof t, .force = 1, .out = out, .tokens = tokens, .n_tokens = 3};
+    setun_tracediff_options d = {.size = sizeof d, .json = 1, .a = out, .b = out};
+    setun_status s = setun_model_load(&m, w->model, &o, err);
+    if (s == SETUN_OK)
+        s = setun_trace(m, &t, drop, NULL, err);
+    setun_model_free(m);
+    if (s == SETUN_OK)
+        s = setun_tracediff(&d, &differs, drop, NULL, err);
+    d.map = map;
+    if (s == SETUN_OK)
+        s = setun_tracediff(&d, &differs, drop, NULL, err);
+    assert_true(s != SETUN_OK || !differs);
+    free(map);
+    free(out);
+    return s;
+}
+
 static void test_memory(void **state)
 {
     run_out(*state, use_vocab, 60);
@@ -254,6 +290,7 @@ static void test_memory(void **state)
     run_out(*state, use_chars, 60);
     run_out(*state, without_cache, 60);
     run_out(*state, with_cache, 30);
+    run_out(*state, use_trace, 60);
 }
 
 int main(void)
