@@ -6,7 +6,7 @@
 #include "cli.h"
 
 enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY, DOWN_DENSITY,
-       STATS, VALUES };
+       STATS, VALUES, TIME };
 
 /* Common parsing for commands whose own options all take no part in the loop: 1 go on, else exit code in *code. */
 static int common(cli *c, int opt, int *code)
@@ -120,9 +120,11 @@ int cli_info(int argc, char **argv)
 }
 
 static const char dump_help[] =
-    "usage: setun dump MODEL --graph[=script|dot] | --plan | --kir | --llvm | --asm [--kernel NAME]\n\n"
+    "usage: setun dump MODEL --graph[=script|dot|html] [--time] | --plan | --kir | --llvm | --asm [--kernel NAME]\n\n"
     "One stage of a loaded model in its own syntax.\n\n"
-    "      --graph           what is computed, after the rules; =script before them; =dot for Graphviz\n"
+    "      --graph           what is computed, after the rules; =script before them; =dot for Graphviz;\n"
+    "                        =html a page for a browser: layers that fold, shapes, bytes\n"
+    "      --time            in that page, how long each node takes while tokens are decoded\n"
     "      --plan            order, memory, who runs what\n"
     "      --kir             kernels in Setun's own IR;  --llvm: as LLVM IR;  --asm: as assembly\n"
     "      --kernel NAME     only kernels whose name contains NAME\n"
@@ -133,12 +135,12 @@ int cli_dump(int argc, char **argv)
     static const struct option options[] = {
         {"graph", optional_argument, NULL, GRAPH}, {"plan", no_argument, NULL, PLAN}, {"kir", no_argument, NULL, KIR},
         {"llvm", no_argument, NULL, LLVM}, {"asm", no_argument, NULL, ASM}, {"kernel", required_argument, NULL, KERNEL},
-        CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+        {"time", no_argument, NULL, TIME}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
     const char *what = NULL, *kernel = NULL;
     char graph[32];
-    int opt, code = 0;
+    int opt, code = 0, timed = 0;
     cli_init(&c, "dump", dump_help);
     while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1) {
         switch (opt) {
@@ -151,6 +153,7 @@ int cli_dump(int argc, char **argv)
         case LLVM: what = "llvm"; break;
         case ASM: what = "asm"; break;
         case KERNEL: kernel = optarg; break;
+        case TIME: timed = 1; break;
         default:
             if (!common(&c, opt, &code))
                 return code;
@@ -160,6 +163,10 @@ int cli_dump(int argc, char **argv)
         return cli_usage(&c, optind == argc ? "a model is missing" : "one model is enough");
     if (!what)
         return cli_usage(&c, "say which stage: --graph, --plan, --kir, --llvm or --asm");
+    if (timed && strcmp(what, "graph=html"))
+        return cli_usage(&c, "--time goes with --graph=html");
+    if (timed)
+        what = "graph=html+time";
     cli_finish(&c);
     setun_model *m = NULL;
     if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||

@@ -102,6 +102,8 @@ setun_status st_graph_verify(const st_graph *g, setun_error *err);
 struct st_registry;
 void         st_graph_print(const st_graph *g, st_str *out);
 void         st_graph_dot(const st_graph *g, st_str *out);
+/* One page with foldable layers; ns: nanoseconds per node, or NULL. */
+void         st_graph_html(const st_graph *g, const char *title, const double *ns, st_str *out);
 setun_status st_graph_parse(const char *text, const char *name, const struct st_registry *r, st_arena *arena,
                             st_graph **out, setun_error *err);
 

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "runtime/model.h"
+#include "runtime/session.h"
 
 static setun_status dump_plans(const setun_model *m, st_str *t)
 {
@@ -36,6 +36,45 @@ static setun_status dump_kernel(const setun_model *m, const st_kernel *k, uint32
     return SETUN_OK;
 }
 
+/* ---------------------------------------------------------------- the graph as a page */
+
+#define TIMED_TOKENS 32
+
+/* Mean nanoseconds per node while a token is decoded, behind one that fills the caches. */
+static setun_status time_nodes(const setun_model *m, setun_session *s, double *ns, setun_error *err)
+{
+    const float *logits;
+    const st_runner *r = &s->run[ST_ONE];
+    int64_t n = m->n_ctx < TIMED_TOKENS ? m->n_ctx : TIMED_TOKENS;
+    for (int64_t i = -1; i < n; i++) {
+        int32_t token = (int32_t)((i + 1) % m->n_vocab);
+        if (i == 0) {
+            ST_TRY(setun_session_rewind(s, 0, err));
+            ST_TRY(setun_session_note(s, SETUN_NOTE_TIME, err));
+        }
+        ST_TRY(st_session_chunk(s, &token, 1, 0, 1, ST_ONE, &logits, err));
+    }
+    for (uint32_t i = 0; i < r->n_run_step; i++)
+        ns[s->program[ST_ONE]->plan->step[r->of[i]].node] += (double)r->ns[i] / (double)n;
+    return SETUN_OK;
+}
+
+static setun_status dump_page(const setun_model *m, int timed, st_str *t, setun_error *err)
+{
+    setun_session *s = NULL;
+    setun_status st = SETUN_OK;
+    double *ns = timed ? calloc(m->simple->n_node + 1, sizeof *ns) : NULL;
+    if (timed)
+        st = ns ? setun_session_new(&s, m, err) : st_fail(err, SETUN_NO_MEMORY, "no memory for times");
+    if (st == SETUN_OK && timed)
+        st = time_nodes(m, s, ns, err); /* the programs' graphs have the same nodes */
+    if (st == SETUN_OK)
+        st_graph_html(m->simple, m->path, ns, t);
+    setun_session_free(s);
+    free(ns);
+    return st;
+}
+
 setun_status setun_model_dump(const setun_model *m, const char *what, const char *kernel, setun_write_fn *out, void *user,
                               setun_error *err)
 {
@@ -49,6 +88,8 @@ setun_status setun_model_dump(const setun_model *m, const char *what, const char
         st_graph_print(m->graph, &t);
     } else if (strcmp(what, "graph=dot") == 0) {
         st_graph_dot(m->simple, &t);
+    } else if (strcmp(what, "graph=html") == 0 || strcmp(what, "graph=html+time") == 0) {
+        s = dump_page(m, what[10] != 0, &t, err);
     } else if (strcmp(what, "plan") == 0) {
         s = dump_plans(m, &t);
     } else {
@@ -56,8 +97,8 @@ setun_status setun_model_dump(const setun_model *m, const char *what, const char
         while (i < n && strcmp(stages[i].name, what))
             i++;
         if (i == n)
-            s = st_fail(err, SETUN_UNKNOWN, "stage '%s' is not known; graph, graph=script, graph=dot, plan, kir, llvm and "
-                        "asm are", what);
+            s = st_fail(err, SETUN_UNKNOWN, "stage '%s' is not known; graph, graph=script, graph=dot, graph=html, plan, kir, "
+                        "llvm and asm are", what);
         else if (stages[i].emit && !m->engine->codegen)
             s = st_fail(err, SETUN_UNKNOWN, "there is no %s: kernels are not compiled here (%s)", what,
                         st_engine_isa(m->engine));

@@ -489,6 +489,41 @@ static void test_dot(void **state)
     st_str_free(&s);
 }
 
+static int count(const char *text, const char *part)
+{
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, part)); at++)
+        n++;
+    return n;
+}
+
+/* Names are text, whatever is in them; times are those that were given. */
+static void test_html(void **state)
+{
+    fixture *f = *state;
+    st_graph *g = parse_text(all, f->r, f->arena);
+    double ns[64] = {1000, 2500};
+    st_str s = {0};
+    assert_in_range(g->n_node, 3, 64);
+    g->node[1].scope = "<b>\x01\xff\xc2\x9b.0.q";
+    g->node[1].where = "a&b\"'\xef\xbf\xbf\xe2\x82\xac";
+    st_graph_html(g, "</title><script>", NULL, &s);
+    assert_false(s.failed);
+    assert_null(strstr(s.text, "<script>"));
+    assert_int_equal(count(s.text, "&#60;/title&#62;&#60;script&#62;"), 2);
+    assert_int_equal(count(s.text, "<g id=\"n"), (int)g->n_node);
+    assert_non_null(strstr(s.text, "<b>&#60;b&#62;\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd.0</b>"));
+    assert_non_null(strstr(s.text, "a&#38;b&#34;&#39;\xef\xbf\xbd\xe2\x82\xac</title>"));
+    assert_null(strstr(s.text, " us</text>"));
+    assert_int_equal(st_utf8_valid(s.text, s.len), s.len);
+    st_str_free(&s);
+    st_graph_html(g, "x", ns, &s);
+    assert_non_null(strstr(s.text, "one token takes 3.5 us"));
+    assert_non_null(strstr(s.text, "width=\"80.0\" height=\"10\"/><text x=\"1198\" y=\"16\">2.5 us</text>"));
+    assert_non_null(strstr(s.text, "width=\"32.0\" height=\"10\"/><text x=\"1198\" y=\"16\">1.0 us</text>"));
+    st_str_free(&s);
+}
+
 static void test_random_round_trip(void **state)
 {
     fixture *f = *state;
@@ -532,7 +567,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_round_trip), TEST(test_free_form), TEST(test_parse_errors), TEST(test_types_in_text),
         TEST(test_floats_in_text), TEST(test_add_value_errors), TEST(test_in_place_rules),
-        TEST(test_infer_is_not_believed), TEST(test_limits), TEST(test_bind), TEST(test_verify_finds), TEST(test_dot),
+        TEST(test_infer_is_not_believed), TEST(test_limits), TEST(test_bind), TEST(test_verify_finds), TEST(test_dot), TEST(test_html),
         TEST(test_random_round_trip), TEST(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
