@@ -20,7 +20,7 @@ local may_see = {
   cli      = "cli setun",
   bench    = "bench cli setun",
   include  = "setun",
-  sample   = "setun", -- plugins/sample_*: users of the ABI like any other plugin
+  sample   = "setun", -- plugins/sample_*, template: users of the ABI like any other plugin
 }
 
 -- Stricter words for single layers: the only headers of ours that may be named.
@@ -108,7 +108,7 @@ end
 for dir in pairs(may_see) do
   local list = io.popen(("cd '%s' && find %s -name '*.[ch]' -o -name '*.def' 2>/dev/null | sort"):format(root, dir))
   for file in list:lines() do
-    check_file(file:find("^plugins/sample_") and "sample" or dir, file)
+    check_file((file:find("^plugins/sample_") or file:find("^plugins/template/")) and "sample" or dir, file)
   end
   list:close()
 end
