@@ -26,13 +26,13 @@
 #define MATRIX_TOKENS 32 /* two tiles of tokens, in four tiles of sums */
 #define TILE_DWORDS 256
 
-/* The dwords of 16 rows, dwords i of rows r and r + 8 in the halves of v[i]'s rows: four tiles, of which
- * those for other columns lie 2 TILE_DWORDS apart. */
-static void spread_tiles(setun_kernel *k, k_val v[8], k_val panel, k_val to)
+/* The dwords of 16 rows, dwords i of rows r and r + 8 in the halves of v[i]'s rows: v[d] becomes the dwords d of
+ * all rows. */
+static void spread_dwords(setun_kernel *k, k_val v[8])
 {
     static const int32_t lo[16] = {0, 16, 1, 17, 2, 18, 3, 19, 8, 24, 9, 25, 10, 26, 11, 27};
     static const int32_t hi[16] = {4, 20, 5, 21, 6, 22, 7, 23, 12, 28, 13, 29, 14, 30, 15, 31};
-    k_val t[8], three = k_int(k, K_TYPE(K_I32, 16), 0x03030303);
+    k_val t[8];
     for (int round = 0; round < 3; round++) { /* perfect shuffles inside both halves */
         for (int i = 0; i < 4; i++) {
             t[2 * i] = k_shuffle(k, v[i], v[i + 4], lo, 16);
@@ -41,11 +41,16 @@ static void spread_tiles(setun_kernel *k, k_val v[8], k_val panel, k_val to)
         for (int i = 0; i < 8; i++)
             v[i] = t[i];
     }
-    for (int d = 0; d < 8; d++)
-        for (int f = 0; f < 4; f++) {
-            int64_t at = f / 2 * 2 * TILE_DWORDS + (8 * (f % 2) + d) * SIDE;
-            k_store(k, panel, k_addi(k, to, at), k_and(k, f ? k_shru(k, v[d], 2 * f) : v[d], three));
-        }
+}
+
+/* The four fields of dwords d to rows of four tiles, of which those for other columns lie 2 TILE_DWORDS apart. */
+static void store_fields(setun_kernel *k, k_val v, int64_t d, k_val panel, k_val to)
+{
+    k_val three = k_int(k, K_TYPE(K_I32, 16), 0x03030303);
+    for (int f = 0; f < 4; f++) {
+        int64_t at = f / 2 * 2 * TILE_DWORDS + (8 * (f % 2) + d) * SIDE;
+        k_store(k, panel, k_addi(k, to, at), k_and(k, f ? k_shru(k, v, 2 * f) : v, three));
+    }
 }
 
 /* Sixteen rows from r0 on (past `last` that one again), as tiles: panel[base + 512 c ...] for the
@@ -61,7 +66,9 @@ static void decode_tiles(setun_kernel *k, k_val w, k_val panel, k_val base, int6
         k_prefetch(k, w, k_addi(k, k_shl(k, k_add(k, off[i], b), 2), SIDE * kp / 4), 3);
     for (int i = 0; i < 8; i++)
         v[i] = k_concat(k, k_load(k, w, k_add(k, off[i], b), 8), k_load(k, w, k_add(k, off[i + 8], b), 8));
-    spread_tiles(k, v, panel, k_add(k, base, k_muli(k, b, 2 * 2 * TILE_DWORDS / 8))); /* 8 dwords are two pairs of tiles */
+    spread_dwords(k, v);
+    for (int d = 0; d < 8; d++) /* 8 dwords are two pairs of tiles */
+        store_fields(k, v[d], d, panel, k_add(k, base, k_muli(k, b, 2 * 2 * TILE_DWORDS / 8)));
     k_stop(k);
 }
 

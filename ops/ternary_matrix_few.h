@@ -1,4 +1,4 @@
-/* ops/ternary_matrix_few.h -- the ternary kernel for 5 to 32 tokens on machines with matrix tiles.
+/* ops/ternary_matrix_few.h -- the ternary kernel for 2 to 32 tokens on machines with matrix tiles.
  *
  * So few do not pay for a panel of decoded weights in the second-level cache, written and read once: here 32
  * rows by 128 columns are decoded at a time, into one of two buffers, while the tiles in the other are used.
@@ -14,6 +14,7 @@
 #include "ops/ternary_matrix.h"
 
 #define BLOCK_DWORDS (4 * TILE_DWORDS)
+#define PAGES 4 /* asked for side by side: see k_side_by_side */
 
 typedef struct few_matrix {
     matrix  c;
@@ -31,19 +32,39 @@ static void few_pack(const few_matrix *f)
     k_stop(k);
 }
 
-/* Lines [from, to) of the 16 that lie where the rows behind these are, as many as a block has, in the order of memory.
- * Hints in one burst would wait for each other, and memory for the next burst. */
+/* Of a block, which is as many bytes as 16 lines, lines [from, to) come to have been asked for: hints for what lies
+ * farther on in the order of memory, PAGES pages side by side.  When work on the next rows begins, all of their
+ * lines are wanted at once, hence so far ahead: all of a unit's, and a group of pages that is not yet complete.
+ * Hints in one burst would wait for each other, and memory for the next burst.
+ * Units but the last begin at a multiple of 32 rows, hence blocks at one of 16 lines: line i goes to page i % PAGES. */
 static void few_fetch(const few_matrix *f, k_val row, k_val block, int from, int to)
 {
     setun_kernel *k = f->c.k;
-    int64_t stride = f->c.kp / 4;
-    k_val later = k_add(k, k_muli(k, row, stride), k_muli(k, block, BLOCK_DWORDS));
+    int64_t stride = f->c.kp / 4, group = PAGES * K_PAGE, ahead = (MATRIX_ROWS * stride + group - 1) / group + 1;
+    k_val at = k_add(k, k_muli(k, row, stride), k_muli(k, block, BLOCK_DWORDS));
+    k_val line = k_and(k, k_udiv(k, k_addi(k, at, ahead * group), k_i64(k, K_LINE)), k_i64(k, -16));
+    k_val later = k_side_by_side(k, line, PAGES);
     for (int i = from; i < to; i++)
-        k_prefetch(k, f->w, k_addi(k, later, MATRIX_ROWS * stride + 64 * i), 2);
+        k_prefetch(k, f->w, k_addi(k, later, i % PAGES * K_PAGE + i / PAGES * K_LINE), 2);
 }
 
-/* A block of the 32 rows from `row` on, all of which exist. */
-static void few_decode(const few_matrix *f, k_val row, k_val block, k_val to)
+/* Sums of half p of one block of weights, and of the 16 of its 32 rows that are in tiles j. */
+static void few_dot(const few_matrix *f, k_val row, k_val block, k_val from, int n_a, int p, int j)
+{
+    setun_kernel *k = f->c.k;
+    k_val x = k_muli(k, k_mul(k, k_addi(k, k_muli(k, block, 2), p), f->n), 64);
+    for (int i = 0; i < n_a && j == 0; i++)
+        k_tile_load(k, 4 + i, f->x, k_addi(k, x, i * SIDE * 64), 64);
+    k_tile_load(k, 6 + j, f->buffer, k_addi(k, from, (2 * p + j) * TILE_DWORDS), SIDE);
+    for (int i = 0; i < n_a; i++)
+        k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
+    few_fetch(f, row, block, 8 + 4 * p + 2 * j, 10 + 4 * p + 2 * j);
+}
+
+/* A block of the 32 rows from `row` on, all of which exist, to buffer[to ...]; meanwhile, if n_a is not 0, sums of the block
+ * of rows `old` that is in the other buffer.  Quarters of the one between quarters of the other: a core that meets all of
+ * the one first has no room to look as far as the other. */
+static void few_block_step(const few_matrix *f, k_val row, k_val block, k_val to, k_val old, k_val old_block, k_val from, int n_a)
 {
     setun_kernel *k = f->c.k;
     int64_t stride = f->c.kp / 16;
@@ -53,23 +74,11 @@ static void few_decode(const few_matrix *f, k_val row, k_val block, k_val to)
             v[i] = k_concat(k, k_load(k, f->w, k_addi(k, at, (SIDE * half + i) * stride), 8),
                             k_load(k, f->w, k_addi(k, at, (SIDE * half + i + 8) * stride), 8));
         few_fetch(f, row, block, 4 * half, 4 * half + 4);
-        spread_tiles(k, v, f->buffer, k_addi(k, to, half * TILE_DWORDS));
-    }
-}
-
-/* Sums of one block of weights, of the rows from `row` on. */
-static void few_dot(const few_matrix *f, k_val row, k_val block, k_val from, int n_a)
-{
-    setun_kernel *k = f->c.k;
-    for (int p = 0; p < 2; p++) {
-        k_val x = k_muli(k, k_mul(k, k_addi(k, k_muli(k, block, 2), p), f->n), 64);
-        for (int i = 0; i < n_a; i++)
-            k_tile_load(k, 4 + i, f->x, k_addi(k, x, i * SIDE * 64), 64);
-        for (int j = 0; j < 2; j++) {
-            k_tile_load(k, 6 + j, f->buffer, k_addi(k, from, (2 * p + j) * TILE_DWORDS), SIDE);
-            for (int i = 0; i < n_a; i++)
-                k_tile_dot(k, 2 * i + j, 4 + i, 6 + j);
-            few_fetch(f, row, block, 8 + 4 * p + 2 * j, 10 + 4 * p + 2 * j);
+        spread_dwords(k, v);
+        for (int d = 0; d < 8; d++) {
+            store_fields(k, v[d], d, f->buffer, k_addi(k, to, half * TILE_DWORDS));
+            if (n_a && d % 4 == 3)
+                few_dot(f, old, old_block, from, n_a, half, d / 4);
         }
     }
 }
@@ -92,15 +101,14 @@ static void few_units(const few_matrix *f, k_val begin, k_val end, k_val full, i
 {
     setun_kernel *k = f->c.k;
     k_val zero = k_i64(k, 0), now = k_var(k, zero);
-    few_decode(f, k_min(k, k_muli(k, begin, MATRIX_ROWS), full), zero, zero);
+    few_block_step(f, k_min(k, k_muli(k, begin, MATRIX_ROWS), full), zero, zero, zero, zero, zero, 0);
     k_val u = k_for(k, begin, end, 1), r0 = k_muli(k, u, MATRIX_ROWS), row = k_min(k, r0, full);
     k_val next = k_min(k, k_addi(k, r0, MATRIX_ROWS), full);
     for (int i = 0; i < 2 * n_a; i++)
         k_tile_zero(k, i);
     k_val b = k_for(k, zero, k_i64(k, f->n_block), 1), from = k_get(k, now);
     k_val to = k_sub(k, k_i64(k, BLOCK_DWORDS), from), last = k_eq(k, b, k_i64(k, f->n_block - 1));
-    few_decode(f, k_select(k, last, next, row), k_select(k, last, zero, k_addi(k, b, 1)), to);
-    few_dot(f, row, b, from, n_a);
+    few_block_step(f, k_select(k, last, next, row), k_select(k, last, zero, k_addi(k, b, 1)), to, row, b, from, n_a);
     k_set(k, now, to);
     k_stop(k);
     for (int i = 0; i < n_a; i++)
@@ -142,7 +150,7 @@ static void lower_many(setun_kernel *k, const setun_args *a)
     int64_t least = setun_knob_value(a, MANY);
     if (least < 1 && k_info(k, K_HAS_TILES)) {
         k_val n = k_dim(k, Q, 0), rows = k_le(k, k_i64(k, MATRIX_ROWS), k_dim_run(k, W, 0));
-        k_val few = k_and(k, k_lt(k, k_i64(k, FEW_TOKENS), n), k_le(k, n, k_i64(k, MATRIX_TOKENS)));
+        k_val few = k_and(k, k_lt(k, k_i64(k, 1), n), k_le(k, n, k_i64(k, MATRIX_TOKENS)));
         k_if(k, k_and(k, rows, few));
         matrix_few(k, a);
         k_else(k);
