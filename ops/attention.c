@@ -139,6 +139,7 @@ typedef struct att {
     k_val    first, rows, keys;     /* of this tile: first row, rows, most keys of a row */
     k_val    head, heads;           /* of those that share the kv head: first and last + 1 */
     k_val    kv_row, q_row;         /* first row of the kv head; first element of q */
+    k_val    most_behind;           /* bytes of the next head's keys that hints may name: 0 when there is none to do */
 } att;
 
 /* A loop over the rows of the tile, which may be known to be one. */
@@ -209,17 +210,23 @@ static int64_t lines_of(const att *c, int64_t n)
 }
 
 /* Work on n bytes of the kv head's keys or values p, from byte x on, a multiple of n, asks for as many
- * that come a group of pages later: hints for lines [from, to) of them. */
+ * that come a group of pages later: hints for lines [from, to) of them.  Behind the last key come the values of the
+ * same head, and behind the last value the keys of the next: else what is read first of either would be asked for by nobody. */
 static void fetch(const att *c, k_val p, k_val x, int64_t n, int64_t from, int64_t to)
 {
     setun_kernel *k = c->k;
     int64_t run = run_of(c, n);
-    k_val base = k_muli(k, c->kv_row, c->row), last = k_muli(k, c->keys, c->row);
+    int is_key = p == c->kp;
+    k_val base = k_muli(k, c->kv_row, c->row), last = k_muli(k, c->keys, c->row), zero = k_i64(k, 0);
+    k_val next = is_key ? base : k_addi(k, base, c->places * c->row);
     k_val first = k_udiv(k, k_addi(k, x, c->pages * K_PAGE), k_i64(k, K_LINE));
     first = k_and(k, first, k_i64(k, -run));
     for (int64_t i = from; i < to; i++) {
-        k_val at = k_min(k, k_side_by_side(k, k_addi(k, first, i / run * run), c->pages), last); /* no more than a line behind */
+        k_val at = k_side_by_side(k, k_addi(k, first, i / run * run), c->pages), behind = k_max(k, k_sub(k, at, last), zero);
+        behind = is_key ? behind : k_min(k, behind, c->most_behind);
+        at = k_min(k, at, last); /* no more than a line behind */
         k_prefetch(k, p, k_addi(k, k_add(k, base, at), i % run * K_PAGE), 3);
+        k_prefetch(k, is_key ? c->vp : c->kp, k_addi(k, k_add(k, next, behind), i % run * K_PAGE), 3);
     }
 }
 
@@ -722,6 +729,7 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
     c.head = k_max(k, k_sub(k, begin, from), k_i64(k, 0));
     c.heads = k_min(k, k_sub(k, end, from), share);
     k_unit(k, u, k_i64(k, kv->dim[0]), &t, &g);
+    c.most_behind = k_select(k, k_lt(k, k_addi(k, u, 1), last), k_i64(k, 2 * MAX_PAGES * K_PAGE), k_i64(k, 0));
     begin_tile(&c, t, g);
     if (c.tile > 1)
         tile_scores(&c);
