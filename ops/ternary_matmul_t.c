@@ -22,7 +22,9 @@
  * Sums are in the order in which interleaving leaves them, and put in order once, when they are stored.
  * A worker owns a range of outputs, whose sums stay in its first-level cache (STRIP bytes of a row at a
  * time), and reads that range of every listed row.  Of several tokens a few hundred channels at a time
- * are done for all, so that weights come from memory once for TOKENS tokens. */
+ * are done for all, so that weights come from memory once for TOKENS tokens.
+ *
+ * On machines with matrix tiles many tokens, or some with long lists, do without lists. */
 #include "setun/op.h"
 
 enum { Q, SCALE, SUM, W, WS, Y };
@@ -434,6 +436,139 @@ static void matrix_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val 
     k_stop(k); /* s0 */
 }
 
+/* ---------------------------------------------------------------- some tokens: matrix tiles
+ *
+ * Each token adds what its own list names, so lists cost as many times more as there are tokens; up to 16 tokens in a
+ * tile cost what one costs.  So where the lists together are long, all rows are read, in order, CHUNK of them at a time:
+ *
+ *     stage[v][quad of channels][16 outputs][channel of the quad]      64 bytes of each row, interleaved; v as above
+ *     stage --fields--> four tiles of 64 channels by 16 outputs        in one of two buffers, while those in the other
+ *                                                                      are multiplied, as in ternary_matrix_few.h
+ * Sums are where the lists have them, a row of a tile for each token: they are loaded and stored once a chunk. */
+
+#define FEW SIDE       /* tokens: one tile */
+#define FEW_SHARE 250  /* lists together are long if they name so many per cent of the channels */
+#define CHUNK 256      /* channels: their 64 bytes stay in the first-level cache */
+#define STEP 64        /* channels of a tile */
+#define TILE_BYTES (SIDE * STEP)
+
+typedef struct few {
+    walk    c;
+    k_val   x, stage, tiles, n; /* activations as 64 channels of all tokens, then the next 64; tokens */
+    int64_t kp, channels;
+} few;
+
+/* Are the lists of all tokens together long?  Of whole rows of q, so that every worker finds the same. */
+static k_val has_many(setun_kernel *k, const setun_args *a)
+{
+    k_type bytes = K_TYPE(K_I8, 64);
+    k_val all = k_muli(k, k_dim(k, Q, 0), a->in[Q].dim[1]), q = k_arg(k, Q, K_I8);
+    k_val sums = k_var(k, k_int(k, K_TYPE(K_I32, 16), 0)), i = k_for(k, k_i64(k, 0), all, 64);
+    k_val is_zero = k_zext(k, k_eq(k, k_load(k, q, i, 64), k_int(k, bytes, 0)), K_I8);
+    k_set(k, sums, k_dot4(k, k_get(k, sums), is_zero, k_int(k, bytes, 1)));
+    k_stop(k);
+    k_val used = k_sub(k, all, k_sext(k, k_rsum(k, k_get(k, sums)), K_I64));
+    return k_lt(k, k_i64(k, FEW_SHARE * a->in[W].dim[0]), k_muli(k, used, 100));
+}
+
+/* q in the order of tiles, zeros behind its last column. */
+static void few_pack(const few *f)
+{
+    setun_kernel *k = f->c.k;
+    int64_t steps = f->kp / STEP, padded = (f->kp + CHUNK - 1) / CHUNK * (CHUNK / STEP);
+    k_val t = k_for(k, k_i64(k, 0), f->n, 1);
+    for (int behind = 0; behind < 2; behind++) {
+        k_val s = k_for(k, k_i64(k, behind ? steps : 0), k_i64(k, behind ? padded : steps), 1);
+        k_val v = behind ? k_int(k, K_TYPE(K_I8, STEP), 0)
+                         : k_load(k, f->c.q, k_add(k, k_muli(k, t, f->kp), k_muli(k, s, STEP)), STEP);
+        k_store(k, f->x, k_muli(k, k_add(k, k_mul(k, s, f->n), t), STEP), v);
+        k_stop(k);
+    }
+    k_stop(k);
+}
+
+/* Bytes b ... b + 63 of the rows of CHUNK channels from c0 on; past the last it is repeated, and meets a q of 0.
+ * Meanwhile hints for lines of the next chunk: of four rows in turn that lie some pages apart, of each row one line
+ * after the other.  at, row: of the next hint, the byte in its row and the row's first byte. */
+static void few_stage(const few *f, k_val c0, k_val b, k_val at, k_val row)
+{
+    setun_kernel *k = f->c.k;
+    k_val i = k_for(k, k_i64(k, 0), k_i64(k, CHUNK), QUAD), v[QUAD], out[4];
+    for (int u = 0; u < QUAD; u++) {
+        k_val channel = k_add(k, c0, k_addi(k, i, u));
+        channel = f->channels % CHUNK ? k_min(k, channel, k_i64(k, f->channels - 1)) : channel;
+        v[u] = k_load(k, f->c.w, k_add(k, k_muli(k, channel, f->c.row_bytes), b), 64);
+        k_val later = k_muli(k, k_addi(k, c0, CHUNK + u * (CHUNK / QUAD)), f->c.row_bytes);
+        k_prefetch(k, f->c.w, k_add(k, later, k_add(k, k_get(k, row), k_get(k, at))), 2);
+    }
+    interleave_rows(k, v, out);
+    for (int j = 0; j < 4; j++)
+        k_store(k, f->stage, k_addi(k, k_muli(k, i, SIDE), j * CHUNK * SIDE), out[j]);
+    k_val next = k_addi(k, k_get(k, at), K_LINE), more = k_lt(k, next, f->c.s1);
+    k_set(k, row, k_select(k, more, k_get(k, row), k_addi(k, k_get(k, row), f->c.row_bytes)));
+    k_set(k, at, k_select(k, more, next, f->c.s0));
+    k_stop(k);
+}
+
+/* What the staged bytes of vector v give to the sums of 64 outputs from acc[to] on. */
+static void few_vector(const few *f, k_val c0, k_val v, k_val to)
+{
+    setun_kernel *k = f->c.k;
+    k_val from = k_muli(k, v, CHUNK * SIDE), step = k_udiv(k, c0, k_i64(k, STEP)), part[4];
+    for (int j = 0; j < 4; j++)
+        k_tile_load(k, j, f->c.acc, k_addi(k, to, SIDE * j), 4 * f->c.cap);
+    for (int64_t s = 0; s <= CHUNK / STEP; s++)
+        for (int64_t i = 0; i < SIDE; i++) {
+            if (s < CHUNK / STEP) {
+                fields(k, k_load(k, f->stage, k_addi(k, from, (s * SIDE + i) * 64), 64), part);
+                for (int64_t j = 0; j < 4; j++)
+                    k_store(k, f->tiles, k_i64(k, (s % 2 * 4 + j) * TILE_BYTES + 64 * i), part[j]);
+            }
+            int64_t j = i / 4, old = s - 1;
+            if (i % 4 != 3 || old < 0)
+                continue;
+            if (j == 0)
+                k_tile_load(k, 4 + old % 2, f->x, k_muli(k, k_mul(k, k_addi(k, step, old), f->n), STEP), STEP);
+            k_tile_load(k, 6 + j % 2, f->tiles, k_i64(k, (old % 2 * 4 + j) * TILE_BYTES), 64);
+            k_tile_dot(k, j, 4 + old % 2, 6 + j % 2);
+        }
+    for (int j = 0; j < 4; j++)
+        k_tile_store(k, j, f->c.acc, k_addi(k, to, SIDE * j), 4 * f->c.cap);
+}
+
+/* Bytes [b0, b1) of the rows, a multiple of 64, and at most FEW tokens. */
+static void few_tokens(setun_kernel *k, const setun_args *a, k_val b0, k_val b1)
+{
+    k_val zero = k_i64(k, 0);
+    few f = {.c = {.k = k, .row_bytes = setun_t2_padded(a->in[W].dim[1]) / 4, .lanes = 64}, .n = k_dim(k, Q, 0),
+             .kp = a->in[Q].dim[1], .channels = a->in[W].dim[0]};
+    f.c.cap = f.c.row_bytes < STRIP ? f.c.row_bytes : STRIP;
+    f.c.w = k_arg(k, W, K_I8);
+    f.c.q = k_arg(k, Q, K_I8);
+    f.c.acc = k_scratch(k, K_I32, FEW * 4 * f.c.cap * 4);
+    f.x = k_scratch(k, K_I8, FEW * (f.kp + CHUNK));
+    f.stage = k_local(k, K_I8, 64 * CHUNK);
+    f.tiles = k_local(k, K_I8, 8 * TILE_BYTES);
+    few_pack(&f);
+    f.c.s0 = k_for(k, b0, b1, f.c.cap);
+    f.c.s1 = k_min(k, k_addi(k, f.c.s0, f.c.cap), b1);
+    k_val i = k_for(k, zero, k_i64(k, FEW * 4 * f.c.cap), 16);
+    k_store(k, f.c.acc, i, k_int(k, K_TYPE(K_I32, 16), 0));
+    k_stop(k);
+    k_val c0 = k_for(k, zero, k_i64(k, f.channels), CHUNK), at = k_var(k, f.c.s0), row = k_var(k, zero);
+    k_val b = k_for(k, f.c.s0, f.c.s1, 64);
+    few_stage(&f, c0, b, at, row);
+    k_val v = k_for(k, zero, k_i64(k, 4), 1);
+    few_vector(&f, c0, v, k_add(k, sums_at(&f.c, zero, b, 0, 0), k_muli(k, v, 4 * SIDE)));
+    k_stop(k);
+    k_stop(k);
+    k_stop(k);
+    k_val t = k_for(k, zero, f.n, 1);
+    store_sums(&f.c, a, k_muli(k, t, 4 * f.c.cap), t);
+    k_stop(k);
+    k_stop(k); /* strip */
+}
+
 /* ---------------------------------------------------------------- choosing */
 
 static int64_t between(int64_t least, int64_t n, int64_t most)
@@ -497,7 +632,14 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
         matrix_tokens(k, a, b0, b1);
         k_else(k);
     }
+    if (has_matrix && lanes == 64) {
+        k_if(k, k_and(k, k_le(k, k_dim(k, Q, 0), k_i64(k, FEW)), has_many(k, a)));
+        few_tokens(k, a, b0, b1);
+        k_else(k);
+    }
     walk_tokens(k, a, lanes, b0, b1);
+    if (has_matrix && lanes == 64)
+        k_stop(k);
     if (has_matrix)
         k_stop(k);
     return SETUN_OK;
@@ -512,8 +654,8 @@ static void cost(const setun_args *a, setun_cost *c)
     c->bytes = k * (double)setun_t2_padded(a->in[W].dim[1]) / 4 + n * (double)a->in[Q].dim[1] + 4 * n * r;
 }
 
-/* Few tokens read the rows of the channels that any of them uses, and each adds its own.  Of many tokens all
- * rows are counted, for all of them: so it is with matrix tiles, and nearly so without. */
+/* Few tokens read the rows of the channels that any of them uses, and each adds its own.  Of many tokens, and where the
+ * lists are long, all rows are counted, for all of them: so it is with matrix tiles, and nearly so without. */
 static void counted(const setun_args *a, setun_counted *c)
 {
     const int8_t *q = a->in[Q].data;
@@ -531,6 +673,8 @@ static void counted(const setun_args *a, setun_counted *c)
             used += q[t * kp + i] != 0;
         read += used > before;
     }
+    if (n > 1 && n <= FEW && used * 100 > k * FEW_SHARE)
+        return;
     c->rows = (double)read;
     c->row_bytes = (double)setun_t2_padded(a->in[W].dim[1]) / 4;
     c->int_ops = (double)used * (double)a->in[W].dim[1];
@@ -591,6 +735,10 @@ static const char *const cases[] = {
     "q:i8[n64,256] scale:f32[n64] sum:i32[n64] w:t2[193,512] ws:f32[1]",
     "q:i8[n35,128] scale:f32[n35] sum:i32[n35] w:t2[9,160] ws:f32[1]",
     "q:i8[3,256] scale:f32[3] sum:i32[3] w:t2[201,384] ws:f32[1]",
+    "q:i8[n13,640] scale:f32[n13] sum:i32[n13] w:t2[521,1280] ws:f32[1]",
+    "q:i8[n10,256] scale:f32[n10] sum:i32[n10] w:t2[133,4600] ws:f32[1]",
+    "q:i8[n16,384] scale:f32[n16] sum:i32[n16] w:t2[384,500] ws:f32[1]",
+    "q:i8[15,640] scale:f32[15] sum:i32[15] w:t2[513,256] ws:f32[1]",
     NULL,
 };
 
