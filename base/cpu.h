@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "base/str.h"
+
 typedef struct st_cpu {
     int32_t n_cores;         /* physical cores this process may run on */
     int32_t n_threads;       /* logical ones */
@@ -14,6 +16,10 @@ typedef struct st_cpu {
 
 /* Fills *c; falls back to one core and unknown caches when the system tells nothing.  [any] */
 void st_cpu_detect(st_cpu *c);
+
+/* Everything the processor and the system say about which instructions may be used, as text: where it is
+ * equal, the same compiled code can run.  Takes microseconds.  [any] */
+void st_cpu_identity(st_str *out);
 
 /* Ask the system for the use of matrix tiles (x86 AMX), whose state is large and is kept only for
  * processes that asked; threads made before or after may use them.  1: granted.  [any] */

@@ -1,4 +1,4 @@
-/* codegen/cache.c -- object files on disk.
+/* codegen/cache.c -- images of kernels, and other small things that can be made again, on disk.
  *
  * One file per key, written whole and never changed:
  *
@@ -10,7 +10,7 @@
  *           32..     key, payload
  *           last 8   checksum of all bytes before it
  *
- * Numbers are little-endian, as the machines that can execute the payload are.  The checksum
+ * Numbers are in the order of the machine that wrote the file: another one finds its version strange.  The checksum
  * finds damage, not forgery: what keeps others from planting code is that the directory is
  * closed to them. Nothing is kept in memory, so a cache may be used by many threads and
  * processes at once.  Files are never deleted here; a key that is no longer asked for costs disk
@@ -132,12 +132,12 @@ setun_status st_cache_get(st_cache *c, const char *key, int64_t key_n, char **ou
     if (s == SETUN_OK) {
         s = st_file_read(path.text, MAX_FILE, &file, &bytes, err);
         if (s != SETUN_OK && s != SETUN_NO_MEMORY)
-            s = SETUN_DECLINED; /* unreadable is a miss: the kernel can be made again */
+            s = SETUN_BAD_FILE; /* unreadable is a miss: the kernel can be made again */
     }
     if (s == SETUN_OK) {
         const char *why = examine((const uint8_t *)file, bytes, key, key_n, &payload);
         if (why)
-            s = st_fail(err, SETUN_DECLINED, "%s is ignored: %s", path.text, why);
+            s = st_fail(err, SETUN_BAD_FILE, "%s is ignored: %s", path.text, why);
     }
     st_str_free(&path);
     if (s != SETUN_OK) {

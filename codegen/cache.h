@@ -1,4 +1,4 @@
-/* codegen/cache.h -- object files on disk, keyed by everything that matters.
+/* codegen/cache.h -- images of kernels on disk, keyed by everything that matters.
  *
  * A key is text (kernel text, target, LLVM version, launch ABI, Setun version); the file name is its
  * hash, and the file repeats the whole key, so a collision or a damaged file is a miss, never wrong
@@ -15,7 +15,8 @@ typedef struct st_cache st_cache;
  * private fails with SETUN_IO; the caller decides whether to go on without. */
 setun_status st_cache_open(st_cache **c, const char *dir, setun_error *err);
 void         st_cache_close(st_cache *c);
-/* SETUN_DECLINED on a miss (absent, damaged, other key).  bytes is malloc'ed. */
+/* bytes is malloc'ed.  A miss is SETUN_DECLINED when there is nothing, and SETUN_BAD_FILE when there is a file that
+ * cannot be used (unreadable, damaged, of another key), which the sentence names. */
 setun_status st_cache_get(st_cache *c, const char *key, int64_t key_n, char **bytes, int64_t *n, setun_error *err);
 /* A full disk or another failure is SETUN_IO with a sentence; nothing half-written remains. */
 setun_status st_cache_put(st_cache *c, const char *key, int64_t key_n, const void *bytes, int64_t n, setun_error *err);

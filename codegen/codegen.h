@@ -8,26 +8,26 @@
 #include "codegen/kir.h"
 #include "codegen/target.h"
 
-#define ST_CODEGEN_ABI 3u
+#define ST_CODEGEN_ABI 4u
 
-#define ST_EMIT_OBJECT 1u /* bytes to cache and load */
+#define ST_EMIT_OBJECT 1u /* an ELF relocatable object, for st_image_link */
 #define ST_EMIT_ASM    2u
 #define ST_EMIT_IR     3u /* LLVM IR after the passes */
 
-typedef struct st_jit st_jit; /* owns loaded code; free it after the last call into it */
+typedef struct st_emit {
+    uint32_t what;     /* ST_EMIT_... */
+    uint32_t simple;   /* 1: few passes, whose time grows with the kernel's length and not faster */
+    int64_t  limit_ns; /* give up with SETUN_FULL when passes have taken longer; 0: never */
+} st_emit;
 
 typedef struct st_codegen {
     uint32_t size, abi;
     /* The host, with the user's "+a,-b" (may be NULL) applied last.  [any] */
     setun_status (*host)(const char *features, st_target *t, setun_error *err);
-    /* A verified kernel as bytes, malloc'ed; the function is called symbol.  [any], reentrant. */
-    setun_status (*emit)(const st_kir *k, const st_target *t, const char *symbol, uint32_t what, char **bytes,
+    /* A verified kernel as bytes, malloc'ed; the function is called symbol.  SETUN_FULL: too long to
+     * compile in this way.  [any], reentrant. */
+    setun_status (*emit)(const st_kir *k, const st_target *t, const char *symbol, const st_emit *how, char **bytes,
                          int64_t *n, setun_error *err);
-    setun_status (*jit_new)(st_jit **j, const st_target *t, setun_error *err);
-    void         (*jit_free)(st_jit *j);
-    /* Load an object made by emit; the bytes are copied.  One thread at a time. */
-    setun_status (*jit_load)(st_jit *j, const void *object, int64_t n, const char *symbol, setun_kernel_fn **fn,
-                             setun_error *err);
     /* An address in the compiler's own code, which may be another object's than this table. */
     const void  *(*compiler)(void);
 } st_codegen;

@@ -54,10 +54,36 @@ static void print_grid(const st_kir *k, st_str *out)
     st_str_add(out, "\n");
 }
 
+static void add_number(st_str *out, const char *before, int64_t x)
+{
+    st_str_add(out, before);
+    st_str_addi(out, x);
+}
+
+static void print_immediate(const st_kir *k, const st_inst *in, st_str *out)
+{
+    if (in->op == K_shuffle) {
+        for (uint32_t l = 0; l < K_LANES(in->type); l++)
+            add_number(out, l ? " " : " [", k->mask[in->imm + l]);
+        st_str_add(out, "]");
+    } else if (in->op == K_dim) {
+        add_number(out, " ", k->slot[in->imm].arg);
+        add_number(out, ".", k->slot[in->imm].dim);
+    } else if (in->op == K_for) {
+        add_number(out, " step ", in->imm);
+    } else if (in->op == K_const && K_ELEM(in->type) == K_F32) {
+        st_str_addf(out, " 0x%08x", (unsigned)(uint32_t)in->imm);
+    } else if (st_kir_op_has_imm(in->op)) {
+        add_number(out, " ", in->imm);
+    }
+}
+
+/* Loading a model prints every kernel of it to find them in the cache, so this does without formats. */
 static void print_inst(const st_kir *k, uint32_t i, int indent, st_str *out)
 {
     const st_inst *in = &k->inst[i];
-    st_str_addf(out, "%*s", indent, "");
+    while (indent--)
+        st_str_add(out, " ");
     if (in->op == K_stop) {
         st_str_add(out, "}\n");
         return;
@@ -66,8 +92,10 @@ static void print_inst(const st_kir *k, uint32_t i, int indent, st_str *out)
         st_str_add(out, "} else {\n");
         return;
     }
-    if (in->type)
-        st_str_addf(out, "%%%u = ", i);
+    if (in->type) {
+        add_number(out, "%", i);
+        st_str_add(out, " = ");
+    }
     st_str_add(out, st_kir_op_name(in->op));
     /* dim, begin, end and for are always i64; of a pointer the element says all. */
     if (in->type && in->op != K_dim && in->op != K_begin && in->op != K_end && in->op != K_for) {
@@ -76,20 +104,8 @@ static void print_inst(const st_kir *k, uint32_t i, int indent, st_str *out)
     }
     k_val v[3] = { in->a, in->b, in->c };
     for (uint32_t o = 0; o < st_kir_op_operands(in->op); o++)
-        st_str_addf(out, " %%%u", v[o]);
-    if (in->op == K_shuffle) {
-        for (uint32_t l = 0; l < K_LANES(in->type); l++)
-            st_str_addf(out, "%s%d", l ? " " : " [", k->mask[in->imm + l]);
-        st_str_add(out, "]");
-    } else if (in->op == K_dim) {
-        st_str_addf(out, " %d.%d", k->slot[in->imm].arg, k->slot[in->imm].dim);
-    } else if (in->op == K_for) {
-        st_str_addf(out, " step %lld", (long long)in->imm);
-    } else if (in->op == K_const && K_ELEM(in->type) == K_F32) {
-        st_str_addf(out, " 0x%08x", (unsigned)(uint32_t)in->imm);
-    } else if (st_kir_op_has_imm(in->op)) {
-        st_str_addf(out, " %lld", (long long)in->imm);
-    }
+        add_number(out, " %", v[o]);
+    print_immediate(k, in, out);
     st_str_add(out, in->op == K_for || in->op == K_if ? " {\n" : "\n");
 }
 

@@ -1,7 +1,7 @@
 /* codegen/llvm.c -- a verified kernel as LLVM IR, and that as an object file, assembly or text.
  *
  * Not here: instructions that need more than a line or two (llvm_idiom.c), the choice of features
- * (target.c), loading (jit.c).
+ * (target.c), linking and loading (image_link.c, loader.c).
  *
  * Vectors of any number of lanes go to LLVM as they are; its legaliser cuts them into registers.
  * Variables are stack slots that SROA turns into values.  Loops are emitted with the test at the
@@ -21,6 +21,7 @@
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <llvm/Config/llvm-config.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "codegen/llvm_priv.h"
 
@@ -36,8 +37,14 @@ typedef struct st_frame {
 /* Compile time grows faster than a kernel: at this many register operations it is about a minute,
  * ten thousand times that of an ordinary kernel. */
 #define MAX_WORK 50000
+/* Simple compiling takes about a quarter of that. */
+#define MAX_SIMPLE_WORK (4 * MAX_WORK)
 
-static const char passes[] = "function(sroa,early-cse,loop-mssa(licm),gvn,dse,simplifycfg)";
+/* One row at a time, so that the clock can be looked at between them.  The simple way ends early:
+ * what follows is slow for long kernels, and only makes them faster. */
+#define SIMPLE_PASSES 1
+static const char *const passes[] = { "function(sroa,early-cse)", "function(loop-mssa(licm))", "function(gvn)",
+                                      "function(dse,simplifycfg)" };
 
 /* ---------------------------------------------------------------- small helpers */
 
@@ -694,7 +701,7 @@ static setun_status take(const char *from, size_t n, char **bytes, int64_t *out,
     return SETUN_OK;
 }
 
-static setun_status optimise(st_gen *g, LLVMTargetMachineRef tm, setun_error *err)
+static setun_status optimise(st_gen *g, LLVMTargetMachineRef tm, const st_emit *how, setun_error *err)
 {
     char *why = NULL;
     setun_status s = SETUN_OK;
@@ -704,19 +711,26 @@ static setun_status optimise(st_gen *g, LLVMTargetMachineRef tm, setun_error *er
     LLVMDisposeMessage(why);
     if (s != SETUN_OK)
         return s;
-    LLVMPassBuilderOptionsRef o = LLVMCreatePassBuilderOptions();
-    LLVMErrorRef e = LLVMRunPasses(g->mod, passes, tm, o);
-    LLVMDisposePassBuilderOptions(o);
-    if (e) {
-        char *text = LLVMGetErrorMessage(e);
-        s = st_fail(err, SETUN_FAILED, "kernel %s: LLVM's passes: %s", g->k->name, text);
-        LLVMDisposeErrorMessage(text);
+    int64_t start = st_now_ns();
+    size_t n = how->simple ? SIMPLE_PASSES : SETUN_LEN(passes);
+    for (size_t i = 0; i < n && s == SETUN_OK; i++) {
+        LLVMPassBuilderOptionsRef o = LLVMCreatePassBuilderOptions();
+        LLVMErrorRef e = LLVMRunPasses(g->mod, passes[i], tm, o);
+        LLVMDisposePassBuilderOptions(o);
+        if (e) {
+            char *text = LLVMGetErrorMessage(e);
+            s = st_fail(err, SETUN_FAILED, "kernel %s: LLVM's passes: %s", g->k->name, text);
+            LLVMDisposeErrorMessage(text);
+        } else if (how->limit_ns && st_now_ns() - start > how->limit_ns) {
+            s = st_fail(err, SETUN_FULL, "kernel %s: LLVM's passes took %.1f s, and %.1f are allowed", g->k->name,
+                        1e-9 * (double)(st_now_ns() - start), 1e-9 * (double)how->limit_ns);
+        }
     }
     return s;
 }
 
-static setun_status output(st_gen *g, LLVMTargetMachineRef tm, const char *symbol, uint32_t what,
-                           char **bytes, int64_t *n, setun_error *err)
+static setun_status output(st_gen *g, LLVMTargetMachineRef tm, uint32_t what, char **bytes, int64_t *n,
+                           setun_error *err)
 {
     if (what == ST_EMIT_IR) {
         char *text = LLVMPrintModuleToString(g->mod);
@@ -738,15 +752,13 @@ static setun_status output(st_gen *g, LLVMTargetMachineRef tm, const char *symbo
     setun_status s = g->status;
     if (s != SETUN_OK && err)
         *err = g->fault;
-    if (s == SETUN_OK && what == ST_EMIT_OBJECT)
-        s = st_llvm_closed(start, (int64_t)size, symbol, err);
     if (s == SETUN_OK)
         s = take(start, size, bytes, n, err);
     LLVMDisposeMemoryBuffer(buffer);
     return s;
 }
 
-static setun_status compile(st_gen *g, LLVMTargetMachineRef tm, const char *symbol, uint32_t what,
+static setun_status compile(st_gen *g, LLVMTargetMachineRef tm, const char *symbol, const st_emit *how,
                             char **bytes, int64_t *n, setun_error *err)
 {
     LLVMSetTarget(g->mod, g->t->triple);
@@ -760,25 +772,26 @@ static setun_status compile(st_gen *g, LLVMTargetMachineRef tm, const char *symb
             *err = g->fault;
         return g->status;
     }
-    ST_TRY(optimise(g, tm, err));
-    return output(g, tm, symbol, what, bytes, n, err);
+    ST_TRY(optimise(g, tm, how, err));
+    return output(g, tm, how->what, bytes, n, err);
 }
 
-setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, uint32_t what,
+setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, const st_emit *how,
                           char **bytes, int64_t *n, setun_error *err)
 {
     *bytes = NULL;
     *n = 0;
-    if (what < ST_EMIT_OBJECT || what > ST_EMIT_IR)
+    if (how->what < ST_EMIT_OBJECT || how->what > ST_EMIT_IR)
         return st_fail(err, SETUN_UNKNOWN,
-                       "kernel %s: form %u is not one that a kernel is compiled to", k->name, what);
-    if (work(k, t) > MAX_WORK)
+                       "kernel %s: form %u is not one that a kernel is compiled to", k->name, how->what);
+    int most = how->simple ? MAX_SIMPLE_WORK : MAX_WORK;
+    if (work(k, t) > most)
         return st_fail(err, SETUN_FULL,
                        "kernel %s: its %u instructions are about %lld vector operations; %d can "
                        "be compiled",
-                       k->name, k->n_inst, (long long)work(k, t), MAX_WORK);
+                       k->name, k->n_inst, (long long)work(k, t), most);
     LLVMTargetMachineRef tm;
-    ST_TRY(st_llvm_machine(t, &tm, err));
+    ST_TRY(st_llvm_machine(t, how->simple, &tm, err));
 
     st_gen g = { .k = k, .t = t };
     uint32_t blocks = 1;
@@ -806,7 +819,7 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
     g.elem[K_I64] = LLVMInt64TypeInContext(g.ctx);
     g.elem[K_F32] = LLVMFloatTypeInContext(g.ctx);
     if (s == SETUN_OK)
-        s = compile(&g, tm, symbol, what, bytes, n, err);
+        s = compile(&g, tm, symbol, how, bytes, n, err);
     LLVMDisposeBuilder(g.b);
     LLVMDisposeBuilder(g.entry);
     LLVMDisposeModule(g.mod);

@@ -1,4 +1,4 @@
-/* codegen/llvm_priv.h -- what llvm.c, llvm_idiom.c, jit.c and target.c share.
+/* codegen/llvm_priv.h -- what llvm.c, llvm_idiom.c, llvm_door.c and target.c share.
  *
  * Only these files see llvm-c; together they are one shared object whose one door is
  * st_codegen_entry.  Nothing here is visible to the rest of Setun. */
@@ -13,25 +13,15 @@
 /* ---------------------------------------------------------------- target.c */
 
 setun_status st_llvm_host(const char *features, st_target *t, setun_error *err);
-/* A target machine for t; the caller disposes of it. */
-setun_status st_llvm_machine(const st_target *t, LLVMTargetMachineRef *tm, setun_error *err);
+/* A target machine for t; the caller disposes of it.  simple: as in st_emit. */
+setun_status st_llvm_machine(const st_target *t, uint32_t simple, LLVMTargetMachineRef *tm, setun_error *err);
 /* Is "+name" in t->features, and not taken back by a later "-name"? */
 int          st_llvm_has(const st_target *t, const char *name);
 
 /* ---------------------------------------------------------------- llvm.c */
 
-setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, uint32_t what,
+setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, const st_emit *how,
                           char **bytes, int64_t *n, setun_error *err);
-
-/* ---------------------------------------------------------------- jit.c */
-
-/* Refuse an object that needs a symbol from elsewhere: kernels call nothing, and a helper function
- * of the C library need not round as kir.def says. */
-setun_status st_llvm_closed(const void *object, int64_t n, const char *symbol, setun_error *err);
-setun_status st_llvm_jit_new(st_jit **j, const st_target *t, setun_error *err);
-void         st_llvm_jit_free(st_jit *j);
-setun_status st_llvm_jit_load(st_jit *j, const void *object, int64_t n, const char *symbol,
-                              setun_kernel_fn **fn, setun_error *err);
 
 /* ---------------------------------------------------------------- one kernel in translation */
 

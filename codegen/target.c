@@ -287,7 +287,7 @@ setun_status st_llvm_host(const char *user, st_target *t, setun_error *err)
     /* Two promises of the contract that not every machine keeps; better to say so than to guess. */
     LLVMTargetMachineRef tm = NULL;
     if (s == SETUN_OK)
-        s = st_llvm_machine(t, &tm, err);
+        s = st_llvm_machine(t, 0, &tm, err);
     if (s == SETUN_OK) {
         LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(tm);
         if (LLVMByteOrder(layout) != LLVMLittleEndian || LLVMPointerSize(layout) != 8)
@@ -301,7 +301,7 @@ setun_status st_llvm_host(const char *user, st_target *t, setun_error *err)
     return s;
 }
 
-setun_status st_llvm_machine(const st_target *t, LLVMTargetMachineRef *tm, setun_error *err)
+setun_status st_llvm_machine(const st_target *t, uint32_t simple, LLVMTargetMachineRef *tm, setun_error *err)
 {
     LLVMTargetRef target;
     char *why = NULL;
@@ -315,7 +315,7 @@ setun_status st_llvm_machine(const st_target *t, LLVMTargetMachineRef *tm, setun
     LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
     LLVMTargetMachineOptionsSetCPU(o, t->cpu);
     LLVMTargetMachineOptionsSetFeatures(o, t->features);
-    LLVMTargetMachineOptionsSetCodeGenOptLevel(o, LLVMCodeGenLevelAggressive);
+    LLVMTargetMachineOptionsSetCodeGenOptLevel(o, simple ? LLVMCodeGenLevelLess : LLVMCodeGenLevelAggressive);
     /* Position-independent and small: constants are reached relative to the code beside them. */
     LLVMTargetMachineOptionsSetRelocMode(o, LLVMRelocPIC);
     LLVMTargetMachineOptionsSetCodeModel(o, LLVMCodeModelSmall);

@@ -325,6 +325,15 @@ setun_status st_module_symbol(const char *file, const char *symbol, void **addre
     return SETUN_OK;
 }
 
+setun_status st_module_file(const void *inside, char *path, size_t n, setun_error *err)
+{
+    Dl_info info;
+    if (!dladdr(inside, &info) || !info.dli_fname || strlen(info.dli_fname) >= n)
+        return st_fail(err, SETUN_FAILED, "cannot find out which file a piece of code is from");
+    memcpy(path, info.dli_fname, strlen(info.dli_fname) + 1);
+    return SETUN_OK;
+}
+
 /* The object is known by an address in it, not by its name, which belongs to the loader: another thread may be
  * loading something.  Segments that are never written are the file's own bytes, so nothing is lost with their
  * pages. */

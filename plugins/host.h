@@ -32,6 +32,8 @@ const st_plugin_info *st_plugins_backend(const st_plugins *p, const char *name);
 
 /* Load a shared object of Setun's own and return one symbol of it (the code generator). */
 setun_status st_module_symbol(const char *file, const char *symbol, void **address, setun_error *err);
+/* The file of the shared object that has this address. */
+setun_status st_module_file(const void *inside, char *path, size_t n, setun_error *err);
 /* The code of the shared object that has this address will not be needed for long: its pages may leave the
  * process until it runs again. */
 void         st_module_rest(const void *inside);

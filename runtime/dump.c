@@ -30,7 +30,10 @@ static setun_status dump_kernel(const setun_model *m, const st_kernel *k, uint32
         st_kir_print(k->kir, t);
         return SETUN_OK;
     }
-    ST_TRY(e->codegen->emit(k->kir, &e->target, "kernel", what, &bytes, &n, err));
+    const st_codegen *cg;
+    const st_emit how = {what, 0, 0};
+    ST_TRY(st_engine_compiler(e, &cg, err));
+    ST_TRY(cg->emit(k->kir, &e->target, "kernel", &how, &bytes, &n, err));
     st_str_addn(t, bytes, (size_t)n);
     free(bytes);
     return SETUN_OK;
@@ -99,7 +102,7 @@ setun_status setun_model_dump(const setun_model *m, const char *what, const char
         if (i == n)
             s = st_fail(err, SETUN_UNKNOWN, "stage '%s' is not known; graph, graph=script, graph=dot, graph=html, plan, kir, "
                         "llvm and asm are", what);
-        else if (stages[i].emit && !m->engine->codegen)
+        else if (stages[i].emit && !(m->engine->compiles && m->engine->codegen_file))
             s = st_fail(err, SETUN_UNKNOWN, "there is no %s: kernels are not compiled here (%s)", what,
                         st_engine_isa(m->engine));
         for (int32_t k = 0; s == SETUN_OK && k < m->kernels->n; k++)

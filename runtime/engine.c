@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "runtime/machine.h"
 
 #define DEFAULT_BATCH 512
 
@@ -97,26 +98,35 @@ static setun_status load_operators(st_engine *e, setun_error *err)
     return SETUN_OK;
 }
 
-/* A Setun built without LLVM has no such module, and says so; a module that will not load is an error. */
-static setun_status load_codegen(st_engine *e, setun_error *err)
+setun_status st_engine_compiler(const st_engine *e, const st_codegen **cg, setun_error *err)
+{
+    union { void *p; const st_codegen *(*fn)(uint32_t); } entry;
+    *cg = e->codegen;
+    if (*cg)
+        return SETUN_OK;
+    if (!e->codegen_file)
+        return st_fail(err, SETUN_DECLINED, "no code generator is installed");
+    ST_TRY(st_module_symbol(e->codegen_file, "st_codegen_entry", &entry.p, err));
+    *cg = entry.fn(ST_CODEGEN_ABI);
+    return *cg ? SETUN_OK
+               : st_fail(err, SETUN_UNKNOWN, "%s was built for another Setun; install both from one build", e->codegen_file);
+}
+
+/* A Setun built without LLVM has no such module.  It can still use what another one left in the cache. */
+static setun_status find_machine(st_engine *e, setun_error *err)
 {
     st_target_generic(&e->target);
     const char *file = st_arena_printf(e->arena, "%s/codegen_llvm.so", e->modules);
     if (!file)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a path");
-    if (!st_is_file(file)) {
+    e->codegen_file = st_is_file(file) ? file : NULL;
+    setun_status s = e->o.interpret ? SETUN_DECLINED : st_machine_find(e, err);
+    if (s != SETUN_OK && s != SETUN_DECLINED)
+        return s;
+    e->compiles = s == SETUN_OK;
+    if (!e->codegen_file && !e->compiles)
         st_logf(&e->log, ST_LOG_INFO, "no code generator is installed: operators run as scalar C, which is slow");
-    } else if (!e->o.interpret) {
-        union { void *p; const st_codegen *(*fn)(uint32_t); } entry;
-        ST_TRY(st_module_symbol(file, "st_codegen_entry", &entry.p, err));
-        ST_TRY(st_file_stat(file, &e->codegen_bytes, &e->codegen_mtime, err));
-        e->codegen = entry.fn(ST_CODEGEN_ABI);
-        if (!e->codegen)
-            return st_fail(err, SETUN_UNKNOWN, "%s was built for another Setun; install both from one build", file);
-        ST_TRY(e->codegen->host(e->o.cpu_features, &e->target, err));
-        ST_TRY(e->codegen->jit_new(&e->jit, &e->target, err));
-    }
-    if (e->o.cpu_features && !e->codegen && !e->o.interpret)
+    if (e->o.cpu_features && !e->compiles && !e->o.interpret)
         return st_fail(err, SETUN_BAD_ARG, "--cpu-features needs the code generator, which this Setun was built without");
     if (!e->target.l1_bytes)
         e->target.l1_bytes = e->cpu.l1d_bytes ? e->cpu.l1d_bytes : 32 * 1024;
@@ -155,9 +165,11 @@ setun_status st_engine_open(st_engine **out, const setun_options *o, setun_error
     if (s == SETUN_OK)
         s = load_operators(e, err);
     if (s == SETUN_OK)
-        s = load_codegen(e, err);
-    if (s == SETUN_OK)
         s = open_cache(e, err);
+    if (s == SETUN_OK)
+        s = find_machine(e, err);
+    if (s == SETUN_OK)
+        s = st_loader_new(&e->loader, err);
     if (s != SETUN_OK) {
         st_engine_close(e);
         return s;
@@ -170,8 +182,7 @@ void st_engine_close(st_engine *e)
 {
     if (!e)
         return;
-    if (e->jit)
-        e->codegen->jit_free(e->jit);
+    st_loader_free(e->loader);
     st_cache_close(e->cache);
     st_registry_free(e->registry);
     st_plugins_free(e->plugins);
@@ -180,5 +191,5 @@ void st_engine_close(st_engine *e)
 
 const char *st_engine_isa(const st_engine *e)
 {
-    return e->o.interpret ? "interpreter" : e->codegen ? e->target.isa : "eval";
+    return e->o.interpret ? "interpreter" : e->compiles ? e->target.isa : "eval";
 }

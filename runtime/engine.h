@@ -1,5 +1,5 @@
 /* runtime/engine.h -- what loading a model and checking operators share: plugins and backends,
- * operators, the code generator, its cache, the log.  Made from options, torn down in reverse. */
+ * operators, the machine and its compiler, the cache, the log.  Made from options, torn down in reverse. */
 #ifndef ST_RUNTIME_ENGINE_H
 #define ST_RUNTIME_ENGINE_H
 
@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "codegen/cache.h"
 #include "codegen/codegen.h"
+#include "codegen/loader.h"
 #include "graph/registry.h"
 #include "plugins/host.h"
 #include "setun/setun.h"
@@ -21,10 +22,12 @@ typedef struct st_engine {
     st_registry          *registry;
     const st_plugin_info *backend;   /* the one that was asked for */
     const st_plugin_info *reference; /* the judge */
-    const st_codegen     *codegen;   /* NULL: none built, or kernels are interpreted */
+    const char           *codegen_file;  /* the compiler's shared object; NULL: not installed */
+    const st_codegen     *codegen;       /* NULL: it was not needed so far */
     int64_t               codegen_bytes, codegen_mtime; /* of its file: a rebuilt one makes other objects */
+    int                   compiles;      /* kernels are machine code, compiled or from the cache */
     st_target             target;
-    st_jit               *jit;       /* NULL without codegen */
+    st_loader            *loader;        /* owns that code */
     st_cache             *cache;
     char                  modules[4096], scripts[4096];
 } st_engine;
@@ -32,6 +35,9 @@ typedef struct st_engine {
 /* Options as given, or the defaults when NULL. */
 setun_status st_engine_open(st_engine **e, const setun_options *o, setun_error *err);
 void         st_engine_close(st_engine *e);
+
+/* The compiler, opened now if it was not; SETUN_DECLINED: none is installed.  Changes nothing of the engine.  [any] */
+setun_status st_engine_compiler(const st_engine *e, const st_codegen **cg, setun_error *err);
 
 /* "avx512-vnni", "interpreter" or "eval": how kernels run. */
 const char *st_engine_isa(const st_engine *e);

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/guard.h"
 #include "base/hash.h"
 
 setun_status st_kernels_new(st_kernels **out, st_engine *e, st_arena *arena, setun_error *err)
@@ -39,7 +40,27 @@ static const setun_view *argument(const setun_args *a, int32_t i)
     return i < (int32_t)a->n_in ? &a->in[i] : &a->out[i - (int32_t)a->n_in];
 }
 
-setun_status st_kernel_launch(const setun_code *code, const setun_args *a, int64_t n_tile, setun_error *err)
+typedef struct launching {
+    const setun_code *code;
+    setun_launch      launch;
+    setun_tile        tile;
+    int64_t           units, n_tile;
+} launching;
+
+static void run_tiles(void *user)
+{
+    launching *l = user;
+    for (int64_t i = 0; i < l->n_tile; i++) {
+        l->tile.begin = l->units * i / l->n_tile;
+        l->tile.end = l->units * (i + 1) / l->n_tile;
+        if (l->tile.begin < l->tile.end)
+            l->code->fn(&l->launch, &l->tile);
+    }
+}
+
+/* illegal NULL: the kernel is known to run.  Else *illegal says whether it met an instruction that this
+ * processor does not have. */
+static setun_status launch(const setun_code *code, const setun_args *a, int64_t n_tile, int *illegal, setun_error *err)
 {
     void *arg[ST_MAX_ARGS];
     const setun_view *view[ST_MAX_ARGS];
@@ -50,22 +71,23 @@ setun_status st_kernel_launch(const setun_code *code, const setun_args *a, int64
     }
     for (uint32_t i = 0; i < code->n_slot; i++)
         dim[i] = view[code->slot[i].arg]->dim[code->slot[i].dim];
-    setun_launch l = {arg, dim, code->self};
-    setun_tile t = {0, 0, NULL};
+    launching l = {code, {arg, dim, code->self}, {0, 0, NULL}, st_grid_units(&code->grid, view), n_tile};
     if (code->scratch_bytes) {
-        t.scratch = aligned_alloc(64, (size_t)(code->scratch_bytes + 63) / 64 * 64);
-        if (!t.scratch)
+        l.tile.scratch = aligned_alloc(64, (size_t)(code->scratch_bytes + 63) / 64 * 64);
+        if (!l.tile.scratch)
             return st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel's scratch");
     }
-    int64_t units = st_grid_units(&code->grid, view);
-    for (int64_t i = 0; i < n_tile; i++) {
-        t.begin = units * i / n_tile;
-        t.end = units * (i + 1) / n_tile;
-        if (t.begin < t.end)
-            code->fn(&l, &t);
-    }
-    free(t.scratch);
+    if (illegal)
+        *illegal = st_guard_illegal(run_tiles, &l);
+    else
+        run_tiles(&l);
+    free(l.tile.scratch);
     return SETUN_OK;
+}
+
+setun_status st_kernel_launch(const setun_code *code, const setun_args *a, int64_t n_tile, setun_error *err)
+{
+    return launch(code, a, n_tile, NULL, err);
 }
 
 static double element(const setun_view *v, int64_t i)
@@ -182,7 +204,9 @@ static setun_status copy_case(const st_case *from, st_arena *arena, setun_args *
     return SETUN_OK;
 }
 
-static setun_status check_against_eval(st_kernels *k, const setun_args *shape, const st_kernel *kernel, setun_error *err)
+/* *illegal: it could not be checked, because it has an instruction that this processor has not. */
+static setun_status check_against_eval(st_kernels *k, const setun_args *shape, const st_kernel *kernel, int *illegal,
+                                       setun_error *err)
 {
     st_arena *tmp = st_arena_new();
     setun_view in[ST_MAX_ARGS], out[ST_MAX_ARGS];
@@ -196,7 +220,8 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
     small.out = out;
     shrink(k, &small, kernel, tmp);
     int64_t size[SETUN_N_SYMBOLS] = {SMALL_TOKENS, SMALL_TOKENS - 2};
-    for (uint64_t seed = 1; seed <= 2 && s == SETUN_OK; seed++) {
+    *illegal = 0;
+    for (uint64_t seed = 1; seed <= 2 && s == SETUN_OK && !*illegal; seed++) {
         st_case want;
         setun_args got;
         s = st_case_from_shape(&small, size, seed, tmp, &want, err);
@@ -205,8 +230,8 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
         if (s == SETUN_OK)
             s = shape->op->eval(&want.run, err);
         if (s == SETUN_OK)
-            s = st_kernel_launch(&kernel->code, &got, 2, err);
-        if (s == SETUN_OK && st_outputs_equal(&want.run, &got, err) != SETUN_OK) {
+            s = launch(&kernel->code, &got, 2, illegal, err);
+        if (s == SETUN_OK && !*illegal && st_outputs_equal(&want.run, &got, err) != SETUN_OK) {
             s = SETUN_FAILED;
             st_wrap(err, "the compiled kernel %s disagrees with its definition; this is a bug of Setun or LLVM "
                          "(use --interpret to go on)", kernel->name);
@@ -216,47 +241,125 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
     return s;
 }
 
-/* Everything that can change the bytes of an object is in its key. */
+/* Everything that can change the bytes of an image is in its key. */
 static setun_status make_key(const st_kernels *k, const st_kir *kir, const char *symbol, st_str *key, setun_error *err)
 {
     const st_target *t = &k->engine->target;
-    st_str_addf(key, "setun %s launch %u llvm %u codegen %u %" PRId64 " %" PRId64 "\n%s\n%s\n%s\n%s\n", SETUN_VERSION,
-                SETUN_LAUNCH_ABI, t->llvm_version, ST_CODEGEN_ABI, k->engine->codegen_bytes, k->engine->codegen_mtime,
-                t->triple, t->cpu, t->features, symbol);
+    st_str_addf(key, "setun %s image %u launch %u llvm %u codegen %u %" PRId64 " %" PRId64 "\n%s\n%s\n%s\n%s\n",
+                SETUN_VERSION, ST_IMAGE_VERSION, SETUN_LAUNCH_ABI, t->llvm_version, ST_CODEGEN_ABI, k->engine->codegen_bytes,
+                k->engine->codegen_mtime, t->triple, t->cpu, t->features, symbol);
     st_kir_print(kir, key);
     return key->failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel's text") : SETUN_OK;
 }
 
-static setun_status compile(st_kernels *k, const st_kir *kir, const char *symbol, st_pool *pool, setun_kernel_fn **fn,
-                            int *from_cache, char **object, int64_t *n, st_str *key, setun_error *err)
+/* What compiling may take in LLVM's passes before it is tried in a simpler way.  Ordinary kernels take
+ * milliseconds. */
+#define COMPILE_LIMIT_NS ((int64_t)20 * 1000000000)
+
+/* A kernel on its way to code. */
+typedef struct making {
+    const st_kir    *kir;
+    const char      *symbol;
+    st_str           key;
+    char            *bytes; /* the image, malloc'ed */
+    int64_t          n;
+    st_image         image;
+    int              cached, interpreted;
+    setun_error      note;  /* what is worth a word though nothing failed; text empty: nothing */
+    setun_kernel_fn *fn;
+} making;
+
+static void drop_image(making *m)
 {
-    st_engine *e = k->engine;
-    ST_TRY(make_key(k, kir, symbol, key, err));
-    setun_status s = st_cache_get(e->cache, key->text, (int64_t)key->len, object, n, err);
-    *from_cache = s == SETUN_OK;
-    if (s == SETUN_DECLINED)
-        s = e->codegen->emit(kir, &e->target, symbol, ST_EMIT_OBJECT, object, n, err);
-    if (s != SETUN_OK)
-        return s;
-    if (pool)
-        st_pool_lock(pool); /* jit_load takes one thread at a time */
-    s = e->codegen->jit_load(e->jit, *object, *n, symbol, fn, err);
-    if (pool)
-        st_pool_unlock(pool);
+    free(m->bytes);
+    m->bytes = NULL;
+    m->n = 0;
+}
+
+static void end_making(making *m)
+{
+    drop_image(m);
+    st_str_free(&m->key);
+}
+
+/* The image from the cache, if a whole one is there.  [any] */
+static setun_status fetch(const st_kernels *k, making *m, setun_error *err)
+{
+    ST_TRY(make_key(k, m->kir, m->symbol, &m->key, err));
+    setun_status s = st_cache_get(k->engine->cache, m->key.text, (int64_t)m->key.len, &m->bytes, &m->n, &m->note);
+    if (s == SETUN_OK)
+        s = st_image_open(&m->image, m->bytes, m->n, &m->note);
+    if (s == SETUN_OK)
+        s = st_loader_fits(&m->image, &m->note);
+    m->cached = s == SETUN_OK;
+    if (!m->cached)
+        drop_image(m);
+    if (s == SETUN_OK || s == SETUN_DECLINED)
+        m->note.text[0] = 0; /* nothing is there: nothing to tell */
+    if (s == SETUN_NO_MEMORY && err)
+        *err = m->note;
+    return s == SETUN_NO_MEMORY ? s : SETUN_OK;
+}
+
+/* The image from the compiler: in the usual way, in a simple way, or none and the interpreter.  [any] */
+static setun_status make_image(const st_kernels *k, making *m, setun_error *err)
+{
+    const st_engine *e = k->engine;
+    st_emit how = {ST_EMIT_OBJECT, 0, COMPILE_LIMIT_NS};
+    setun_error why = {0, ""};
+    char *object = NULL;
+    int64_t n = 0;
+    if (!e->codegen) {
+        m->interpreted = 1;
+        (void)st_fail(&m->note, SETUN_OK, "kernel %s is interpreted: it is not in the cache, and there is no compiler",
+                      m->kir->name);
+        return SETUN_OK;
+    }
+    setun_status s = e->codegen->emit(m->kir, &e->target, m->symbol, &how, &object, &n, &why);
+    if (s == SETUN_FULL) {
+        (void)st_fail(&m->note, SETUN_OK, "%s; it is compiled in a simpler way", why.text);
+        how.simple = 1;
+        s = e->codegen->emit(m->kir, &e->target, m->symbol, &how, &object, &n, &why);
+    }
+    if (s == SETUN_FULL) {
+        (void)st_fail(&m->note, SETUN_OK, "%s; it is interpreted", why.text);
+        m->interpreted = 1;
+        return SETUN_OK;
+    }
+    if (s == SETUN_OK)
+        s = st_image_link(object, n, m->symbol, &m->bytes, &m->n, &why);
+    free(object);
+    if (s == SETUN_OK)
+        s = st_image_open(&m->image, m->bytes, m->n, &why);
+    if (s != SETUN_OK && err)
+        *err = why;
     return s;
+}
+
+static setun_status open_compiler(st_kernels *k, setun_error *err)
+{
+    setun_status s = st_engine_compiler(k->engine, &k->engine->codegen, err);
+    return s == SETUN_DECLINED ? SETUN_OK : s;
 }
 
 setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
                                 int *from_cache, setun_error *err)
 {
-    char *object = NULL;
-    int64_t n = 0;
-    st_str key = {0};
-    setun_status s = compile(k, kir, symbol, NULL, fn, from_cache, &object, &n, &key, err);
-    if (s == SETUN_OK && !*from_cache)
-        s = st_cache_put(k->engine->cache, key.text, (int64_t)key.len, object, n, err);
-    free(object);
-    st_str_free(&key);
+    making m = {.kir = kir, .symbol = symbol};
+    setun_status s = fetch(k, &m, err);
+    if (s == SETUN_OK && !m.cached) {
+        s = open_compiler(k, err);
+        if (s == SETUN_OK)
+            s = make_image(k, &m, err);
+        if (s == SETUN_OK && m.interpreted)
+            s = st_fail(err, SETUN_DECLINED, "%s", m.note.text);
+    }
+    if (s == SETUN_OK)
+        s = st_loader_load(k->engine->loader, &m.image, 1, fn, err);
+    if (s == SETUN_OK && !m.cached)
+        s = st_cache_put(k->engine->cache, m.key.text, (int64_t)m.key.len, m.bytes, m.n, err);
+    *from_cache = m.cached;
+    end_making(&m);
     return s;
 }
 
@@ -269,44 +372,71 @@ static int is_pure(const setun_op *op)
     return 0;
 }
 
-/* Runs on any worker; touches nothing but its kernel. */
-static setun_status make_code(st_kernels *k, st_kernel *one, st_pool *pool, setun_error *err)
-{
-    st_engine *e = k->engine;
-    char *object = NULL;
-    int64_t n = 0, start = st_now_ns();
-    int from_cache = 0;
-    st_str key = {0};
-    setun_kernel_fn *fn = NULL;
-    setun_status s = compile(k, one->kir, one->symbol, pool, &fn, &from_cache, &object, &n, &key, err);
-    if (s == SETUN_OK) {
-        st_kernel_code(one->kir, fn, &one->code);
-        one->compiled = !from_cache;
-    }
-    one->made_ns = st_now_ns() - start;
-    /* Only a kernel that has proved itself here is kept. */
-    if (s == SETUN_OK && !from_cache) {
-        int alone = pool && !is_pure(one->shape.op);
-        if (alone)
-            st_pool_lock(pool);
-        s = check_against_eval(k, &one->shape, one, err);
-        if (alone)
-            st_pool_unlock(pool);
-        if (s == SETUN_OK)
-            s = st_cache_put(e->cache, key.text, (int64_t)key.len, object, n, err);
-    }
-    one->checked_ns = st_now_ns() - start - one->made_ns;
-    free(object);
-    st_str_free(&key);
-    return s;
-}
-
 typedef struct builders {
     st_kernels *k;
     st_pool    *pool;
-    atomic_int  next;  /* kernel to be taken */
-    atomic_int  limit; /* the first that failed, or the number of kernels */
+    making     *m;       /* of kernel first + i */
+    int32_t     first;
+    setun_status (*step)(struct builders *b, int32_t i);
+    atomic_int  next;    /* kernel to be taken */
+    atomic_int  limit;   /* the first that failed, or the number of kernels */
+    atomic_int  missing; /* kernels that are not in the cache */
 } builders;
+
+/* The steps run on any worker and touch nothing but kernel i and its making. */
+static setun_status fetch_one(builders *b, int32_t i)
+{
+    st_kernel *one = b->k->kernel[i];
+    making *m = &b->m[i - b->first];
+    int64_t start = st_now_ns();
+    m->kir = one->kir;
+    m->symbol = one->symbol;
+    one->status = fetch(b->k, m, &one->why);
+    if (one->status == SETUN_OK && !m->cached)
+        (void)atomic_fetch_add(&b->missing, 1);
+    one->made_ns = st_now_ns() - start;
+    return one->status;
+}
+
+static setun_status make_one(builders *b, int32_t i)
+{
+    st_kernel *one = b->k->kernel[i];
+    making *m = &b->m[i - b->first];
+    int64_t start = st_now_ns();
+    if (m->cached)
+        return SETUN_OK;
+    one->status = make_image(b->k, m, &one->why);
+    one->compiled = one->status == SETUN_OK && !m->interpreted;
+    one->made_ns += st_now_ns() - start;
+    return one->status;
+}
+
+/* Only a kernel that has proved itself here is kept. */
+static setun_status check_one(builders *b, int32_t i)
+{
+    st_kernel *one = b->k->kernel[i];
+    making *m = &b->m[i - b->first];
+    int64_t start = st_now_ns();
+    int illegal = 0, alone = b->pool && !is_pure(one->shape.op);
+    if (!one->compiled)
+        return SETUN_OK;
+    if (alone)
+        st_pool_lock(b->pool);
+    one->status = check_against_eval(b->k, &one->shape, one, &illegal, &one->why);
+    if (alone)
+        st_pool_unlock(b->pool);
+    if (one->status == SETUN_OK && illegal) {
+        st_logf(&b->k->engine->log, ST_LOG_WARN, "kernel %s is interpreted: this machine does not know an instruction in it, "
+                "though it claims all of %s (--cpu-features can do without)", one->name, st_engine_isa(b->k->engine));
+        st_kernel_code(one->kir, st_kir_run, &one->code);
+        one->compiled = 0;
+        one->interpreted = 1;
+    } else if (one->status == SETUN_OK) {
+        one->status = st_cache_put(b->k->engine->cache, m->key.text, (int64_t)m->key.len, m->bytes, m->n, &one->why);
+    }
+    one->checked_ns = st_now_ns() - start;
+    return one->status;
+}
 
 /* Kernels are taken in order, so all before a failed one have been tried: whatever the threads do, the
  * first failure in the graph's order is found. */
@@ -315,49 +445,121 @@ static void build_some(void *arg, int32_t worker)
     builders *b = arg;
     (void)worker;
     for (int i; (i = atomic_fetch_add(&b->next, 1)) < atomic_load(&b->limit);) {
-        st_kernel *one = b->k->kernel[i];
-        one->status = make_code(b->k, one, b->pool, &one->why);
+        setun_status s = b->step(b, i);
         int limit = atomic_load(&b->limit);
-        while (one->status != SETUN_OK && i < limit && !atomic_compare_exchange_weak(&b->limit, &limit, i))
+        while (s != SETUN_OK && i < limit && !atomic_compare_exchange_weak(&b->limit, &limit, i))
             ;
     }
 }
 
+/* One step of all kernels that have not failed, or come behind one that has. */
+static void build_all(builders *b, setun_status (*step)(builders *b, int32_t i))
+{
+    b->step = step;
+    atomic_store(&b->next, b->first);
+    if (b->pool && atomic_load(&b->limit) - b->first > 1)
+        st_pool_run(b->pool, build_some, b);
+    else
+        build_some(b, 0);
+}
+
+/* All images into one piece of memory. */
+static setun_status load_all(builders *b, setun_error *err)
+{
+    int32_t n = atomic_load(&b->limit) - b->first, loaded = 0;
+    st_image *image = calloc((size_t)n + 1, sizeof *image);
+    setun_kernel_fn **fn = calloc((size_t)n + 1, sizeof *fn);
+    setun_status s = image && fn ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory to load kernels");
+    for (int32_t i = 0; i < n && s == SETUN_OK; i++)
+        if (!b->m[i].interpreted)
+            image[loaded++] = b->m[i].image;
+    if (s == SETUN_OK)
+        s = st_loader_load(b->k->engine->loader, image, loaded, fn, err);
+    for (int32_t i = 0, at = 0; i < n && s == SETUN_OK; i++) {
+        st_kernel *one = b->k->kernel[b->first + i];
+        one->interpreted = b->m[i].interpreted;
+        st_kernel_code(one->kir, one->interpreted ? st_kir_run : fn[at++], &one->code);
+    }
+    free(image);
+    free(fn);
+    return s;
+}
+
+/* The log's order is the graph's, too. */
+static void report(const builders *b, int32_t failed)
+{
+    const st_log *log = &b->k->engine->log;
+    for (int32_t i = b->first; i < b->k->n && i < failed; i++) {
+        const st_kernel *one = b->k->kernel[i];
+        if (b->m[i - b->first].note.text[0])
+            st_logf(log, ST_LOG_INFO, "%s", b->m[i - b->first].note.text);
+        st_logf(log, ST_LOG_DEBUG, "%s: %s in %.1f ms, checked in %.1f ms", one->name,
+                one->interpreted ? "interpreted" : one->compiled ? "compiled" : "loaded", 1e-6 * (double)one->made_ns,
+                1e-6 * (double)one->checked_ns);
+    }
+}
+
+/* All steps; what fails for a kernel is left in the kernel. */
+static setun_status build(builders *b, setun_error *err)
+{
+    build_all(b, fetch_one);
+    if (atomic_load(&b->missing)) {
+        ST_TRY(open_compiler(b->k, err));
+        build_all(b, make_one);
+    }
+    ST_TRY(load_all(b, err));
+    if (atomic_load(&b->missing))
+        build_all(b, check_one);
+    return SETUN_OK;
+}
+
+/* Whoever asks again for a kernel that nobody got to, gets what stood in the way. */
+static void give_up(st_kernels *k, int32_t from, setun_status status, const setun_error *why)
+{
+    for (int32_t i = from; i < k->n; i++)
+        if (!k->kernel[i]->code.fn && k->kernel[i]->status == SETUN_OK) {
+            k->kernel[i]->status = status;
+            k->kernel[i]->why = *why;
+        }
+}
+
 setun_status st_kernels_build(st_kernels *k, st_pool *pool, setun_error *err)
 {
-    builders b = {.k = k, .pool = pool};
-    int32_t first = k->n_built;
-    atomic_init(&b.next, first);
+    builders b = {.k = k, .pool = pool, .first = k->n_built};
+    setun_error why = {0, ""};
+    int32_t n = k->n - k->n_built;
+    atomic_init(&b.next, b.first);
     atomic_init(&b.limit, k->n);
+    atomic_init(&b.missing, 0);
     k->n_built = k->n;
-    if (k->engine->o.interpret) {
-        for (int32_t i = first; i < k->n; i++)
+    if (k->engine->o.interpret)
+        for (int32_t i = b.first; i < k->n; i++)
             st_kernel_code(k->kernel[i]->kir, st_kir_run, &k->kernel[i]->code);
+    if (k->engine->o.interpret || !n)
         return SETUN_OK;
-    }
-    if (pool && k->n - first > 1)
-        st_pool_run(pool, build_some, &b);
-    else if (k->n > first)
-        build_some(&b, 0);
+    b.m = calloc((size_t)n, sizeof *b.m);
+    setun_status s = b.m ? build(&b, &why) : st_fail(&why, SETUN_NO_MEMORY, "no memory for kernels");
     int32_t failed = atomic_load(&b.limit);
-    for (int32_t i = first; i < k->n && i < failed; i++) { /* the log's order is the graph's, too */
-        const st_kernel *one = k->kernel[i];
-        st_logf(&k->engine->log, ST_LOG_DEBUG, "%s: %s in %.1f ms, checked in %.1f ms", one->name,
-                one->compiled ? "compiled" : "loaded", 1e-6 * (double)one->made_ns, 1e-6 * (double)one->checked_ns);
-    }
-    if (failed == k->n)
+    if (b.m)
+        report(&b, s == SETUN_OK ? failed : b.first);
+    for (int32_t i = 0; b.m && i < n; i++)
+        end_making(&b.m[i]);
+    free(b.m);
+    if (s == SETUN_OK && failed == k->n)
         return SETUN_OK;
-    for (int32_t i = failed + 1; i < k->n; i++)
-        if (!k->kernel[i]->code.fn && k->kernel[i]->status == SETUN_OK) { /* nobody tried: ask again, get this again */
-            k->kernel[i]->status = k->kernel[failed]->status;
-            k->kernel[i]->why = k->kernel[failed]->why;
-        }
-    const st_kernel *bad = k->kernel[failed];
+    if (s == SETUN_OK) {
+        const st_kernel *bad = k->kernel[failed];
+        s = bad->status;
+        why = bad->why;
+        give_up(k, failed + 1, s, &why);
+        if (bad->where && *bad->where)
+            st_wrap(&why, "%s", bad->where);
+    } else {
+        give_up(k, b.first, s, &why);
+    }
     if (err)
-        *err = bad->why;
-    if (bad->where && *bad->where)
-        st_wrap(err, "%s", bad->where);
-    return bad->status;
+        *err = why;
+    return s;
 }
 
 static setun_status add_kernel(st_kernels *k, const setun_args *shape, const char *where, st_kir *kir, uint64_t hash,
@@ -396,7 +598,7 @@ static setun_status find_kernel(st_kernels *k, const setun_args *shape, const ch
     st_engine *e = k->engine;
     st_kir *kir = NULL;
     *out = NULL;
-    if (!shape->op->lower || (!e->codegen && !e->o.interpret))
+    if (!shape->op->lower || (!e->compiles && !e->o.interpret))
         return SETUN_DECLINED;
     st_mark mark = st_arena_mark(k->arena);
     setun_status s = st_kir_lower(&kir, shape, &e->target, k->arena, err);

@@ -1,10 +1,10 @@
 /* runtime/kernels.h -- from an operator and shapes to something callable.
  *
- *   lower -> verify -> (cache hit: load | compile, check against eval, store) -> setun_code
- *   |---- ask -----|   |------------------------ build -------------------------------|
+ *   lower -> verify -> (cache | compile, link) -> load -> (check against eval, store) -> setun_code
+ *   |---- ask -----|   |--------------------------- build ---------------------------|
  *
  * Asking is cheap and done in the graph's order; building is done for many kernels at once, on the
- * threads of a pool.  Two steps with the same kernel text share one entry.  Always a callable answer:
+ * threads of a pool.  The compiler is opened when the first kernel is not in the cache.  Two steps with the same kernel text share one entry.  Always a callable answer:
  * when lower declines or no code generator exists, there is no code and the backend runs eval. */
 #ifndef ST_RUNTIME_KERNELS_H
 #define ST_RUNTIME_KERNELS_H
@@ -24,6 +24,7 @@ typedef struct st_kernel {
     setun_error   why;
     int64_t       made_ns, checked_ns;
     int           compiled; /* 1: now, 0: from the cache, or interpreted */
+    int           interpreted; /* 1: it could not be compiled or executed; why says so, status is SETUN_OK */
     int           writes;   /* 0: it stores nothing (a view of other memory); such steps need not run */
 } st_kernel;
 

@@ -179,7 +179,7 @@ static setun_status make_loops(st_kernels *k, int32_t n_threads, loops *c, setun
     const setun_view words[2] = {{NULL, SETUN_I32, 1, {READ_BYTES / 4, 1, 1, 1}}, {NULL, SETUN_I32, 1, {READ_BYTES / READ_STEP, 1, 1, 1}}};
     const setun_view bytes[2] = {{NULL, SETUN_I8, 1, {(int64_t)n_threads * 4096, 1, 1, 1}}, {NULL, SETUN_I8, 1, {READ_BYTES, 1, 1, 1}}};
     const setun_view floats[2] = {bytes[0], {NULL, SETUN_F32, 1, {READ_BYTES / 4, 1, 1, 1}}};
-    if (!k->engine->codegen)
+    if (!k->engine->compiles)
         return SETUN_OK;
     ST_TRY(make(k, lower_read, "limit_read", words, &c->read, err));
     ST_TRY(make(k, lower_float, "limit_float", floats, &c->floats, err));

@@ -59,7 +59,7 @@ setun_status st_tune_open(st_tune **out, st_engine *e, st_arena *arena, setun_er
     tune->engine = e;
     tune->arena = arena;
     *out = tune;
-    int keep = e->codegen && e->o.tune != SETUN_TUNE_NEVER && e->o.tune < SETUN_TUNE_FORCE;
+    int keep = e->compiles && e->o.tune != SETUN_TUNE_NEVER && e->o.tune < SETUN_TUNE_FORCE;
     return st_choices_open(&tune->choices, keep ? st_cache_dir(e->cache) : NULL, identity, arena, &e->log, err);
 }
 
@@ -527,7 +527,7 @@ setun_status st_tune_measure(st_tune *t, setun_model *m, st_pool *pool, setun_er
     const setun_options *o = &t->engine->o;
     int again = o->tune == SETUN_TUNE_AGAIN;
     int32_t n = 0;
-    if (!t->engine->codegen || !m->backend[0]->backend_info.wants_code || o->tune == SETUN_TUNE_NEVER ||
+    if (!t->engine->codegen_file || !t->engine->compiles || !m->backend[0]->backend_info.wants_code || o->tune == SETUN_TUNE_NEVER ||
         o->tune >= SETUN_TUNE_FORCE || (!again && (!t->choices.path || bytes_per_token(m->program[ST_ONE].graph) < LEAST_BYTES)))
         return SETUN_OK;
     subject *s = calloc(MAX_SUBJECTS, sizeof *s);

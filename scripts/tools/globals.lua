@@ -10,7 +10,8 @@
 local allowed = {
   ["__dso_handle"] = true, ["__TMC_END__"] = true, ["completed.0"] = true, ["__bss_start"] = true,
   ["_edata"] = true, ["_end"] = true, ["_GLOBAL_OFFSET_TABLE_"] = true,
-  ["targets_filled"] = true, -- codegen/jit.c: LLVM's list of targets is filled once in a process
+  ["targets_filled"] = true, -- codegen/llvm_door.c: LLVM's list of targets is filled once in a process
+  ["guard"] = true, ["way_back"] = true, -- base/guard.c: a signal's handler belongs to the process
 }
 
 -- class: nm's letter, d for data, b for zeroed data, s and g for their small kin, c for common; any

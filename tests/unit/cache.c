@@ -98,6 +98,14 @@ static void expect_miss(st_cache *c, const char *key)
     assert_int_equal(get(c, key, &bytes, &n), SETUN_DECLINED);
 }
 
+/* A file is there, and of no use. */
+static void expect_damage(st_cache *c, const char *key)
+{
+    char *bytes;
+    int64_t n;
+    assert_int_equal(get(c, key, &bytes, &n), SETUN_BAD_FILE);
+}
+
 static void test_hits_and_misses(void **state)
 {
     st_cache *c = open_cache(*state);
@@ -162,7 +170,7 @@ static void test_damage(void **state)
         assert_non_null(f);
         assert_int_equal(fwrite(work, 1, (size_t)length, f), length);
         assert_int_equal(fclose(f), 0);
-        expect_miss(c, "key of it");
+        expect_damage(c, "key of it");
     }
     /* And damage does not stay: writing again heals it. */
     put(c, "key of it", "some code", 9);
@@ -182,7 +190,7 @@ static void test_damage(void **state)
             break;
     }
     assert_int_equal(rename(other, path), 0);
-    expect_miss(c, "key of it");
+    expect_damage(c, "key of it");
 
     /* Not even a file. */
     assert_int_equal(unlink(path), 0);

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "codegen/codegen.h"
+#include "tests/unit/code.h"
 #include "tests/unit/kir_samples.h"
 
 #define N 4096 /* elements of every argument */
@@ -39,7 +39,7 @@ typedef struct state {
     const st_codegen *cg;
     st_target target[N_SETS];
     int       have[N_SETS];
-    st_jit   *jit;
+    st_loader *loader;
     uint32_t  serial;
 } state;
 
@@ -182,8 +182,8 @@ static setun_kernel_fn *build(state *s, const st_kir *k, const st_target *t)
     int64_t n = 0;
     setun_kernel_fn *fn = NULL;
     (void)snprintf(symbol, sizeof symbol, "kernel_%u", s->serial++);
-    if (s->cg->emit(k, t, symbol, ST_EMIT_OBJECT, &bytes, &n, &err) != SETUN_OK ||
-        s->cg->jit_load(s->jit, bytes, n, symbol, &fn, &err) != SETUN_OK) {
+    if (code_emit(s->cg, k, t, symbol, ST_EMIT_OBJECT, &bytes, &n, &err) != SETUN_OK ||
+        code_load(s->loader, bytes, n, symbol, &fn, &err) != SETUN_OK) {
         show(k, t->isa);
         fail_msg("%s: %s", t->isa, err.text);
     }
@@ -762,7 +762,7 @@ static void test_assembly(void **p)
             assert_int_equal(st_kir_verify(k, &err), SETUN_OK);
             char *text = NULL;
             int64_t n = 0;
-            if (s->cg->emit(k, &s->target[set], "kernel", ST_EMIT_ASM, &text, &n, &err) != SETUN_OK)
+            if (code_emit(s->cg, k, &s->target[set], "kernel", ST_EMIT_ASM, &text, &n, &err) != SETUN_OK)
                 fail_msg("%s", err.text);
             assert_int_equal((int64_t)strlen(text), n);
             assert_non_null(strstr(text, "kernel:"));
@@ -791,28 +791,27 @@ static void test_forms(void **p)
     assert_int_equal(st_kir_verify(k, &err), SETUN_OK);
     char *x = NULL, *y = NULL;
     int64_t nx = 0, ny = 0;
-    assert_int_equal(s->cg->emit(k, &s->target[0], "same", ST_EMIT_IR, &x, &nx, &err), SETUN_OK);
+    assert_int_equal(code_emit(s->cg, k, &s->target[0], "same", ST_EMIT_IR, &x, &nx, &err), SETUN_OK);
     assert_non_null(strstr(x, "define void @same("));
     free(x);
     /* The same kernel gives the same bytes: what a cache relies on. */
-    assert_int_equal(s->cg->emit(k, &s->target[0], "same", ST_EMIT_OBJECT, &x, &nx, &err),
+    assert_int_equal(code_emit(s->cg, k, &s->target[0], "same", ST_EMIT_OBJECT, &x, &nx, &err),
                      SETUN_OK);
-    assert_int_equal(s->cg->emit(k, &s->target[0], "same", ST_EMIT_OBJECT, &y, &ny, &err),
+    assert_int_equal(code_emit(s->cg, k, &s->target[0], "same", ST_EMIT_OBJECT, &y, &ny, &err),
                      SETUN_OK);
     assert_int_equal(nx, ny);
     assert_memory_equal(x, y, (size_t)nx);
 
-    /* Damaged objects and doubled symbols are sentences, and do not spoil the loader. */
+    /* Damaged objects and other symbols are sentences, and do not spoil the loader. */
     setun_kernel_fn *fn = NULL;
-    assert_true(s->cg->jit_load(s->jit, "not an object", 13, "same", &fn, &err) < 0 && err.text[0]);
-    assert_true(s->cg->jit_load(s->jit, x, nx / 3, "same", &fn, &err) < 0 && !fn);
-    assert_true(s->cg->jit_load(s->jit, x, 0, "same", &fn, &err) < 0 && !fn);
-    assert_true(s->cg->jit_load(s->jit, x, nx, "other", &fn, &err) < 0 && !fn);
-    assert_int_equal(s->cg->jit_load(s->jit, x, nx, "same", &fn, &err), SETUN_OK);
+    assert_true(code_load(s->loader, "not an object", 13, "same", &fn, &err) < 0 && err.text[0]);
+    assert_true(code_load(s->loader, x, nx / 3, "same", &fn, &err) < 0 && !fn);
+    assert_true(code_load(s->loader, x, 0, "same", &fn, &err) < 0 && !fn);
+    assert_true(code_load(s->loader, x, nx, "other", &fn, &err) < 0 && !fn);
+    assert_int_equal(code_load(s->loader, x, nx, "same", &fn, &err), SETUN_OK);
     assert_non_null(fn);
-    assert_true(s->cg->jit_load(s->jit, x, nx, "same", &fn, &err) < 0 && !fn);
     free(x);
-    assert_int_equal(s->cg->emit(k, &s->target[0], "same", 9, &x, &nx, &err), SETUN_UNKNOWN);
+    assert_int_equal(code_emit(s->cg, k, &s->target[0], "same", 9, &x, &nx, &err), SETUN_UNKNOWN);
     assert_null(x);
     free(y);
     st_arena_free(arena);
@@ -832,7 +831,7 @@ static void *do_jobs(void *p)
 {
     jobs *j = p;
     for (int i = 0; i < JOBS; i++)
-        if (j->s->cg->emit(j->k[i], &j->s->target[0], "job", ST_EMIT_OBJECT, &j->bytes[i], &j->n[i],
+        if (code_emit(j->s->cg, j->k[i], &j->s->target[0], "job", ST_EMIT_OBJECT, &j->bytes[i], &j->n[i],
                            NULL))
             return p;
     return NULL;
@@ -888,7 +887,7 @@ static void test_limit(void **p)
     assert_int_equal(st_kir_verify(kir, &err), SETUN_OK);
     char *bytes = NULL;
     int64_t n = 0;
-    assert_int_equal(s->cg->emit(kir, &s->target[0], "long", ST_EMIT_OBJECT, &bytes, &n, &err),
+    assert_int_equal(code_emit(s->cg, kir, &s->target[0], "long", ST_EMIT_OBJECT, &bytes, &n, &err),
                      SETUN_FULL);
     assert_null(bytes);
     assert_non_null(strstr(err.text, "long"));
@@ -967,7 +966,7 @@ static int setup(void **p)
             return -1;
         }
     }
-    if (s.cg->jit_new(&s.jit, &s.target[0], &err) != SETUN_OK) {
+    if (st_loader_new(&s.loader, &err) != SETUN_OK) {
         print_message("%s\n", err.text);
         return -1;
     }
@@ -978,7 +977,7 @@ static int setup(void **p)
 static int teardown(void **p)
 {
     state *s = *p;
-    s->cg->jit_free(s->jit);
+    st_loader_free(s->loader);
     return 0;
 }
 

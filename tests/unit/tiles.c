@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "codegen/codegen.h"
+#include "tests/unit/code.h"
 
 #define COLUMNS 192
 #define STRIDE (COLUMNS + 24) /* bytes between the rows of a: not a multiple of a cache line */
@@ -198,7 +198,7 @@ static void test_compiled(void **state)
         st_arena *arena = st_arena_new();
         st_target t;
         setun_error err = {0};
-        st_jit *jit;
+        st_loader *loader;
         char *object;
         int64_t n;
         setun_kernel_fn *fn;
@@ -211,8 +211,9 @@ static void test_compiled(void **state)
         if (i > 0)
             assert_int_equal(t.tiles, 0);
         const st_kir *k = make(&t, arena);
-        if (cg->jit_new(&jit, &t, &err) != SETUN_OK || cg->emit(k, &t, "tiles", ST_EMIT_OBJECT, &object, &n, &err) != SETUN_OK ||
-            cg->jit_load(jit, object, n, "tiles", &fn, &err) != SETUN_OK)
+        if (st_loader_new(&loader, &err) != SETUN_OK ||
+            code_emit(cg, k, &t, "tiles", ST_EMIT_OBJECT, &object, &n, &err) != SETUN_OK ||
+            code_load(loader, object, n, "tiles", &fn, &err) != SETUN_OK)
             fail_msg("%s", err.text);
         for (uint32_t seed = 10; seed < 14; seed++) {
             data got, want;
@@ -224,7 +225,7 @@ static void test_compiled(void **state)
             assert_memory_equal(got.y, want.y, sizeof got.y);
         }
         free(object);
-        cg->jit_free(jit);
+        st_loader_free(loader);
         st_arena_free(arena);
     }
     /* The compiler stays loaded: LLVM is not made to be unloaded. */

@@ -287,7 +287,7 @@ static void test_first_failure(void **state)
     setun_options_init(&o);
     OK(st_engine_open(&e, &o, &err));
     OK(st_pool_new(&pool, 3, 0, &err));
-    for (int turn = 0; turn < 8 && e->codegen; turn++) {
+    for (int turn = 0; turn < 8 && e->codegen_file; turn++) {
         st_arena *arena = st_arena_new();
         st_kernels *k;
         st_kernel *one[6];
