@@ -47,19 +47,6 @@ void st_str_add(st_str *s, const char *text)
     st_str_addn(s, text, strlen(text));
 }
 
-void st_str_addi(st_str *s, int64_t x)
-{
-    char digits[20]; /* -9223372036854775808 */
-    size_t at = sizeof digits;
-    uint64_t u = x < 0 ? 0 - (uint64_t)x : (uint64_t)x;
-    do
-        digits[--at] = (char)('0' + u % 10);
-    while (u /= 10);
-    if (x < 0)
-        digits[--at] = '-';
-    st_str_addn(s, digits + at, sizeof digits - at);
-}
-
 void st_str_vaddf(st_str *s, const char *fmt, va_list ap)
 {
     va_list again;

@@ -16,7 +16,6 @@ typedef struct st_str {
 
 void st_str_add(st_str *s, const char *text);
 void st_str_addn(st_str *s, const void *bytes, size_t n);
-void st_str_addi(st_str *s, int64_t x); /* in decimal; faster than a format */
 void st_str_addf(st_str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void st_str_vaddf(st_str *s, const char *fmt, va_list ap);
 /* text[0..n) as a JSON string with its quotes.  What is not valid UTF-8 becomes U+FFFD, and control

@@ -66,15 +66,17 @@ uint32_t st_ktype_bits(k_type t)
     return K_IS_PTR(t) ? 64 : bits[K_ELEM(t)];
 }
 
-void st_ktype_print(k_type t, st_str *out)
+const char *st_ktype_name(k_type t)
 {
     static const char *const names[8] = { "none", "i1", "i8", "i16", "i32", "i64", "f32", "none" };
-    st_str_add(out, K_IS_PTR(t) ? "*" : "");
-    st_str_add(out, names[K_ELEM(t)]);
-    if (K_LANES(t) != 1 && K_ELEM(t)) {
-        st_str_add(out, "x");
-        st_str_addi(out, K_LANES(t));
-    }
+    return names[K_ELEM(t)];
+}
+
+void st_ktype_print(k_type t, st_str *out)
+{
+    st_str_addf(out, "%s%s", K_IS_PTR(t) ? "*" : "", st_ktype_name(t));
+    if (K_LANES(t) != 1 && K_ELEM(t))
+        st_str_addf(out, "x%u", (unsigned)K_LANES(t));
 }
 
 int64_t st_grid_units(const setun_grid *g, const setun_view *const *arg)

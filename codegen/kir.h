@@ -112,6 +112,7 @@ uint32_t    st_kir_op_result(uint32_t op);    /* ST_RESULT_... */
 #define ST_RESULT_TYPE 2u
 #define ST_RESULT_MASK 3u
 uint32_t    st_ktype_bits(k_type t);          /* of one element; pointers have 64 */
+const char *st_ktype_name(k_type t);          /* of its elements: f32 */
 void        st_ktype_print(k_type t, st_str *out); /* f32x32, i64, *i8 */
 
 #endif

@@ -15,6 +15,8 @@
  * text is the kernel's identity in caches.  A kernel need not be valid to be printed. */
 #include "codegen/kir.h"
 
+#include <stdio.h>
+
 static const char *dtype_name(uint32_t dtype)
 {
     static const char *const names[] = { "none", "f32", "f16", "bf16", "i8",
@@ -54,59 +56,106 @@ static void print_grid(const st_kir *k, st_str *out)
     st_str_add(out, "\n");
 }
 
-static void add_number(st_str *out, const char *before, int64_t x)
+/* Text gathers here first, a line at a time: loading a model prints all its kernels to find them in the cache,
+ * and that was most of the time of a start when each word went into the string on its own. */
+typedef struct line {
+    st_str *out;
+    size_t  n;
+    char    text[120];
+} line;
+
+static void flush(line *l)
 {
-    st_str_add(out, before);
-    st_str_addi(out, x);
+    st_str_addn(l->out, l->text, l->n);
+    l->n = 0;
 }
 
-static void print_immediate(const st_kir *k, const st_inst *in, st_str *out)
+static void add(line *l, const char *text)
 {
-    if (in->op == K_shuffle) {
-        for (uint32_t l = 0; l < K_LANES(in->type); l++)
-            add_number(out, l ? " " : " [", k->mask[in->imm + l]);
-        st_str_add(out, "]");
-    } else if (in->op == K_dim) {
-        add_number(out, " ", k->slot[in->imm].arg);
-        add_number(out, ".", k->slot[in->imm].dim);
-    } else if (in->op == K_for) {
-        add_number(out, " step ", in->imm);
-    } else if (in->op == K_const && K_ELEM(in->type) == K_F32) {
-        st_str_addf(out, " 0x%08x", (unsigned)(uint32_t)in->imm);
-    } else if (st_kir_op_has_imm(in->op)) {
-        add_number(out, " ", in->imm);
+    for (; *text; text++) {
+        if (l->n == sizeof l->text)
+            flush(l);
+        l->text[l->n++] = *text;
     }
 }
 
-/* Loading a model prints every kernel of it to find them in the cache, so this does without formats. */
+static void add_number(line *l, const char *before, int64_t x)
+{
+    char digits[24];
+    char *at = digits + sizeof digits;
+    uint64_t u = x < 0 ? 0 - (uint64_t)x : (uint64_t)x;
+    *--at = 0;
+    do
+        *--at = (char)('0' + u % 10);
+    while (u /= 10);
+    if (x < 0)
+        *--at = '-';
+    add(l, before);
+    add(l, at);
+}
+
+static void add_bits(line *l, uint32_t x)
+{
+    char hex[12];
+    (void)snprintf(hex, sizeof hex, " 0x%08x", (unsigned)x);
+    add(l, hex);
+}
+
+static void add_immediate(line *l, const st_kir *k, const st_inst *in)
+{
+    if (in->op == K_shuffle) {
+        for (uint32_t i = 0; i < K_LANES(in->type); i++)
+            add_number(l, i ? " " : " [", k->mask[in->imm + i]);
+        add(l, "]");
+    } else if (in->op == K_dim) {
+        add_number(l, " ", k->slot[in->imm].arg);
+        add_number(l, ".", k->slot[in->imm].dim);
+    } else if (in->op == K_for) {
+        add_number(l, " step ", in->imm);
+    } else if (in->op == K_const && K_ELEM(in->type) == K_F32) {
+        add_bits(l, (uint32_t)in->imm);
+    } else if (st_kir_op_has_imm(in->op)) {
+        add_number(l, " ", in->imm);
+    }
+}
+
+/* dim, begin, end and for are always i64; of a pointer the element says all. */
+static void add_type(line *l, const st_inst *in)
+{
+    k_type t = K_IS_PTR(in->type) ? K_TYPE(K_ELEM(in->type), 1) : in->type;
+    if (!t || in->op == K_dim || in->op == K_begin || in->op == K_end || in->op == K_for)
+        return;
+    add(l, ".");
+    add(l, st_ktype_name(t));
+    if (K_LANES(t) != 1)
+        add_number(l, "x", K_LANES(t));
+}
+
 static void print_inst(const st_kir *k, uint32_t i, int indent, st_str *out)
 {
     const st_inst *in = &k->inst[i];
+    const k_val operand[3] = { in->a, in->b, in->c };
+    line l;
+    l.out = out;
+    l.n = 0;
     while (indent--)
-        st_str_add(out, " ");
-    if (in->op == K_stop) {
-        st_str_add(out, "}\n");
-        return;
-    }
-    if (in->op == K_else) {
-        st_str_add(out, "} else {\n");
+        add(&l, " ");
+    if (in->op == K_stop || in->op == K_else) {
+        add(&l, in->op == K_stop ? "}\n" : "} else {\n");
+        flush(&l);
         return;
     }
     if (in->type) {
-        add_number(out, "%", i);
-        st_str_add(out, " = ");
+        add_number(&l, "%", i);
+        add(&l, " = ");
     }
-    st_str_add(out, st_kir_op_name(in->op));
-    /* dim, begin, end and for are always i64; of a pointer the element says all. */
-    if (in->type && in->op != K_dim && in->op != K_begin && in->op != K_end && in->op != K_for) {
-        st_str_add(out, ".");
-        st_ktype_print(K_IS_PTR(in->type) ? K_TYPE(K_ELEM(in->type), 1) : in->type, out);
-    }
-    k_val v[3] = { in->a, in->b, in->c };
+    add(&l, st_kir_op_name(in->op));
+    add_type(&l, in);
     for (uint32_t o = 0; o < st_kir_op_operands(in->op); o++)
-        add_number(out, " %", v[o]);
-    print_immediate(k, in, out);
-    st_str_add(out, in->op == K_for || in->op == K_if ? " {\n" : "\n");
+        add_number(&l, " %", operand[o]);
+    add_immediate(&l, k, in);
+    add(&l, in->op == K_for || in->op == K_if ? " {\n" : "\n");
+    flush(&l);
 }
 
 void st_kir_print(const st_kir *k, st_str *out)
