@@ -301,6 +301,15 @@ setun_status st_llvm_host(const char *user, st_target *t, setun_error *err)
     return s;
 }
 
+/* How code reaches its constants, in ways that image_link.c knows: relative to the code beside them.  AArch64
+ * within 1 MiB, so that images need not start at a page; POWER by the distance from r2, since its small model
+ * keeps a table of addresses. */
+static LLVMCodeModel code_model(const char *triple)
+{
+    return !strncmp(triple, "aarch64", 7) ? LLVMCodeModelTiny : !strncmp(triple, "powerpc64", 9) ? LLVMCodeModelMedium
+                                                                                                  : LLVMCodeModelSmall;
+}
+
 setun_status st_llvm_machine(const st_target *t, uint32_t simple, LLVMTargetMachineRef *tm, setun_error *err)
 {
     LLVMTargetRef target;
@@ -316,9 +325,8 @@ setun_status st_llvm_machine(const st_target *t, uint32_t simple, LLVMTargetMach
     LLVMTargetMachineOptionsSetCPU(o, t->cpu);
     LLVMTargetMachineOptionsSetFeatures(o, t->features);
     LLVMTargetMachineOptionsSetCodeGenOptLevel(o, simple ? LLVMCodeGenLevelLess : LLVMCodeGenLevelAggressive);
-    /* Position-independent and small: constants are reached relative to the code beside them. */
     LLVMTargetMachineOptionsSetRelocMode(o, LLVMRelocPIC);
-    LLVMTargetMachineOptionsSetCodeModel(o, LLVMCodeModelSmall);
+    LLVMTargetMachineOptionsSetCodeModel(o, code_model(t->triple));
     *tm = LLVMCreateTargetMachineWithOptions(target, t->triple, o);
     LLVMDisposeTargetMachineOptions(o);
     if (!*tm)

@@ -350,8 +350,10 @@ setun_status setun_plugins_print(const setun_options *o, setun_write_fn *out, vo
         for (uint32_t j = 0; p->ops && j < p->ops->n; j++)
             st_str_addf(&t, "  operator %s: %s\n", p->ops->op[j]->name, p->ops->op[j]->doc);
     }
-    st_str_addf(&t, "code generator: %s\n", e->compiles ? e->target.isa : "none");
-    if (e->compiles)
+    st_str_addf(&t, "code generator: %s%s%s\n", e->codegen_file ? e->target.isa : "none",
+                e->compiles && !e->codegen_file ? "; kernels may be in the cache for " : "",
+                e->compiles && !e->codegen_file ? e->target.isa : "");
+    if (e->compiles && e->codegen_file)
         st_str_addf(&t, "  LLVM     %u.%u.%u\n  target   %s, %s\n", e->target.llvm_version >> 16, e->target.llvm_version >> 8 & 255,
                     e->target.llvm_version & 255, e->target.triple, e->target.cpu);
     setun_status s = finish(&t, SETUN_OK, out, user, err);

@@ -53,7 +53,7 @@ setun_status st_kernels_ask(st_kernels *k, const setun_args *shape, const char *
 setun_status st_kernels_build(st_kernels *k, st_pool *pool, setun_error *err);
 /* Both at once. */
 setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_kernel **out, setun_error *err);
-/* Compile any verified kernel, through the cache.  Needs a code generator. */
+/* Compile any verified kernel, through the cache.  SETUN_DECLINED: it could only be interpreted. */
 setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
                                 int *from_cache, setun_error *err);
 /* Fill code's launch data for a kernel. */

@@ -125,9 +125,10 @@ static setun_status make(st_kernels *k, setun_status (*lower)(setun_kernel *, co
     setun_kernel_fn *fn;
     int cached;
     ST_TRY(st_kir_lower(&kir, &a, &k->engine->target, k->arena, err));
-    ST_TRY(st_kernels_compile(k, kir, name, &fn, &cached, err));
-    st_kernel_code(kir, fn, code);
-    return SETUN_OK;
+    setun_status s = st_kernels_compile(k, kir, name, &fn, &cached, err);
+    if (s == SETUN_OK)
+        st_kernel_code(kir, fn, code);
+    return s == SETUN_DECLINED ? SETUN_OK : s; /* there is no compiler: what is not known is not measured */
 }
 
 typedef struct job {

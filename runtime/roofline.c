@@ -215,7 +215,7 @@ static uint32_t collect(const setun_session *s, int which, group *g)
         if (j == n) {
             int code = p->kernel[step->node] && s->m->backend[step->backend]->backend_info.wants_code;
             int waits = SETUN_HAS(setun_backend_v1, st_session_api(s, step->backend), program_waits);
-            g[n++] = (group){.op = node->op, .shape = shape, .of = of, .how = code ? st_engine_isa(s->m->engine) : "eval",
+            g[n++] = (group){.op = node->op, .shape = shape, .of = of, .how = !code ? "eval" : p->kernel[step->node]->interpreted ? "interpreter" : st_engine_isa(s->m->engine),
                              .w = {.n_thread = s->m->engine->o.n_threads, .has_kernel = code, .wait_ns = waits ? 0 : -1}};
         }
         st_roof_work *w = &g[j].w;

@@ -7,10 +7,12 @@
 #include "codegen/codegen.h"
 #include "codegen/loader.h"
 
+#define CODE_SIMPLE 0x100u /* with ST_EMIT_...: in the simple way */
+
 static inline setun_status code_emit(const st_codegen *cg, const st_kir *k, const st_target *t, const char *symbol,
                                      uint32_t what, char **bytes, int64_t *n, setun_error *err)
 {
-    const st_emit how = { what, 0, 0 };
+    const st_emit how = { what & ~CODE_SIMPLE, (what & CODE_SIMPLE) != 0, 0 };
     return cg->emit(k, t, symbol, &how, bytes, n, err);
 }
 

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "codegen/loader.h"
 
 /* ---------------------------------------------------------------- writing objects */
@@ -550,6 +551,33 @@ static void test_refused(void **state)
     }
 }
 
+/* Objects of a compiler, one for each machine, with constants, a jump table and calls of nothing. */
+static void test_compiled(void **state)
+{
+    static const struct { const char *name; uint32_t machine, big, align; } files[] = {
+        { "x86_64", ST_ELF_X86_64, 0, 16 },   { "aarch64", ST_ELF_AARCH64, 0, 4096 }, { "riscv64", ST_ELF_RISCV, 0, 4 },
+        { "powerpc64", ST_ELF_PPC64, 1, 4 }, { "powerpc64le", ST_ELF_PPC64, 0, 16 }, { "s390x", ST_ELF_S390, 1, 16 },
+        { "loongarch64", ST_ELF_LOONGARCH, 0, 4096 },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[512], *bytes, *image;
+        int64_t n, image_n;
+        st_image m;
+        setun_error err;
+        (void)snprintf(path, sizeof path, SETUN_SOURCE_DIR "/tests/fuzz/corpus/image/%s", files[i].name);
+        if (st_file_read(path, 1 << 20, &bytes, &n, &err) != SETUN_OK ||
+            st_image_link(bytes, n, "kernel", &image, &image_n, &err) != SETUN_OK ||
+            st_image_open(&m, image, image_n, &err) != SETUN_OK)
+            fail_msg("%s", err.text);
+        assert_int_equal(m.machine, files[i].machine);
+        assert_int_equal(m.big, files[i].big);
+        assert_int_equal(m.align, files[i].align);
+        free(bytes);
+        free(image);
+    }
+}
+
 /* Every byte of an object set to several values, and every length: a sentence or an image that is whole. */
 static void test_hostile(void **state)
 {
@@ -710,7 +738,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_relocations), cmocka_unit_test(test_riscv_pairs), cmocka_unit_test(test_differences),
         cmocka_unit_test(test_layout),      cmocka_unit_test(test_alignment_and_toc),
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_refused),     cmocka_unit_test(test_compiled),    cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_header),      cmocka_unit_test(test_loader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
