@@ -402,9 +402,11 @@ static setun_status account(setun_model *m, setun_error *err)
     s->ternary_bytes = ws.ternary_bytes;
     s->head_bytes = ws.head_bytes;
     s->n_kernels = m->kernels->n;
-    for (int32_t i = 0; i < m->kernels->n; i++)
-        s->n_compiled += m->kernels->kernel[i]->compiled;
-    s->n_cached = m->engine->o.interpret ? 0 : s->n_kernels - s->n_compiled;
+    for (int32_t i = 0; i < m->kernels->n; i++) {
+        const st_kernel *k = m->kernels->kernel[i];
+        s->n_compiled += k->compiled;
+        s->n_cached += !m->engine->o.interpret && !k->compiled && !k->interpreted;
+    }
     s->n_threads = m->engine->o.n_threads;
     (void)snprintf(s->isa, sizeof s->isa, "%s", m->engine->backend->backend_info.wants_code ? st_engine_isa(m->engine) : "eval");
     (void)snprintf(s->backend, sizeof s->backend, "%s", m->engine->backend->backend_info.name);
