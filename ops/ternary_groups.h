@@ -25,7 +25,7 @@ typedef struct group_kernel {
     int64_t  group, n_group, n_block, prefetch;
 } group_kernel;
 
-static void eval_groups(const setun_args *a, float *y)
+static inline void eval_groups(const setun_args *a, float *y)
 {
     const int8_t *q = a->in[Q].data;
     const float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
@@ -187,6 +187,7 @@ static void group_tokens(setun_kernel *k, const setun_args *a, k_val begin, k_va
 typedef struct group_tile {
     setun_kernel *k;
     k_val   codes, x, ws, bias, part, sum, m; /* memory: see lower_group_tile */
+    k_val   first;                            /* the row whose scales ws begins with; 0: it has those of all rows */
     int64_t kp, group, n_group;
 } group_tile;
 
@@ -223,8 +224,9 @@ static void tile_group(const group_tile *c, k_val g, k_val r0, int n_row, k_val 
     }
     k_stop(k);
     k_val stripe = k_muli(k, k_and(k, g, k_i64(k, STRIPES - 1)), TILE_ROWS * TOKENS);
+    k_val row = c->first ? k_sub(k, r0, c->first) : r0;
     for (int r = 0; r < n_row; r++) {
-        k_val scale = k_load(k, c->ws, k_add(k, k_muli(k, k_addi(k, r0, r), c->n_group), g), 1);
+        k_val scale = k_load(k, c->ws, k_add(k, k_muli(k, k_addi(k, row, r), c->n_group), g), 1);
         k_val v = k_mul(k, k_i2f(k, k_get(k, acc[r])), k_splat(k, scale, TOKENS)), at = k_addi(k, stripe, r * TOKENS);
         k_store(k, c->part, at, k_add(k, k_load(k, c->part, at, TOKENS), v));
     }
@@ -307,7 +309,7 @@ static void lower_group_tile(setun_kernel *k, const setun_args *a, k_val begin, 
 
 #define GROUP_FEW 8 /* fewer tokens go one by one */
 
-static void lower_groups(setun_kernel *k, const setun_args *a)
+static inline void lower_groups(setun_kernel *k, const setun_args *a)
 {
     k_grid(k, W, 0, ROW_GRANULE);
     k_val rows = k_dim_run(k, W, 0), n = k_dim(k, Q, 0), begin = k_muli(k, k_begin(k), ROW_GRANULE);

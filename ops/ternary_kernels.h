@@ -29,7 +29,7 @@ enum { Q, SCALE, SUM, W, WS, GATE }; /* arguments, as kernels count them; output
 #define MAX_K 132104
 
 /* All but the shape of ws. */
-static setun_status infer_sums(setun_args *a, setun_error *err)
+static inline setun_status infer_sums(setun_args *a, setun_error *err)
 {
     static const uint32_t want[5] = {SETUN_I8, SETUN_F32, SETUN_I32, SETUN_T2, SETUN_F32};
     const uint32_t rank[5] = {2, 1, 1, 2, a->in[WS].rank};
@@ -60,7 +60,7 @@ static int has_row_scales(const setun_args *a)
 }
 
 /* The product alone, for one output of its shape. */
-static void eval_product(const setun_args *a, float *y)
+static inline void eval_product(const setun_args *a, float *y)
 {
     const int8_t *q = a->in[Q].data;
     const float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
@@ -279,7 +279,7 @@ static row_kernel open_rows(setun_kernel *k, const setun_args *a)
 }
 
 /* The grid, the tile's rows, and the activations as the inner loop wants them. */
-static void row_start(setun_kernel *k, const setun_args *a, row_kernel *c)
+static inline void row_start(setun_kernel *k, const setun_args *a, row_kernel *c)
 {
     int64_t kp = a->in[Q].dim[1];
     k_val zero = k_i64(k, 0), rows = k_dim_run(k, W, 0);
@@ -305,7 +305,7 @@ static k_val row_value(const row_kernel *c, k_val sum)
 }
 
 /* Every row of the tile; an odd last row goes alone. */
-static void row_all(const row_kernel *c, const sink *to)
+static inline void row_all(const row_kernel *c, const sink *to)
 {
     setun_kernel *k = c->k;
     k_val s[2], roff[2], from = c->r0;
@@ -613,7 +613,7 @@ static void transpose_tokens(setun_kernel *k, k_val xt, int64_t kp, k_val t0, k_
     k_stop(k);
 }
 
-static void lower_lut(setun_kernel *k, const setun_args *a)
+static inline void lower_lut(setun_kernel *k, const setun_args *a)
 {
     int64_t kp = a->in[Q].dim[1], n_group = kp / 16;
     int64_t cap = a->in[W].dim[0] < MAX_ROWS ? (a->in[W].dim[0] + 3) / 4 * 4 : MAX_ROWS;
@@ -740,7 +740,7 @@ static void token_bias(setun_kernel *k, k_val t0, k_val n, k_val out, k_val at)
     k_stop(k);
 }
 
-static void lower_tile(setun_kernel *k, const setun_args *a)
+static inline void lower_tile(setun_kernel *k, const setun_args *a)
 {
     int64_t kp = a->in[Q].dim[1], n_tile = TILE_CACHE / (kp * TOKENS);
     n_tile = n_tile < 1 ? 1 : n_tile > 16 ? 16 : n_tile;
@@ -785,7 +785,7 @@ static void lower_tile(setun_kernel *k, const setun_args *a)
 /* ---------------------------------------------------------------- checking */
 
 /* sum must be that of q, and scales must be positive. */
-static void fill_product(const setun_args *a, uint64_t seed)
+static inline void fill_product(const setun_args *a, uint64_t seed)
 {
     const int8_t *q = a->in[Q].data;
     float *scale = a->in[SCALE].data, *ws = a->in[WS].data;

@@ -26,7 +26,7 @@ local may_see = {
 -- Stricter words for single layers: the only headers of ours that may be named.
 local only = {
   base = { ["setun/types.h"] = true },
-  ops  = { ["setun/op.h"] = true },
+  ops  = { ["setun/op.h"] = true, ["setun/packing.h"] = true },
 }
 
 -- System headers that only some files may see: what they declare must stay behind one door.
