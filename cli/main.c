@@ -230,8 +230,9 @@ int cli_common(cli *c, int opt)
     long long n;
     size_t used;
     /* An empty name is a shell variable that was never set, not a wish. */
-    if ((opt == CLI_SCRIPT || opt == CLI_CACHE_DIR || opt == CLI_PLUGIN) && !*optarg) {
-        (void)cli_usage(c, "%s needs a name", opt == CLI_SCRIPT ? "--script" : opt == CLI_PLUGIN ? "--plugin" : "--cache-dir");
+    if ((opt == CLI_SCRIPT || opt == CLI_CACHE_DIR || opt == CLI_PLUGIN || opt == CLI_PACKING) && !*optarg) {
+        (void)cli_usage(c, "%s needs a name", opt == CLI_SCRIPT ? "--script" : opt == CLI_PLUGIN ? "--plugin"
+                                              : opt == CLI_PACKING ? "--packing" : "--cache-dir");
         return -1;
     }
     switch (opt) {
@@ -249,6 +250,7 @@ int cli_common(cli *c, int opt)
     case CLI_DOWN: c->o.down = optarg; return 1;
     case CLI_I2S_LAYOUT: c->o.i2s_layout = optarg; return 1;
     case CLI_ACTIVATIONS: c->o.activations = optarg; return 1;
+    case CLI_PACKING: c->o.packing = optarg; return 1;
     case CLI_NO_TUNE: c->o.tune = SETUN_TUNE_NEVER; return 1;
     case CLI_RETUNE: c->o.tune = SETUN_TUNE_AGAIN; return 1;
     case CLI_CANDIDATE:

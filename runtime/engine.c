@@ -34,6 +34,7 @@ static setun_status take_options(st_engine *e, const setun_options *o, setun_err
     e->o.cache_dir = copy(e, e->o.cache_dir);
     e->o.i2s_layout = copy(e, e->o.i2s_layout);
     e->o.activations = copy(e, e->o.activations);
+    e->o.packing = copy(e, e->o.packing);
     e->o.down = copy(e, e->o.down ? e->o.down : "auto");
     if (!e->o.backend || !e->o.kv || !e->o.down)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for options");

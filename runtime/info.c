@@ -289,6 +289,15 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
         number(&f, "near_rounding_threshold", w.near_threshold, "master weights within 1e-6 of a rounding threshold");
     number(&f, "transposed_matrices", w.n_across, "that are not read where their input is 0");
     text(&f, "packed_weights", !w.ternary_weights ? "none" : st_weights_pack_hit(m->weights) ? "mapped from the cache" : "packed now");
+    if (m->packed.name) {
+        text(&f, "packing", m->packed.name);
+        begin(&f, "packing_bits");
+        st_str_addf(&f.t, json ? "%.4f" : "%.4f\n", m->packed.bits);
+        megabytes(&f, "packing_bytes", m->packed.bytes);
+        number(&f, "packing_weights", m->packed.weights, "");
+        number(&f, "packing_changed", m->packed.changed, "weights");
+        number(&f, "packing_scales", m->packed.scales_changed, "scales changed");
+    }
     number(&f, "context", m->n_ctx, "positions");
     text(&f, "kv_cache_type", m->engine->o.kv);
     megabytes(&f, "kv_cache_bytes", s->kv_bytes);

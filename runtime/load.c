@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "graph/rules.h"
 #include "runtime/head.h"
-#include "runtime/model.h"
+#include "runtime/packing.h"
 #include "runtime/tune.h"
 #include "scripts/host.h"
 
@@ -143,7 +143,10 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
     ST_TRY(st_weights_pack_end(m->weights, err));
     m->stats.pack_ns = st_now_ns() - start - m->stats.graph_ns;
     ST_TRY(st_weights_all_used(m->weights, err));
-    return st_graph_verify(m->graph, err);
+    ST_TRY(st_graph_verify(m->graph, err));
+    const st_script_packing *packing;
+    ST_TRY(st_packing_choose(m, script, made.packing, &packing, err));
+    return packing ? st_packing_apply(m, packing, err) : SETUN_OK;
 }
 
 st_value_id st_program_output(const st_program *p, const char *name)
@@ -399,7 +402,7 @@ static setun_status account(setun_model *m, setun_error *err)
     st_weights_stats ws;
     st_weights_get_stats(m->weights, &ws);
     s->ternary_weights = ws.ternary_weights;
-    s->ternary_bytes = ws.ternary_bytes;
+    s->ternary_bytes = m->packed.name ? m->packed.bytes : ws.ternary_bytes;
     s->head_bytes = ws.head_bytes;
     s->n_kernels = m->kernels->n;
     for (int32_t i = 0; i < m->kernels->n; i++) {

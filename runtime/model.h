@@ -26,6 +26,16 @@ typedef struct st_program {
 #define ST_MANY_TOP 3 /* the same after up to n_batch tokens: of the last, or when many sequences decode of each */
 #define ST_N_PROGRAM 4
 
+/* Constants of weights in a declared packing are named after the matrix, with this behind it. */
+#define ST_PACKED_NAME ".packed"
+
+/* What a declared packing did to the model's matrices. */
+typedef struct st_packed {
+    const char *name;          /* NULL: they are in the built-in form */
+    double      bits;          /* per weight */
+    int64_t     n_matrix, bytes, weights, changed, scales, scales_changed;
+} st_packed;
+
 struct setun_model {
     st_arena          *arena;    /* owns everything below that has no owner of its own */
     st_engine         *engine;
@@ -34,6 +44,7 @@ struct setun_model {
     st_graph          *simple;   /* after the rules */
     st_kernels        *kernels;
     struct st_tune    *tune;
+    st_packed          packed;
     st_head            head;      /* short rows of the screened head; data NULL: there is none */
     int32_t            least_zeros; /* ST_ZEROS_... from which on ternary matrices are transposed */
     const void        *head_rows; /* the full head; NULL without a screened one */

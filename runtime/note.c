@@ -30,7 +30,7 @@ int32_t st_class_of(const st_value *v)
         return SETUN_CLASS_KV;
     if (v->kind != ST_CONST)
         return SETUN_CLASS_TEMP;
-    if (v->view.dtype == SETUN_T2)
+    if (v->view.dtype == SETUN_T2 || (v->view.dtype == SETUN_U8 && strstr(v->name, ST_PACKED_NAME)))
         return SETUN_CLASS_TERNARY;
     if (v->view.dtype == SETUN_F16 || v->view.dtype == SETUN_BF16)
         return SETUN_CLASS_ROWS16;

@@ -128,10 +128,10 @@ static void check_list(lua_State *L, int table, const char *field, int required)
 }
 
 /* setun.model { architectures = {...}, keys = {...}, tensors = {...}, names = {...}, ignore = {...},
- *               pooling = "last", build = function(g, hp) } */
+ *               pooling = "last", packing = setun.packing "..." {...}, build = function(g, hp) } */
 static int l_model(lua_State *L)
 {
-    static const char *const fields[] = { "architectures", "build", "ignore", "keys", "names", "pooling",
+    static const char *const fields[] = { "architectures", "build", "ignore", "keys", "names", "packing", "pooling",
                                           "tensors" };
     enum { FIELDS = sizeof fields / sizeof fields[0] };
     lua_settop(L, 1);
@@ -151,6 +151,9 @@ static int l_model(lua_State *L)
     check_list(L, 1, "tensors", 0);
     if (lua_getfield(L, 1, "pooling") != LUA_TNIL && lua_type(L, -1) != LUA_TSTRING)
         return st_bind_fail(L, "setun.model: pooling must be a string");
+    lua_pop(L, 1);
+    if (lua_getfield(L, 1, "packing") != LUA_TNIL && !st_bind_packing(L, -1))
+        return st_bind_fail(L, "setun.model: packing must be a setun.packing");
     lua_pop(L, 1);
     if (lua_getfield(L, 1, "build") != LUA_TFUNCTION)
         return st_bind_fail(L, "setun.model: build must be a function of g and hp");
@@ -173,6 +176,7 @@ typedef struct model_job {
     const st_script_model *m;
     st_build              *b;
     const char            *pooling;
+    const st_script_packing *packing;
     int                    fit;        /* of the script that was chosen */
     const char            *best, *best_chunk; /* its path and name; NULL: none yet */
     st_str                 known;      /* "BitNetForCausalLM (bitnet_b158.lua), ..." */
@@ -279,6 +283,8 @@ static int run_build(lua_State *L)
     if (lua_getfield(L, def, "pooling") == LUA_TSTRING &&
         !(j->pooling = st_arena_strdup(st_bind_script(L)->arena, lua_tostring(L, -1))))
         return st_bind_fail(L, "out of memory");
+    lua_getfield(L, def, "packing");
+    j->packing = st_bind_packing(L, -1);
     lua_getfield(L, def, "names");
     lua_setiuservalue(L, b, 1);
     lua_getfield(L, def, "build");
@@ -353,7 +359,7 @@ setun_status st_script_model_build(st_script *s, const char *file, const char *a
     model_job j = { .arch = arch, .m = m };
     setun_status status = build_model(s, &j, file, err);
     st_str_free(&j.known);
-    *made = (st_script_made){ NULL, j.path, j.pooling };
+    *made = (st_script_made){ NULL, j.path, j.pooling, j.packing };
     if (j.b) {
         j.b->open = 0; /* the script may still hold it; m is gone when this returns */
         made->graph = j.b->g;

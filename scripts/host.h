@@ -57,10 +57,17 @@ setun_status st_script_open(st_script **s, const char *lib_dir, st_registry *r, 
                             const st_script_limits *limits, setun_error *err);
 void         st_script_close(st_script *s);
 
+/* A packing defined by setun.packing; lives as long as the arena. */
+typedef struct st_script_packing {
+    const char *name, *doc, *text, *where; /* text: of setun/packing.h; where: "base3.lua:4" */
+    struct st_script_packing *next;        /* an earlier one */
+} st_script_packing;
+
 typedef struct st_script_made {
     st_graph   *graph;
     const char *path;    /* of the script that was used */
     const char *pooling; /* "last", "mean", "cls": how the script says that embeddings are made; NULL: it does not */
+    const st_script_packing *packing; /* that the script wants its ternary matrices in; NULL: none */
 } st_script_made;
 
 /* Run a model script: find in lib_dir/models the one for the architecture arch, or use file when it is
@@ -103,8 +110,10 @@ setun_status st_script_template_render(st_script *s, const st_chat *chat,
 
 /* Operators defined by a script infer always, lower while the script is open, and eval then and on
  * its thread only. */
-/* Run a file that defines operators with setun.op; they are in the registry afterwards. */
+/* Run a file that defines operators with setun.op, which are in the registry afterwards, or packings. */
 setun_status st_script_ops(st_script *s, const char *file, setun_error *err);
+/* All packings that were defined, newest first. */
+const st_script_packing *st_script_packings(const st_script *s);
 /* Where print(...) goes, one line per call without its newline; NULL (the default) drops it. */
 void         st_script_on_print(st_script *s, void (*fn)(void *user, const char *text), void *user);
 

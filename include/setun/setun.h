@@ -50,6 +50,8 @@ typedef struct setun_options {
     /* What a GGUF file does not always say.  NULL: what it says, or a refusal that names the option. */
     const char *i2s_layout;   /* how I2_S lies in it: "x86", "arm", "rows4" */
     const char *activations;  /* of ternary layers in TQ1_0 and TQ2_0: "int8" or "float" */
+    const char *packing;      /* a Lua file that declares how ternary weights lie in memory, or FILE.lua:NAME; NULL: as the
+                               * model script says, or the built-in form */
 } setun_options;
 #define SETUN_TUNE_ONCE  0   /* measure at the first load of a large model, and keep the choice in cache_dir */
 #define SETUN_TUNE_NEVER 1   /* defaults */

@@ -1,0 +1,265 @@
+/* runtime/packing.c -- see packing.h.
+ *
+ *     ternary_matmul(q, scale, sum, w t2, ws)  ->  packed_matmul(q, scale, sum, w u8, ws) {packing, columns, group, inside}
+ *
+ * Codes are unpacked from the built-in form, packed into the declared one, and counted where they do not come
+ * back; rows are shared among threads.  Scales go where the packing has a place for them, rounded to its type, and
+ * what is multiplied is what was stored.  So a packing that changes no weight and no scale gives the same bits. */
+#include "runtime/packing.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "setun/packing.h"
+
+enum { Q, SCALE, SUM, W, WS };
+
+/* ---------------------------------------------------------------- which */
+
+setun_status st_packing_choose(setun_model *m, st_script *script, const st_script_packing *from_script,
+                               const st_script_packing **p, setun_error *err)
+{
+    const char *option = m->engine->o.packing, *end = option ? strstr(option, ".lua:") : NULL;
+    const char *name = end ? end + 5 : NULL;
+    *p = from_script;
+    if (!option)
+        return SETUN_OK;
+    const char *file = end ? st_arena_strndup(m->arena, option, (size_t)(end + 4 - option)) : option;
+    if (!file)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a file's name");
+    const st_script_packing *before = st_script_packings(script);
+    ST_TRY(st_script_ops(script, file, err));
+    const st_script_packing *found = NULL;
+    int64_t n = 0;
+    for (const st_script_packing *i = st_script_packings(script); i != before; i = i->next, n++)
+        if (!name || strcmp(i->name, name) == 0)
+            found = i;
+    if (n == 0)
+        return st_fail(err, SETUN_BAD_SCRIPT, "%s declares no packing (setun.packing)", file);
+    if (!found)
+        return st_fail(err, SETUN_UNKNOWN, "%s declares no packing named '%s'", file, name);
+    if (!name && n > 1)
+        return st_fail(err, SETUN_BAD_ARG, "%s declares %" PRId64 " packings; say which, such as --packing %s:%s", file, n, file, found->name);
+    *p = found;
+    return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- one matrix */
+
+#define ROWS_AT_ONCE 16
+
+typedef struct repack {
+    const setun_packing *p;
+    const setun_view    *w, *ws;     /* as they are */
+    int64_t  rows, columns, group, row_bytes;
+    int      across;                 /* w is the transpose */
+    uint8_t *out;
+    float   *scale;                  /* what is multiplied, as ws is shaped; NULL: inside */
+    atomic_llong next, changed, scales_changed;
+    atomic_int   no_memory;
+} repack;
+
+/* The scales of row r, rounded into their places; those that units do not keep as they are go to scale, too. */
+static int64_t put_scales(const repack *j, int64_t r, uint8_t *row)
+{
+    const setun_packing *p = j->p;
+    const float *ws = j->ws->data;
+    int64_t n = j->group ? j->ws->dim[1] : 1, units = (j->columns + p->digits - 1) / p->digits, changed = 0;
+    int one = j->ws->rank == 1 && j->ws->dim[0] == 1;
+    for (int64_t g = 0; g < n; g++) {
+        float s = ws[one ? 0 : r * n + g], kept = s;
+        if (p->row_scale) {
+            setun_packing_put_scale(row, p->row_scale, s);
+            kept = setun_packing_get_scale(row, p->row_scale);
+        }
+        int64_t first = j->group ? g * j->group / p->digits : 0, end = j->group ? (g + 1) * j->group / p->digits : units;
+        for (int64_t u = first; p->scale && u < end && u < units; u++) {
+            uint8_t *at = row + setun_packing_unit_at(p, u) + p->scale_at;
+            setun_packing_put_scale(at, p->scale, s);
+            kept = setun_packing_get_scale(at, p->scale);
+        }
+        changed += setun_f32_bits(kept) != setun_f32_bits(s);
+        if (j->scale && (!one || r == 0))
+            j->scale[one ? 0 : r * n + g] = kept;
+    }
+    return one && r > 0 ? 0 : changed;
+}
+
+static int32_t code_at(const repack *j, int64_t r, int64_t c)
+{
+    int64_t row_bytes = setun_row_bytes(SETUN_T2, j->w->dim[1]);
+    return j->across ? setun_get_t2((const uint8_t *)j->w->data + c * row_bytes, r)
+                     : setun_get_t2((const uint8_t *)j->w->data + r * row_bytes, c);
+}
+
+static void pack_some(void *arg, int32_t worker)
+{
+    repack *j = arg;
+    int8_t *w = malloc((size_t)j->columns);
+    (void)worker;
+    if (!w)
+        atomic_store(&j->no_memory, 1);
+    for (int64_t r0; w && (r0 = atomic_fetch_add(&j->next, ROWS_AT_ONCE)) < j->rows;)
+        for (int64_t r = r0; r < r0 + ROWS_AT_ONCE && r < j->rows; r++) {
+            uint8_t *row = j->out + r * j->row_bytes;
+            for (int64_t c = 0; c < j->columns; c++)
+                w[c] = (int8_t)code_at(j, r, c);
+            int64_t changed = setun_packing_pack(j->p, w, j->columns, row);
+            atomic_fetch_add(&j->changed, changed);
+            atomic_fetch_add(&j->scales_changed, put_scales(j, r, row));
+        }
+    free(w);
+}
+
+/* ---------------------------------------------------------------- the graph */
+
+typedef struct rewrite {
+    setun_model             *m;
+    const st_script_packing *declared;
+    setun_packing            p;
+    const setun_op          *op;
+    st_pool                 *pool;
+    st_graph                *h;
+    st_value_id             *map; /* value of the old graph -> of the new */
+} rewrite;
+
+/* Why scales of groups or rows do not fit a packing, in one sentence. */
+static setun_status check_scales(const rewrite *r, int64_t group, const char *name, setun_error *err)
+{
+    const setun_packing *p = &r->p;
+    if (group % p->digits)
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: packing %s cannot hold %s, where %" PRId64 " weights share a scale: a group must be whole "
+                       "units, and a unit is %u weights", r->declared->where, r->declared->name, name, group, p->digits);
+    if (group && p->row_scale)
+        return st_fail(err, SETUN_BAD_SHAPE, "%s: packing %s has a scale for each row, but %s has one for every %" PRId64 " weights: put the "
+                       "scale into the unit, or leave it out", r->declared->where, r->declared->name, name, group);
+    return SETUN_OK;
+}
+
+static setun_status new_const(rewrite *r, const char *name, const setun_view *v, st_value_id *id, setun_error *err)
+{
+    /* Two products may share a matrix: each has its own copy, and names must differ. */
+    const char *full = st_arena_printf(r->m->arena, "%s%s", name, ST_PACKED_NAME);
+    for (int i = 2; full && st_graph_find(r->h, full) != ST_NO_ID; i++)
+        full = st_arena_printf(r->m->arena, "%s%s.%d", name, ST_PACKED_NAME, i);
+    return full ? st_graph_add_value(r->h, full, ST_CONST, v, id, err) : st_fail(err, SETUN_NO_MEMORY, "no memory for a name");
+}
+
+/* Matrix w with its scales, packed: the two constants that take their places. */
+static setun_status pack_matrix(rewrite *r, const st_value *w, const st_value *ws, int across, int64_t group, int *inside,
+                                st_value_id id[2], setun_error *err)
+{
+    st_packed *sum = &r->m->packed;
+    repack j = {.p = &r->p, .w = &w->view, .ws = &ws->view, .across = across, .group = group};
+    int64_t bytes;
+    j.rows = w->view.dim[across];
+    j.columns = w->view.dim[!across];
+    j.row_bytes = setun_packing_row_bytes(&r->p, j.columns);
+    *inside = group && r->p.scale;
+    ST_TRY(check_scales(r, group, w->name, err));
+    setun_view packed = {NULL, SETUN_U8, 2, {j.rows, j.row_bytes, 1, 1}}, scale = ws->view;
+    if (*inside)
+        scale = (setun_view){NULL, SETUN_F32, 1, {1, 1, 1, 1}};
+    if (st_mul_i64(j.rows, j.row_bytes, &bytes) || !(packed.data = j.out = st_arena_alloc(r->m->arena, bytes)) ||
+        !(scale.data = st_arena_alloc(r->m->arena, setun_view_bytes(&scale))))
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s in the packing %s", w->name, r->declared->name);
+    j.scale = *inside ? NULL : scale.data;
+    if (*inside)
+        *(float *)scale.data = 1.0f;
+    st_pool_run(r->pool, pack_some, &j);
+    if (j.no_memory)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to pack %s", w->name);
+    sum->n_matrix++;
+    sum->bytes += bytes;
+    sum->weights += j.rows * j.columns;
+    sum->changed += j.changed;
+    sum->scales += setun_count(&ws->view);
+    sum->scales_changed += j.scales_changed;
+    ST_TRY(new_const(r, w->name, &packed, &id[0], err));
+    return new_const(r, ws->name, &scale, &id[1], err);
+}
+
+/* The product n, on the packed matrix. */
+static setun_status replace(rewrite *r, const st_graph *g, const st_node *n, int across, st_value_id *out, setun_error *err)
+{
+    const st_value *w = &g->value[n->in[W]], *ws = &g->value[n->in[WS]];
+    st_value_id in[5], id[2];
+    int inside;
+    int64_t group = across ? 0 : n->attr[0].i;
+    if (w->kind != ST_CONST || !w->view.data || ws->kind != ST_CONST || !ws->view.data)
+        return st_fail(err, SETUN_BAD_SCRIPT, "%s: %s of %s is not a constant, and cannot be packed", n->where, n->op->name, w->name);
+    ST_TRY(pack_matrix(r, w, ws, across, group, &inside, id, err));
+    for (int i = 0; i < 5; i++)
+        in[i] = i < W ? r->map[n->in[i]] : id[i - W];
+    const setun_value attr[4] = {{.s = r->declared->text}, {.i = w->view.dim[!across]}, {.i = group}, {.i = inside}};
+    return st_graph_add_node(r->h, r->op, in, attr, n->where, n->scope, out, err);
+}
+
+static setun_status copy_node(rewrite *r, const st_graph *g, const st_node *n, setun_error *err)
+{
+    st_value_id in[ST_MAX_PORTS], out[ST_MAX_PORTS];
+    int across = strcmp(n->op->name, "ternary_matmul_t") == 0;
+    if (strcmp(n->op->name, "ternary_matmul_f32") == 0)
+        return st_fail(err, SETUN_UNKNOWN, "%s: activations of this model are floats, and a declared packing is for 8-bit ones: %s cannot be "
+                       "in the packing %s", n->where, g->value[n->in[1]].name, r->declared->name);
+    if (across || strcmp(n->op->name, "ternary_matmul") == 0) {
+        ST_TRY(replace(r, g, n, across, out, err));
+    } else {
+        for (uint32_t i = 0; i < n->op->n_in; i++)
+            in[i] = r->map[n->in[i]];
+        ST_TRY(st_graph_add_node(r->h, n->op, in, n->attr, n->where, n->scope, out, err));
+    }
+    for (uint32_t o = 0; o < n->op->n_out; o++)
+        r->map[n->out[o]] = out[o];
+    return SETUN_OK;
+}
+
+static setun_status copy_graph(rewrite *r, const st_graph *g, setun_error *err)
+{
+    ST_TRY(st_graph_new(&r->h, r->m->arena, err));
+    r->map = st_arena_array(r->m->arena, (int64_t)g->n_value + 1, (int64_t)sizeof *r->map);
+    if (!r->map)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a graph");
+    for (st_value_id v = 0; v < g->n_value; v++) {
+        const st_value *x = &g->value[v];
+        if (x->kind != ST_TEMP)
+            ST_TRY(st_graph_add_value(r->h, x->name, x->kind, &x->view, &r->map[v], err));
+        else if (x->port == 0)
+            ST_TRY(copy_node(r, g, &g->node[x->node], err));
+    }
+    for (uint32_t i = 0; i < g->n_output; i++)
+        ST_TRY(st_graph_add_output(r->h, g->output[i].name, r->map[g->output[i].value], err));
+    return SETUN_OK;
+}
+
+/* What was lost, if anything, at the level of a warning: nobody should learn it from worse answers. */
+static void report(const setun_model *m)
+{
+    const st_packed *s = &m->packed;
+    int lossy = s->changed || s->scales_changed;
+    st_logf(&m->engine->log, lossy ? ST_LOG_WARN : ST_LOG_INFO,
+            "packing %s: %.4g bits per weight, %" PRId64 " matrices; %" PRId64 " of %" PRId64 " weights (%.2f %%) and %" PRId64 " of %" PRId64
+            " scales are changed by it", s->name, s->bits, s->n_matrix, s->changed, s->weights,
+            100.0 * (double)s->changed / (double)s->weights, s->scales_changed, s->scales);
+}
+
+setun_status st_packing_apply(setun_model *m, const st_script_packing *p, setun_error *err)
+{
+    rewrite r = {.m = m, .declared = p, .op = st_registry_find(m->engine->registry, "packed_matmul")};
+    ST_TRY(setun_packing_read(&r.p, p->text, err));
+    m->packed.name = p->name;
+    m->packed.bits = setun_packing_bits(&r.p);
+    ST_TRY(st_pool_new(&r.pool, m->engine->o.n_threads, 1, err));
+    setun_status s = copy_graph(&r, m->graph, err);
+    st_pool_free(r.pool);
+    if (s == SETUN_OK && !m->packed.n_matrix)
+        s = st_fail(err, SETUN_UNKNOWN, "%s: the model has no ternary matrix that could be in the packing %s", m->path, p->name);
+    if (s != SETUN_OK)
+        return s;
+    m->graph = r.h;
+    report(m);
+    return st_graph_verify(m->graph, err);
+}

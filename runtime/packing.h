@@ -1,0 +1,16 @@
+/* runtime/packing.h -- a model's ternary matrices in the packing that somebody declared. */
+#ifndef ST_RUNTIME_PACKING_H
+#define ST_RUNTIME_PACKING_H
+
+#include "runtime/model.h"
+#include "scripts/host.h"
+
+/* Run the file of the option --packing, "base3.lua" or "all.lua:base3", and find the packing that it means; without
+ * the option the model script's, which may be NULL. */
+setun_status st_packing_choose(setun_model *m, st_script *script, const st_script_packing *from_script,
+                               const st_script_packing **p, setun_error *err);
+/* Weights of every ternary product of m->graph as p says: packed_matmul takes its place.  What that changes is in
+ * m->packed.  After the weights are packed: their codes are read. */
+setun_status st_packing_apply(setun_model *m, const st_script_packing *p, setun_error *err);
+
+#endif
