@@ -8,21 +8,11 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "runtime/kernels.h"
-#include "scripts/host.h"
+#include "runtime/check.h"
 
 #define SEEDS 2
 
-typedef struct checker {
-    st_engine      *e;
-    st_kernels     *kernels;
-    st_arena       *arena;
-    setun_write_fn *out;
-    void           *user;
-    int64_t         failed;
-} checker;
-
-static setun_status say(checker *c, const char *text, setun_error *err)
+setun_status st_check_say(st_checker *c, const char *text, setun_error *err)
 {
     return c->out(c->user, text, strlen(text))
          ? st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text") : SETUN_OK;
@@ -118,7 +108,7 @@ static void count(tally *t, setun_status s, const setun_error *err, const char *
 #define MAX_WITNESSES 20
 
 /* Are the kernels with these knobs and with the defaults the same? */
-static int same_kernel(const checker *c, setun_args shape, const int64_t *knob)
+static int same_kernel(const st_checker *c, setun_args shape, const int64_t *knob)
 {
     st_kir *a, *b;
     setun_status s = SETUN_DECLINED;
@@ -132,7 +122,7 @@ static int same_kernel(const checker *c, setun_args shape, const int64_t *knob)
 }
 
 /* knob NULL: the defaults, and every witness.  Otherwise a kernel that differs from it is what is new. */
-static setun_status check_case(checker *c, const setun_op *op, const char *text, uint64_t seed, const int64_t *knob, tally *t,
+static setun_status check_case(st_checker *c, const setun_op *op, const char *text, uint64_t seed, const int64_t *knob, tally *t,
                                setun_error *err)
 {
     st_case want, got;
@@ -180,7 +170,20 @@ static setun_status check_case(checker *c, const setun_op *op, const char *text,
     return SETUN_OK;
 }
 
-static setun_status check_op(checker *c, const setun_op *op, setun_error *err)
+setun_status st_check_head(st_checker *c, setun_error *err)
+{
+    st_str head = {0};
+    st_str_addf(&head, "%-20s %5s %9s %9s %9s %9s", "operator", "cases", "eval", "interp", "jit", "jit/5");
+    for (int64_t i = 0; i < st_plugins_count(c->e->plugins); i++)
+        if (st_plugins_at(c->e->plugins, i)->backend)
+            st_str_addf(&head, " %9.9s", st_plugins_at(c->e->plugins, i)->backend_info.name);
+    st_str_addf(&head, "   (%s)\n", st_engine_isa(c->e));
+    setun_status s = head.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : st_check_say(c, head.text, err);
+    st_str_free(&head);
+    return s;
+}
+
+setun_status st_check_op(st_checker *c, const setun_op *op, setun_error *err)
 {
     tally t[MAX_WITNESSES];
     st_str row = {0};
@@ -215,38 +218,45 @@ static setun_status check_op(checker *c, const setun_op *op, setun_error *err)
             st_str_addf(&row, "    %s: %s (%d of %d)\n", w == 0 ? "eval" : w == 1 ? "interpreter" : w == 2 ? "jit, one tile"
                         : w == 3 ? "jit, five tiles" : st_plugins_at(c->e->plugins, w - 4)->backend_info.name,
                         t[w].first.text, t[w].bad, t[w].bad + t[w].ok);
-    setun_status s = row.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : say(c, row.text, err);
+    setun_status s = row.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : st_check_say(c, row.text, err);
     st_str_free(&row);
     return s;
 }
 
-static setun_status check_all(checker *c, const char *const *files, int32_t n_files, const char *only, setun_error *err)
+/* In the order of their files: the list has the newest first. */
+static setun_status check_packings(st_checker *c, const st_script_packing *p, const char *only, int64_t *shown, setun_error *err)
+{
+    if (!p)
+        return SETUN_OK;
+    ST_TRY(check_packings(c, p->next, only, shown, err));
+    if (only && strcmp(only, p->name))
+        return SETUN_OK;
+    ++*shown;
+    return st_check_packing(c, p, err);
+}
+
+static setun_status check_all(st_checker *c, const char *const *files, int32_t n_files, const char *only, setun_error *err)
 {
     int64_t first = 0, shown = 0;
     st_script *script = NULL;
-    st_str head = {0};
     setun_status s = SETUN_OK;
     if (n_files) {
         first = st_registry_count(c->e->registry);
         s = st_script_open(&script, c->e->scripts, c->e->registry, c->arena, NULL, err);
         for (int32_t i = 0; i < n_files && s == SETUN_OK; i++)
             s = st_script_ops(script, files[i], err);
-        if (s == SETUN_OK && st_registry_count(c->e->registry) == first)
-            s = st_fail(err, SETUN_BAD_SCRIPT, "%s defines no operator (setun.op)", files[0]);
+        if (s == SETUN_OK && st_registry_count(c->e->registry) == first && !st_script_packings(script))
+            s = st_fail(err, SETUN_BAD_SCRIPT, "%s defines no operator (setun.op) and no packing (setun.packing)", files[0]);
+        if (s == SETUN_OK)
+            s = check_packings(c, st_script_packings(script), only, &shown, err);
     }
-    st_str_addf(&head, "%-20s %5s %9s %9s %9s %9s", "operator", "cases", "eval", "interp", "jit", "jit/5");
-    for (int64_t i = 0; i < st_plugins_count(c->e->plugins); i++)
-        if (st_plugins_at(c->e->plugins, i)->backend)
-            st_str_addf(&head, " %9.9s", st_plugins_at(c->e->plugins, i)->backend_info.name);
-    st_str_addf(&head, "   (%s)\n", st_engine_isa(c->e));
-    if (s == SETUN_OK)
-        s = head.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for the table") : say(c, head.text, err);
-    st_str_free(&head);
+    if (s == SETUN_OK && (!n_files || st_registry_count(c->e->registry) > first))
+        s = st_check_head(c, err);
     for (int64_t i = first; i < st_registry_count(c->e->registry) && s == SETUN_OK; i++) {
         const setun_op *op = st_registry_at(c->e->registry, i);
         if (only && strcmp(only, op->name))
             continue;
-        s = check_op(c, op, err);
+        s = st_check_op(c, op, err);
         shown++;
     }
     if (s == SETUN_OK && !shown)
@@ -258,7 +268,7 @@ static setun_status check_all(checker *c, const char *const *files, int32_t n_fi
 setun_status setun_check(const char *const *files, int32_t n_files, const char *only, const setun_options *o, int64_t *failed,
                          setun_write_fn *out, void *user, setun_error *err)
 {
-    checker c = {.out = out, .user = user};
+    st_checker c = {.out = out, .user = user};
     *failed = 0;
     ST_TRY(st_engine_open(&c.e, o, err));
     c.arena = st_arena_new();
