@@ -25,9 +25,10 @@
 #define MOST_LOADS   32
 
 typedef struct packed_vector {
-    const setun_packing_part *part;
-    uint32_t n;                 /* fields; lanes behind them hold anything */
+    const setun_packing_part *part; /* of those in it the one with the most digits */
+    uint32_t n;                     /* fields; lanes behind them hold anything */
     uint16_t unit[MOST_LANES], field[MOST_LANES];
+    const setun_packing_part *of[MOST_LANES];
 } packed_vector;
 
 typedef struct packed {
@@ -49,38 +50,66 @@ typedef struct packed {
 
 /* ---------------------------------------------------------------- vectors of a span */
 
-/* The vectors of `units` units, or 0 if they are too many. */
-static int packed_cut(packed *d, uint32_t units)
+/* May the fields of part j stand behind those of part j - 1 in a vector?  Bytes that are fractions are decoded alike
+ * whether they hold five digits or four: the digits that are not there meet activations of 0. */
+static int joins(const setun_packing *p, uint32_t j)
 {
-    d->n_vector = 0;
-    d->span_lanes = 0;
-    for (uint32_t j = 0; j < d->p->n_part; j++) {
-        const setun_packing_part *t = &d->p->part[j];
-        for (uint32_t place = 0; place < 8; place++) {
-            packed_vector *v = NULL;
-            for (uint32_t i = 0; i < units * t->fields; i++) {
-                uint32_t f = i % t->fields;
+    const setun_packing_part *a = &p->part[j - 1], *b = &p->part[j];
+    return a->coding == SETUN_FRACTION && b->coding == SETUN_FRACTION && a->n_plane == 1 && a->width == 8 && b->n_plane == 1 &&
+           b->width == 8 && !a->low && !b->low && a->at + a->bytes == b->at;
+}
+
+static void packed_begin(packed *d, packed_vector *v)
+{
+    v->n = 0;
+    v->part = NULL;
+    d->n_vector++;
+}
+
+/* Fields of parts [j, end) whose lowest bits are at `place` of their bytes; 0 if they are too many. */
+static int cut_parts(packed *d, uint32_t units, uint32_t j, uint32_t end, uint32_t place)
+{
+    packed_vector *v = NULL;
+    for (uint32_t u = 0; u < units; u++)
+        for (uint32_t i = j; i < end; i++)
+            for (uint32_t f = 0; f < d->p->part[i].fields; f++) {
+                const setun_packing_part *t = &d->p->part[i];
                 if (setun_packing_bit(t, f, 0) % 8 != place)
                     continue;
                 if (!v || v->n == d->lanes) {
                     if (d->n_vector == MOST_VECTORS)
                         return 0;
-                    v = &d->vector[d->n_vector++];
-                    v->part = t;
-                    v->n = 0;
-                    d->span_lanes += d->lanes * t->digits;
+                    v = &d->vector[d->n_vector];
+                    packed_begin(d, v);
                 }
-                v->unit[v->n] = (uint16_t)(i / t->fields);
+                v->part = !v->part || t->digits > v->part->digits ? t : v->part;
+                v->unit[v->n] = (uint16_t)u;
+                v->of[v->n] = t;
                 v->field[v->n++] = (uint16_t)f;
             }
-        }
-    }
     return 1;
 }
 
-/* n: units of a row.  group: digits that share a scale, or 0.  As many units as fill vectors best, of equals the
- * fewest; rows and groups are whole spans. */
-static void packed_open(packed *d, setun_kernel *k, const setun_packing *p, int64_t n, int64_t group)
+/* The vectors of `units` units, or 0 if they are too many. */
+static int packed_cut(packed *d, uint32_t units)
+{
+    int ok = 1;
+    d->n_vector = 0;
+    d->span_lanes = 0;
+    for (uint32_t j = 0, end; j < d->p->n_part && ok; j = end) {
+        for (end = j + 1; end < d->p->n_part && joins(d->p, end); end++)
+            ;
+        for (uint32_t place = 0; place < 8 && ok; place++)
+            ok = cut_parts(d, units, j, end, place);
+    }
+    for (uint32_t i = 0; i < d->n_vector; i++)
+        d->span_lanes += d->lanes * d->vector[i].part->digits;
+    return ok;
+}
+
+/* Spans of at most n units, as many as fill vectors best, of equals the fewest; `whole` units, which share a scale or are
+ * a row, must be whole spans (0: they need not). */
+static void packed_open(packed *d, setun_kernel *k, const setun_packing *p, int64_t n, int64_t whole)
 {
     int64_t best = INT64_MAX;
     uint32_t units = 1;
@@ -89,7 +118,7 @@ static void packed_open(packed *d, setun_kernel *k, const setun_packing *p, int6
     d->p = p;
     d->lanes = k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 ? 64 : 32;
     for (uint32_t u = 1; u <= 16; u *= 2) {
-        if (u > 1 && (n % u || u * p->digits > 1024 || u * p->bytes > 512 || (group && group % (u * p->digits)) || !packed_cut(d, u)))
+        if (u > 1 && (u > n || u * p->digits > 1024 || u * p->bytes > 512 || whole % u || !packed_cut(d, u)))
             break;
         int64_t cost = packed_cut(d, u) ? d->span_lanes * 1024 / (u * p->digits) : INT64_MAX - 1;
         if (cost < best) {
@@ -149,19 +178,34 @@ static k_val span_load(packed *d, int32_t start, int32_t n, uint32_t wide)
     return v;
 }
 
+/* The same where each eight of n bytes, a power of two, lie together: units that follow each other. */
+static k_val join_eights(packed *d, const int32_t *at, uint32_t n)
+{
+    int in_order = 1;
+    for (uint32_t l = 0; l < n; l++)
+        in_order &= at[l] == at[0] + (int32_t)l;
+    if (in_order)
+        return span_load(d, at[0], (int32_t)n, n);
+    k_val low = join_eights(d, at, n / 2);
+    return k_concat(d->k, low, join_eights(d, at + n / 2, n / 2));
+}
+
 /* Byte at[l] of the span in lane l < n. */
 static k_val span_bytes(packed *d, const int32_t *at, uint32_t n)
 {
     int32_t mask[MOST_LANES], low = at[0], high = at[0];
-    int in_order = 1;
+    int in_order = 1, eights = 1;
     uint32_t wide = 1;
     for (uint32_t l = 0; l < n; l++) {
         in_order &= at[l] == at[0] + (int32_t)l;
+        eights &= at[l] == at[l / 8 * 8] + (int32_t)(l % 8);
         low = at[l] < low ? at[l] : low;
         high = at[l] > high ? at[l] : high;
     }
     if (in_order)
         return span_load(d, low, (int32_t)n, d->lanes);
+    if (eights && n == d->lanes)
+        return join_eights(d, at, n);
     while (wide < (uint32_t)(high - low + 1))
         wide *= 2;
     if (wide > K_MAX_LANES) { /* far apart: two halves, put together */
@@ -195,7 +239,7 @@ static int find_bits(const packed *d, const packed_vector *v, uint32_t k, int32_
 {
     int same = 1;
     for (uint32_t l = 0; l < v->n; l++) {
-        at[l] = (int32_t)(8 * v->unit[l] * d->p->bytes + setun_packing_bit(v->part, v->field[l], k));
+        at[l] = (int32_t)(8 * v->unit[l] * d->p->bytes + setun_packing_bit(v->of[l], v->field[l], k));
         same &= at[l] % 8 == at[0] % 8;
     }
     return same;
@@ -350,8 +394,9 @@ static void vector_digits(packed *d, const packed_vector *v, k_val *digit, int32
     int plain = t->coding == SETUN_BITS && d->affine;
     *up = 0;
     k_val code = vector_codes(d, v, plain && !d->whole ? up : NULL);
-    /* Tables of 16 beat comparisons where they are few; and levels out of line need one for every digit. */
-    if (t->coding == SETUN_TABLE || !d->affine)
+    /* Two tables of 16 beat comparisons; and levels out of line need tables for every digit. */
+    int small = t->coding != SETUN_BITS && t->width <= 5 && k_info(d->k, K_HAS_LUT16);
+    if (t->coding == SETUN_TABLE || !d->affine || small)
         for (uint32_t i = 0; i < t->digits; i++)
             digit[i] = table_digit(d, t, code, i);
     else if (t->coding == SETUN_BITS)

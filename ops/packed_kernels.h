@@ -19,11 +19,13 @@
 #include "ops/packed_decode.h"
 #include "ops/ternary_groups.h"
 
+#define NO_COLUMN INT32_MAX
 #define MOST_UP 4 /* shifts that products may keep: 0 to 3 */
 
 typedef struct packed_kernel {
     setun_kernel *k;
-    packed   d;
+    packed   d, tail;       /* spans, and single units behind the last whole span of a row: n_tail */
+    int64_t  n_tail;
     int64_t  columns, n_span, row_bytes, head; /* spans of a row; bytes of it, of which head are a scale */
     int64_t  group, n_group, group_spans;      /* 0; or digits, groups of a row, spans of a group */
     int64_t  lanes;                            /* of a row of ordered activations, or of decoded weights */
@@ -38,8 +40,10 @@ typedef struct packed_kernel {
 /* Vector v's digit i: the columns of its lanes in the span. */
 static uint32_t vector_columns(const packed *d, const packed_vector *v, uint32_t i, int32_t *column)
 {
-    for (uint32_t l = 0; l < v->n; l++)
-        column[l] = (int32_t)(v->unit[l] * d->p->digits + setun_packing_column(v->part, v->field[l], i));
+    for (uint32_t l = 0; l < v->n; l++) {
+        const setun_packing_part *t = v->of[l]; /* it may have fewer digits than others of the vector */
+        column[l] = i < t->digits ? (int32_t)(v->unit[l] * d->p->digits + setun_packing_column(t, v->field[l], i)) : NO_COLUMN;
+    }
     return v->n;
 }
 
@@ -73,30 +77,39 @@ static k_val ordered(const packed_kernel *c, k_val from, const int32_t *column, 
     return as_is ? v : k_shuffle(k, v, k_int(k, K_TYPE(K_I8, wide), 0), mask, lanes);
 }
 
-static void order_span(const packed_kernel *c, k_val from, int64_t valid, k_val to)
+static void order_span(const packed_kernel *c, const packed *d, k_val from, int64_t valid, k_val to)
 {
     int32_t column[MOST_LANES];
     int64_t at = 0;
-    for (uint32_t j = 0; j < c->d.n_vector; j++)
-        for (uint32_t i = 0; i < c->d.vector[j].part->digits; i++, at += c->d.lanes) {
-            uint32_t n = vector_columns(&c->d, &c->d.vector[j], i, column);
+    for (uint32_t j = 0; j < d->n_vector; j++)
+        for (uint32_t i = 0; i < d->vector[j].part->digits; i++, at += d->lanes) {
+            uint32_t n = vector_columns(d, &d->vector[j], i, column);
             k_store(c->k, c->x, k_addi(c->k, to, at), ordered(c, from, column, n, valid));
         }
 }
 
-/* The token whose activations begin at q[from], to x[to ...]. */
-static void order_token(const packed_kernel *c, k_val from, k_val to)
+/* `columns` activations from q[from] on, in n spans, to x[to ...]. */
+static void order_spans(const packed_kernel *c, const packed *d, k_val from, int64_t columns, int64_t n, k_val to)
 {
     setun_kernel *k = c->k;
-    int64_t whole = c->columns / c->d.span_digits;
+    int64_t whole = columns / d->span_digits < n ? columns / d->span_digits : n;
     if (whole) {
         k_val s = k_for(k, k_i64(k, 0), k_i64(k, whole), 1);
-        order_span(c, k_add(k, from, k_muli(k, s, c->d.span_digits)), c->d.span_digits, k_add(k, to, k_muli(k, s, c->d.span_lanes)));
+        order_span(c, d, k_add(k, from, k_muli(k, s, d->span_digits)), d->span_digits, k_add(k, to, k_muli(k, s, d->span_lanes)));
         k_stop(k);
     }
-    if (c->n_span > whole)
-        order_span(c, k_addi(k, from, whole * c->d.span_digits), c->columns - whole * c->d.span_digits,
-                   k_addi(k, to, whole * c->d.span_lanes));
+    if (n > whole)
+        order_span(c, d, k_addi(k, from, whole * d->span_digits), columns - whole * d->span_digits, k_addi(k, to, whole * d->span_lanes));
+}
+
+/* The token whose activations begin at q[from]. */
+static void order_token(const packed_kernel *c, k_val from, k_val to)
+{
+    int64_t done = c->n_span * c->d.span_digits;
+    order_spans(c, &c->d, from, c->columns, c->n_span, to);
+    if (c->n_tail)
+        order_spans(c, &c->tail, k_addi(c->k, from, done), c->columns - done, c->n_tail,
+                    k_addi(c->k, to, c->n_span * c->d.span_lanes));
 }
 
 /* ---------------------------------------------------------------- one token */
@@ -123,22 +136,22 @@ static void widen_sums(const packed_kernel *c, packed_sums *s, int32_t up)
 }
 
 /* The span at byte `base` times the activations at x[at]. */
-static void span_dots(packed_kernel *c, k_val base, k_val at, packed_sums *s)
+static void span_dots(packed_kernel *c, packed *d, k_val base, k_val at, packed_sums *s)
 {
     setun_kernel *k = c->k;
     k_val digit[SETUN_PACKING_DIGITS];
-    span_begin(&c->d, base);
-    for (uint32_t j = 0; j < c->d.n_vector; j++) {
-        const packed_vector *v = &c->d.vector[j];
+    span_begin(d, base);
+    for (uint32_t j = 0; j < d->n_vector; j++) {
+        const packed_vector *v = &d->vector[j];
         int32_t up;
-        vector_digits(&c->d, v, digit, &up);
-        for (uint32_t i = 0; i < v->part->digits; i++, at = k_addi(k, at, c->d.lanes)) {
-            k_val x = k_load(k, c->x, at, c->d.lanes);
+        vector_digits(d, v, digit, &up);
+        for (uint32_t i = 0; i < v->part->digits; i++, at = k_addi(k, at, d->lanes)) {
+            k_val x = k_load(k, c->x, at, d->lanes);
             if (k_info(k, K_HAS_DOT4)) {
                 k_set(k, s->wide[up], k_dot4(k, k_get(k, s->wide[up]), digit[i], x));
                 continue;
             }
-            int64_t most = 2 * 127 * ((int64_t)c->d.most << up);
+            int64_t most = 2 * 127 * ((int64_t)d->most << up);
             if (s->bound[up] + most > INT16_MAX)
                 widen_sums(c, s, up);
             k_val dot = k_dot2(k, digit[i], x);
@@ -148,29 +161,38 @@ static void span_dots(packed_kernel *c, k_val base, k_val at, packed_sums *s)
     }
 }
 
-/* Spans [0, n) from byte `base` on times the activations from x[at] on: lanes to be added up. */
-static k_val spans_sum(packed_kernel *c, k_val base, k_val at, int64_t n)
+/* Spans [0, n) from byte `base` on times the activations from x[at] on, added to the sums. */
+static void spans_dots(packed_kernel *c, packed *d, k_val base, k_val at, int64_t n, packed_sums *s)
 {
     setun_kernel *k = c->k;
-    packed_sums s;
-    int64_t chunk = 1, digits = c->d.span_lanes / c->d.lanes;
-    k_val sum = 0;
-    memset(&s, 0, sizeof s);
-    for (int32_t up = 0; up < MOST_UP; up++)
-        s.wide[up] = k_var(k, k_int(k, K_TYPE(K_I32, sum_count(c)), 0));
+    int64_t chunk = 1, digits = d->span_lanes / d->lanes;
     for (int64_t i = 2; i <= 8 && i * digits <= 40; i++)
         chunk = n % i == 0 ? i : chunk;
     k_val b = k_for(k, k_i64(k, 0), k_i64(k, n), chunk);
     for (int64_t i = 0; i < chunk; i++) {
-        k_val span = k_addi(k, b, i), from = k_add(k, base, k_muli(k, span, c->d.span_bytes));
-        int64_t here = i * c->d.span_bytes; /* a hint for every line of the chunk, at the span where it begins */
-        for (int64_t line = (here + K_LINE - 1) / K_LINE * K_LINE; c->ahead && line < here + c->d.span_bytes; line += K_LINE)
-            k_fetch_ahead(k, c->d.w, k_addi(k, from, line - here), c->ahead);
-        span_dots(c, from, k_add(k, at, k_muli(k, span, c->d.span_lanes)), &s);
+        k_val span = k_addi(k, b, i), from = k_add(k, base, k_muli(k, span, d->span_bytes));
+        int64_t here = i * d->span_bytes; /* a hint for every line of the chunk, at the span where it begins */
+        for (int64_t line = (here + K_LINE - 1) / K_LINE * K_LINE; c->ahead && line < here + d->span_bytes; line += K_LINE)
+            k_fetch_ahead(k, d->w, k_addi(k, from, line - here), c->ahead);
+        span_dots(c, d, from, k_add(k, at, k_muli(k, span, d->span_lanes)), s);
     }
     for (int32_t up = 0; up < MOST_UP; up++)
-        widen_sums(c, &s, up);
+        widen_sums(c, s, up);
     k_stop(k);
+}
+
+/* n spans and `tail` single units from byte `base` on times the activations from x[at] on: lanes to be added up. */
+static k_val spans_sum(packed_kernel *c, k_val base, k_val at, int64_t n, int64_t tail)
+{
+    setun_kernel *k = c->k;
+    packed_sums s;
+    k_val sum = 0;
+    memset(&s, 0, sizeof s);
+    for (int32_t up = 0; up < MOST_UP; up++)
+        s.wide[up] = k_var(k, k_int(k, K_TYPE(K_I32, sum_count(c)), 0));
+    spans_dots(c, &c->d, base, at, n, &s);
+    if (tail)
+        spans_dots(c, &c->tail, k_addi(k, base, n * c->d.span_bytes), k_addi(k, at, n * c->d.span_lanes), tail, &s);
     for (int32_t up = 0; up < MOST_UP; up++) { /* every lane is a multiple of 2^up: the shift is exact */
         k_val v = up ? k_shrs(k, k_get(k, s.wide[up]), up) : k_get(k, s.wide[up]);
         sum = sum ? k_add(k, sum, v) : v;
@@ -204,7 +226,7 @@ static void add_packed_groups(packed_kernel *c, k_val r, k_val g, int64_t n, int
     for (int64_t i = 0; i < STRIPES; i++) {
         k_val gi = k_addi(k, g, i), base = k_add(k, row_at(c, r), k_muli(k, gi, c->group_spans * c->d.span_bytes));
         int64_t spans = last && i == n - 1 ? c->n_span - (c->n_group - 1) * c->group_spans : c->group_spans;
-        v[i] = i < n ? spans_sum(c, base, k_muli(k, gi, c->group_spans * c->d.span_lanes), spans)
+        v[i] = i < n ? spans_sum(c, base, k_muli(k, gi, c->group_spans * c->d.span_lanes), spans, 0)
                      : k_int(k, K_TYPE(K_I32, sum_count(c)), 0);
         scale[i] = i < n ? group_scale(c, r, gi) : none;
     }
@@ -261,31 +283,40 @@ static void packed_one(packed_kernel *c, const setun_args *a, k_val begin, k_val
         return;
     }
     k_val m = token_factor(k, a, scale), bias = k_muli(k, k_load(k, k_arg(k, SUM, K_I32), zero, 1), c->d.offset);
-    k_val r = k_for(k, begin, end, 1), s = k_rsum(k, spans_sum(c, row_at(c, r), zero, c->n_span));
+    k_val r = k_for(k, begin, end, 1), s = k_rsum(k, spans_sum(c, row_at(c, r), zero, c->n_span, c->n_tail));
     put(k, &to, 0, r, k_mul(k, k_i2f(k, k_add(k, s, bias)), m));
     k_stop(k);
 }
 
 /* ---------------------------------------------------------------- rows as bytes */
 
-/* Row r as level - offset, in the order of the digits, to codes[to ...]. */
-static void decode_packed(packed_kernel *c, k_val r, k_val codes, k_val to)
+/* n spans from byte `from` on as level - offset, in the order of the digits, to codes[to ...]. */
+static void decode_spans(const packed_kernel *c, packed *d, k_val from, int64_t n, k_val codes, k_val to)
 {
     setun_kernel *k = c->k;
-    k_val s = k_for(k, k_i64(k, 0), k_i64(k, c->n_span), 1), at = k_add(k, to, k_muli(k, s, c->d.span_lanes));
+    k_val s = k_for(k, k_i64(k, 0), k_i64(k, n), 1), at = k_add(k, to, k_muli(k, s, d->span_lanes));
     k_val digit[SETUN_PACKING_DIGITS];
-    k_val from = k_add(k, row_at(c, r), k_muli(k, s, c->d.span_bytes));
-    if (c->ahead)
-        for (int64_t line = 0; line < c->d.span_bytes; line += K_LINE)
-            k_fetch_ahead(k, c->d.w, k_addi(k, from, line), c->ahead);
-    span_begin(&c->d, from);
-    for (uint32_t j = 0; j < c->d.n_vector; j++) {
+    from = k_add(k, from, k_muli(k, s, d->span_bytes));
+    for (int64_t line = 0; c->ahead && line < d->span_bytes; line += K_LINE)
+        k_fetch_ahead(k, d->w, k_addi(k, from, line), c->ahead);
+    span_begin(d, from);
+    for (uint32_t j = 0; j < d->n_vector; j++) {
         int32_t up;
-        vector_digits(&c->d, &c->d.vector[j], digit, &up);
-        for (uint32_t i = 0; i < c->d.vector[j].part->digits; i++, at = k_addi(k, at, c->d.lanes))
+        vector_digits(d, &d->vector[j], digit, &up);
+        for (uint32_t i = 0; i < d->vector[j].part->digits; i++, at = k_addi(k, at, d->lanes))
             k_store(k, codes, at, digit[i]);
     }
     k_stop(k);
+}
+
+/* All of row r. */
+static void decode_packed(packed_kernel *c, k_val r, k_val codes, k_val to)
+{
+    k_val from = row_at(c, r);
+    decode_spans(c, &c->d, from, c->n_span, codes, to);
+    if (c->n_tail)
+        decode_spans(c, &c->tail, k_addi(c->k, from, c->n_span * c->d.span_bytes), c->n_tail, codes,
+                     k_addi(c->k, to, c->n_span * c->d.span_lanes));
 }
 
 /* codes[from + i] times x[at + i] for i in [0, n): lanes to be added up. */

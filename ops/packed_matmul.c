@@ -107,15 +107,21 @@ static void open_packed(setun_kernel *k, const setun_args *a, const setun_packin
     c->columns = a->attr[COLUMNS].i;
     c->group = a->attr[GROUP].i;
     int64_t n_unit = (c->columns + p->digits - 1) / p->digits;
-    packed_open(&c->d, k, p, n_unit, c->group);
+    /* With groups every group is whole spans, and so is what is left of the last one. */
+    int64_t per_group = c->group / p->digits, last = c->group ? n_unit % per_group : 0;
+    packed_open(&c->d, k, p, n_unit, per_group);
+    if (last % c->d.units)
+        packed_open(&c->d, k, p, 1, per_group);
     c->n_span = n_unit / c->d.units;
+    c->n_tail = n_unit % c->d.units;
+    packed_open(&c->tail, k, p, 1, 0);
     c->row_bytes = a->in[W].dim[1];
     c->head = setun_packing_unit_at(p, 0);
-    c->lanes = c->n_span * c->d.span_lanes;
+    c->lanes = c->n_span * c->d.span_lanes + c->n_tail * c->tail.span_lanes;
     c->inside = a->attr[INSIDE].i != 0;
     c->ahead = setun_knob_value(a, PREFETCH);
     c->q = k_arg(k, Q, K_I8);
-    c->d.w = k_arg(k, W, K_I8);
+    c->d.w = c->tail.w = k_arg(k, W, K_I8);
     c->ws = k_arg(k, WS, K_F32);
     c->x_at = k->b->scratch(k, (a->in[Q].dim[0] == 1 ? 1 : TOKENS) * c->lanes);
     c->x = k_emit(k, K_scratch, K_TYPE(K_I8 | K_PTR, 1), 0, 0, 0, c->x_at);
@@ -141,7 +147,7 @@ static setun_status lower(setun_kernel *k, const setun_args *a, setun_error *err
         packed_one(&c, a, begin, end);
         return SETUN_OK;
     }
-    c.d.whole = 1;
+    c.d.whole = c.tail.whole = 1;
     k_if(k, k_lt(k, n, k_i64(k, PACKED_FEW)));
     packed_few(&c, a, begin, end, rows, n);
     k_else(k);
