@@ -166,12 +166,12 @@ static setun_status try_rows(const trial *t, int64_t *n_row, int64_t *weights, i
 /* Cases of packed_matmul with this packing: one token, some and many; whole rows and rows with a rest. */
 static const char **make_cases(const st_script_packing *from, const setun_packing *p, st_arena *arena)
 {
-    static const int32_t tokens[] = {1, 3, 33};
+    static const int32_t tokens[] = {1, 3, 18};
     const char **list = st_arena_array(arena, N_CASES + 1, sizeof *list);
     int n = 0;
     for (int shape = 0; list && shape < 3; shape++) {
-        int64_t unit = p->digits, units = unit > 256 ? 3 : 768 / unit + 1, columns = shape == 1 ? units * unit : units * unit - unit / 3;
-        int64_t kp = (columns + 127) / 128 * 128, rows = shape == 1 ? 18 : 7, group = shape == 2 ? 2 * unit : 0;
+        int64_t unit = p->digits, units = unit > 128 ? 3 : 384 / unit + 1, columns = shape == 1 ? units * unit : units * unit - unit / 3;
+        int64_t kp = (columns + 127) / 128 * 128, rows = shape == 1 ? 17 : 5, group = shape == 2 ? 2 * unit : 0;
         for (int i = 0; i < 3; i++) {
             char symbol = tokens[i] == 1 ? ' ' : 'n', scales[64];
             char dim[24];

@@ -9,7 +9,8 @@
  *                bits      one digit: the number of its level
  *                integer   `digits` of them in base n, n levels: the first counts most, or least (`low`)
  *                fraction  the same number v as the fraction v / n^digits, rounded up to width bits: the next
- *                          digit is what a multiplication by n carries out
+ *                          digit is what a multiplication by n carries out.  As n^digits <= 2^width, what is
+ *                          added by rounding is less than 1 / n^digits, and no digit shows it
  *                table     the row of a table that lists what the digits can be together
  *     plane   bits of a field that lie together.  A part with the planes 4 + 1 has the low 4 bits of all its
  *             fields first, and then the fifth bits.
@@ -354,24 +355,6 @@ static inline setun_status setun_packing_read_table(const setun_packing *p, setu
     return SETUN_OK;
 }
 
-/* Does the fraction give back every digit?  It does where 2^width is large enough; for small numbers all are tried. */
-static inline setun_status setun_packing_try_fraction(const setun_packing *p, const setun_packing_part *t, setun_error *err)
-{
-    uint8_t digit[SETUN_PACKING_DIGITS];
-    uint32_t all = setun_packing_power(p, t->digits);
-    for (uint32_t v = 0; v < all; v++) {
-        uint32_t rest = v;
-        for (uint32_t i = t->digits; i-- > 0; rest /= (uint32_t)p->n_level)
-            digit[i] = (uint8_t)(rest % (uint32_t)p->n_level);
-        uint32_t code = setun_packing_code(p, t, digit);
-        for (uint32_t i = 0; i < t->digits; i++)
-            if (code >> t->width || setun_packing_digit(p, t, code, i) != digit[i])
-                return setun_fail(err, SETUN_BAD_ARG, "a fraction of %u bits does not give back %u digits in base %d (number %u comes "
-                                  "out wrong): fewer digits, or more bits, or an integer", t->width, t->digits, (int)p->n_level, v);
-    }
-    return SETUN_OK;
-}
-
 static inline setun_status setun_packing_check_part(const setun_packing *p, setun_packing_part *t, setun_error *err)
 {
     uint32_t bytes = 0;
@@ -391,19 +374,21 @@ static inline setun_status setun_packing_check_part(const setun_packing *p, setu
         bytes += t->fields * w / 8;
     }
     t->bytes = bytes;
-    return t->coding == SETUN_FRACTION ? setun_packing_try_fraction(p, t, err) : SETUN_OK;
+    return SETUN_OK;
 }
 
 /* "4+1": the widths of planes. */
 static inline int setun_packing_read_planes(setun_packing_part *t, const char *s)
 {
-    for (int32_t w; setun_packing_number(&s, &w) && w > 0 && t->width + (uint32_t)w <= 8 && t->n_plane < SETUN_PACKING_PLANES; s++) {
+    for (;; s++) {
+        int32_t w;
+        if (!setun_packing_number(&s, &w) || w < 1 || t->width + (uint32_t)w > 8)
+            return 0;
         t->plane[t->n_plane++] = (uint32_t)w;
         t->width += (uint32_t)w;
         if (*s != '+')
-            break;
+            return !*s;
     }
-    return t->n_plane && !*s;
 }
 
 static inline setun_status setun_packing_read_part(setun_packing *p, uint32_t coding, setun_packing_words *w, setun_error *err)

@@ -128,6 +128,45 @@ cp "$TMP/trace/logits.npy" "$TMP/theirs/lm_head.npy"
 for i in 0 1 2 3; do cp "$TMP/trace/blk.$i.attn_q.npy" "$TMP/theirs/layers.$i.q_proj.npy"; done
 "$SETUN" tracediff "$TMP/trace" "$TMP/theirs" --map "$TMP/map" >"$TMP/out" 2>&1 || bad "the map in docs/tracing.md: $(cat "$TMP/out")"
 grep -q '^6 tensors compared: all equal' "$TMP/out" || bad "the map in docs/tracing.md: $(cat "$TMP/out")"
+# docs/writing-a-packing.md: its file, its picture, its commands, its mistakes.
+lua5.4 - "$TMP" <<'L' || bad "docs/writing-a-packing.md: listings"
+local dir, text = arg[1], io.open("docs/writing-a-packing.md"):read("a")
+local function write(name, body) local f = assert(io.open(dir .. "/" .. name, "w")) f:write(body) f:close() end
+local lua = {}
+for piece in text:gmatch("```lua\n(.-)```") do lua[#lua + 1] = piece end
+local plain = {}
+for piece in text:gsub("```lua\n.-```", ""):gmatch("```\n(.-)```") do plain[#plain + 1] = piece end
+assert(#lua == 2 and #plain == 2, "listings")
+write("triples.lua", lua[1])
+for i, file in ipairs { "triples", "q2_0" } do
+  assert(io.open("scripts/packings/" .. file .. ".lua"):read("a"):find(lua[i], 1, true), file)
+end
+write("picture", plain[1])
+write("sentences", plain[2])
+L
+"$SETUN" check "$TMP/triples.lua" >"$TMP/out" 2>&1 || bad "docs/writing-a-packing.md: check ($(head -c 300 "$TMP/out"))"
+same "the picture in docs/writing-a-packing.md" "$(head -n "$(wc -l <"$TMP/picture")" "$TMP/out")" "$(cat "$TMP/picture")"
+cp scripts/packings/sherry.lua "$TMP"
+grep -E '^    setun ' docs/writing-a-packing.md | sed "s,MODEL,$MODEL,; s/^ *//" >"$TMP/commands"
+same "commands in docs/writing-a-packing.md" "$(wc -l <"$TMP/commands")" 6
+while IFS= read -r line; do
+  (cd "$TMP" && PATH=$TMP:$PATH eval "$line") >"$TMP/out" 2>"$TMP/err" </dev/null || bad "docs/writing-a-packing.md: $line ($(head -c 300 "$TMP/err"))"
+  cat "$TMP/out" >>"$TMP/all"
+done <"$TMP/commands"
+same "the two hashes of docs/writing-a-packing.md" "$(sed -n 1p "$TMP/all")" "$(sed -n 2p "$TMP/all")"
+wrong() { # the rest of a declaration, whose sentence is the next of the document
+  sentence=$((${sentence:-0} + 1))
+  echo "return setun.packing 'wrong' { $1 }" >"$TMP/wrong.lua"
+  "$SETUN" check "$TMP/wrong.lua" >"$TMP/out" 2>&1
+  same "mistake $sentence of docs/writing-a-packing.md" "$(cat "$TMP/out")" "setun: $(sed -n "${sentence}p" "$TMP/sentences")"
+}
+trits="alphabet = { -1, 0, 1 },"
+wrong "$trits unit = 128, { fields = 32, bits = 8, digits = 5, base = 'fraction' }"
+wrong "$trits { fields = 32, bits = 8, digits = 6, base = 'fraction' }"
+wrong "$trits { fields = 8, bits = 3, order = 'strided' }"
+wrong "$trits group = 128, { fields = 128, bits = 2 }"
+wrong "$trits { fields = 8, bits = 2, decode = function(c) if c < 3 then return { c - 1 } end end, encode = function(d) return 1 - d end }"
+same "mistakes in docs/writing-a-packing.md" "$(wc -l <"$TMP/sentences")" $sentence
 
 # docs/performance.md, with a small model in place of the large one.
 "$SETUN" synth --like tiny --as hf -o "$TMP/DIR" -q || bad "synth"

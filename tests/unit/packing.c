@@ -1,0 +1,306 @@
+/* tests/unit/packing.c -- declared packings: bytes of published formats, every mistake, and setun.packing in Lua.
+ *
+ * The blocks were written down from the formats' own descriptions: 256 weights of a generator, as TQ1_0, TQ2_0, I2_S and
+ * IQ2_BN.  A declaration must pack to those bytes.  Other packings are unpacked here a second time, from what a
+ * field is and without the functions under test. */
+#include "tests/unit/script_world.h"
+
+#include "setun/packing.h"
+
+static setun_packing packing; /* large, and each test reads its own */
+
+static void read_ok(const char *text)
+{
+    setun_error err = {0};
+    if (setun_packing_read(&packing, text, &err) != SETUN_OK)
+        fail_msg("%s: %s", text, err.text);
+}
+
+/* ---------------------------------------------------------------- published bytes */
+
+static void generate(int8_t *w, int n)
+{
+    uint32_t s = 1;
+    for (int i = 0; i < n; i++) {
+        s = (s * 1103515245u + 12345u) & 0x7fffffffu;
+        w[i] = (int8_t)((s >> 16) % 3 - 1);
+    }
+}
+
+static const char i2_s[] = "a65022695894040428224682162585a02a01042195658514021a2a9852909586"
+                           "264444905a912a95a2510482556090106a5620a468a904882560966a66018655";
+static const char tq2_0[] = "9a05886925161010288891829458520aa84010485659521480a4a8268506569298111106a546a8568a45108255090604"
+                            "a995081a296a1022580996a999409255003a";
+static const char tq1_0[] = "f47341a786d30a0c4e4166b42e47bae454050a3fd59db829073755dc7ac8d6bcf62a4392aa96c367e9902a429cab5975"
+                            "bbcb1a17003a";
+static const char iq2_bn[] = "0000403fa21120a1599608402060814a54684a2a";
+
+static void published(void **state)
+{
+    static const struct { const char *text, *hex; int n; } is[] = {
+        {"levels -1 0 1; bits 128x1 2 strided down", i2_s, 256},
+        {"levels -1 0 1; bits 128x1 2 strided; bits 128x1 2 strided; scale f16", tq2_0, 256},
+        {"levels -1 0 1; fraction 32x5 8 apart; fraction 16x5 8 apart; fraction 4x4 8 apart; scale f16", tq1_0, 256},
+        {"scale f32 row; levels -1 0 1; bits 64x1 2 strided", iq2_bn, 64},
+    };
+    int8_t w[256];
+    (void)state;
+    generate(w, 256);
+    for (size_t f = 0; f < sizeof is / sizeof is[0]; f++) {
+        uint8_t row[80] = {0};
+        char hex[161] = "";
+        read_ok(is[f].text);
+        assert_int_equal(setun_packing_pack(&packing, w, is[f].n, row), 0);
+        if (packing.scale)
+            setun_packing_put_scale(row + packing.scale_at, packing.scale, 0.75f);
+        if (packing.row_scale)
+            setun_packing_put_scale(row, packing.row_scale, 0.75f);
+        int64_t bytes = setun_packing_row_bytes(&packing, is[f].n);
+        assert_int_equal(2 * bytes, strlen(is[f].hex));
+        for (int64_t i = 0; i < bytes; i++)
+            (void)snprintf(hex + 2 * i, 3, "%02x", row[i]);
+        assert_string_equal(hex, is[f].hex);
+        for (int i = is[f].n; i-- > 0;)
+            assert_int_equal(setun_packing_get(&packing, row, i), w[i]);
+    }
+}
+
+/* ---------------------------------------------------------------- unpacked a second time */
+
+/* Three trits in five bits, in planes of 4 and 1 of 32 fields, strided. */
+static int triple(const uint8_t *row, int c)
+{
+    const uint8_t *unit = row + c / 96 * 20;
+    int in = c % 96, f = in % 32, i = in / 32;
+    int code = (unit[f % 16] >> f / 16 * 4 & 15) | (unit[16 + f % 4] >> f / 4 & 1) << 4;
+    return (i == 0 ? code / 9 : i == 1 ? code / 3 % 3 : code % 3) - 1;
+}
+
+/* Three bits that run on from byte to byte, -4 to 3. */
+static int stream(const uint8_t *row, int c)
+{
+    int at = 3 * c, v = row[at / 8] >> at % 8;
+    if (at % 8 > 5)
+        v |= row[at / 8 + 1] << (8 - at % 8);
+    return (v & 7) - 4;
+}
+
+/* Nibbles, neighbours in a byte, the first on top. */
+static int nibble(const uint8_t *row, int c) { return (row[c / 2] >> (c % 2 ? 0 : 4) & 15) - 8; }
+
+/* One bit each: -1 or 1. */
+static int sign(const uint8_t *row, int c) { return (row[c / 8] >> c % 8 & 1) ? 1 : -1; }
+
+/* Five trits of a byte by division, where the byte is the fraction. */
+static int fifth(const uint8_t *row, int c)
+{
+    int in = c % 160, f = in % 32, v = row[c / 160 * 32 + f] * 243 / 256, power = 81;
+    for (int i = in / 32; i > 0; i--)
+        power /= 3;
+    return v / power % 3 - 1;
+}
+
+static void second_way(void **state)
+{
+    static const struct { const char *text; int (*get)(const uint8_t *row, int c); int least, levels, step; } is[] = {
+        {"levels -1 0 1; integer 32x3 4+1 strided apart", triple, -1, 3, 1},
+        {"levels -4:3; bits 8x1 3", stream, -4, 8, 1},
+        {"levels -4:3; bits 128x1 3", stream, -4, 8, 1},
+        {"levels -8:7; bits 64x1 4 down", nibble, -8, 16, 1},
+        {"levels -1 1; bits 32x1 1", sign, -1, 2, 2},
+        {"levels -1 0 1; fraction 32x5 8 apart", fifth, -1, 3, 1},
+    };
+    (void)state;
+    for (size_t f = 0; f < sizeof is / sizeof is[0]; f++)
+        for (int n = 1; n < 700; n += 97) {
+            int8_t w[700];
+            uint8_t row[800] = {0};
+            read_ok(is[f].text);
+            for (int i = 0; i < n; i++)
+                w[i] = (int8_t)(is[f].least + is[f].step * (int)(setun_mix(f, (uint64_t)i) % (uint64_t)is[f].levels));
+            assert_int_equal(setun_packing_pack(&packing, w, n, row), 0);
+            for (int i = 0; i < n; i++) {
+                if (is[f].get(row, i) != w[i])
+                    fail_msg("%s: column %d of %d is %d, packed was %d", is[f].text, i, n, is[f].get(row, i), w[i]);
+                assert_int_equal(setun_packing_get(&packing, row, i), w[i]);
+            }
+        }
+}
+
+/* A table keeps its rows, and takes the nearest of others: least sum of squares, of equals the first. */
+static void tables(void **state)
+{
+    static const int8_t was[8] = {-1, 1, 0, 0, 1, 0, 1, 1}, is[8] = {-1, 1, -1, -1, 1, -1, 1, 1};
+    uint8_t row[1] = {0};
+    (void)state;
+    read_ok("levels -1 0 1; table 4x2 2 =00022022"); /* signs alone */
+    assert_int_equal(packing.bytes, 1);
+    assert_int_equal(setun_packing_pack(&packing, was, 8, row), 3);
+    assert_int_equal(row[0], 1 | 0 << 2 | 2 << 4 | 3 << 6);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(setun_packing_get(&packing, row, i), is[i]);
+}
+
+static void mistakes_in_text(void **state)
+{
+    static const char *const is[][2] = {
+        {"", "at least one part"},
+        {"levels -1 0 1", "at least one part"},
+        {"bits 8x1 1", "at least two levels"},
+        {"levels 0; bits 8x1 1", "at least two levels"},
+        {"levels -1 0 0; bits 4x1 2", "the level 0 is there twice"},
+        {"levels -100 100; bits 8x1 1", "more than 127 apart"},
+        {"levels -128 1; bits 8x1 1", "'-128' is no level"},
+        {"levels 1:0; bits 8x1 1", "'1:0' is no level"},
+        {"levels -1 0 1; bits 7x1 2", "7 fields of 2 bits are not whole bytes"},
+        {"levels -1 0 1; bits 8x1 1", "1 digits of 3 levels are 3 numbers, which 1 bits do not hold (2 do)"},
+        {"levels -1 0 1; fraction 32x6 8", "729 numbers, which 8 bits do not hold"},
+        {"levels -1 0 1; fraction 8x3 5 strided", "cannot lie strided in planes of 5 bits"},
+        {"levels -1 0 1; integer 4x3 4+1", "4 fields of 1 bits are not whole bytes"},
+        {"levels -1 0 1; bits 8x2 4", "a field of bits is one digit, not 2"},
+        {"levels -1 0 1; bits 8 2", "'8' are no fields"},
+        {"levels -1 0 1; bits 8x9 2", "'8x9' are no fields"},
+        {"levels -1 0 1; bits 8x1 9", "'9' is no width"},
+        {"levels -1 0 1; bits 8x1 2+", "'2+' is no width"},
+        {"levels -1 0 1; bits 8x1 2 sideways", "'sideways' says nothing about a part"},
+        {"levels -1 0 1; bits 8x1 2; scale f64", "a scale is f16, bf16 or f32"},
+        {"levels -1 0 1; scale f16; bits 8x1 2; scale f16", "a unit has two scales"},
+        {"levels -1 0 1; bits 8x1 2; scale f16 row", "in front of its units"},
+        {"levels -1 0 1; table 8x2 4 =0011223", "the table has 7 entries"},
+        {"levels -1 0 1; table 8x2 4 =0013", "entry 3 of the table, '3', is no level's number"},
+        {"levels -1 0 1; words 8x2 4", "'words' begins no statement"},
+        {"levels -1 0 1; bits 1024x1 2; bits 8x1 2", "a unit of 1032 digits in 258 bytes is too large"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof is / sizeof is[0]; i++) {
+        setun_error err = {0};
+        if (setun_packing_read(&packing, is[i][0], &err) == SETUN_OK)
+            fail_msg("was read: %s", is[i][0]);
+        assert_int_equal(err.code, SETUN_BAD_ARG);
+        if (!strstr(err.text, is[i][1]))
+            fail_msg("%s: \"%s\" lacks \"%s\"", is[i][0], err.text, is[i][1]);
+    }
+}
+
+/* ---------------------------------------------------------------- in Lua */
+
+#define HEAD "return setun.packing 'p' {\n  alphabet = { -1, 0, 1 },\n  "
+
+/* The text that a script's declaration became. */
+static const char *text_of(world *w, const char *script)
+{
+    accept(w, script);
+    assert_non_null(st_script_packings(w->s));
+    return st_script_packings(w->s)->text;
+}
+
+static void declared(void **state)
+{
+    world *w = world_new(&small);
+    (void)state;
+    assert_string_equal(text_of(w, HEAD "{ fields = 32, bits = 8, digits = 5, base = 'fraction', order = 'strided' } }"),
+                        "levels -1 0 1; fraction 32x5 8 apart");
+    assert_string_equal(text_of(w, HEAD "unit = 128, bytes = 34, group = 128,\n { scale = 'f16' }, { bytes = 32, bits = 2 } }"),
+                        "levels -1 0 1; scale f16; bits 128x1 2");
+    assert_string_equal(text_of(w, "return setun.packing 'q' { levels = 16, zero = 8, { fields = 32, bits = 4, from = 'high' } }"),
+                        "levels -8:7; bits 32x1 4 down");
+    assert_string_equal(text_of(w, HEAD "{ scale = 'f32', per = 'row' }, { fields = 32, planes = { 4, 1 }, digits = 3,\n"
+                                        "base = 'integer', first = 'low', order = 'strided', columns = 'packed' } }"),
+                        "levels -1 0 1; scale f32 row; integer 32x3 4+1 strided low");
+    assert_string_equal(text_of(w, HEAD "{ fields = 8, bits = 2, digits = 2, table = { {0,0}, {1,1}, {-1,-1} } } }"),
+                        "levels -1 0 1; table 8x2 2 =112200");
+    assert_string_equal(text_of(w, HEAD "{ fields = 8, bits = 2, digits = 2,\n decode = function(c) if c > 0 then return { c - 2, 0 } end end,\n"
+                                        "encode = function(a, b) return a + 2 end } }"), "levels -1 0 1; table 8x2 2 =01011121");
+    accept(w, "local p = " "setun.packing 'r' { alphabet = {-1, 1}, { fields = 8, bits = 1 } }\n"
+              "assert(p.name == 'r' and p.unit == 8 and p.bytes == 1 and p.bits_per_weight == 1 and p.text == 'levels -1 1; bits 8x1 1')");
+    world_free(w);
+}
+
+/* 3:4: each of the 32 codes has one 0, all are different, and the upper half is the lower with its signs turned. */
+static void sparse(void **state)
+{
+    world *w = world_new(&small);
+    (void)state;
+    const char *text = text_of(w, HEAD "{ fields = 8, bits = 5, digits = 4, sparse = '3:4' } }"), *row = strchr(text, '=');
+    assert_non_null(row++);
+    assert_int_equal(strlen(row), 128);
+    for (int i = 0; i < 32; i++) {
+        int zeros = 0;
+        for (int j = 0; j < 4; j++) {
+            zeros += row[4 * i + j] == '1';
+            assert_int_equal(row[4 * i + j] - '0', 2 - (row[4 * ((i + 16) % 32) + j] - '0'));
+        }
+        assert_int_equal(zeros, 1);
+        for (int k = 0; k < i; k++)
+            assert_int_not_equal(memcmp(row + 4 * i, row + 4 * k, 4), 0);
+    }
+    world_free(w);
+}
+
+static void mistakes_in_lua(void **state)
+{
+    static const char *const is[][3] = {
+        {"return setun.packing('p')(7)", "t.lua:1: ", "wants a table"},
+        {"return setun.packing(7)", "t.lua:1: ", "must be a string"},
+        {HEAD "}", "t.lua:1: packing p: ", "it has no part that holds weights: add { fields = 64, bits = 2 }"},
+        {HEAD "alphabte = 1, { fields = 4, bits = 2 } }", "t.lua:1: packing p: ", "there is no field 'alphabte'"},
+        {"return setun.packing 'p' { { fields = 4, bits = 2 } }", "t.lua:1: packing p: ", "alphabet = { -1, 0, 1 }, or by levels"},
+        {"return setun.packing 'p' { alphabet = { -1, 0.5 }, { fields = 4, bits = 2 } }", "t.lua:1: packing p: ", "entry 2 of alphabet is 0.5"},
+        {"return setun.packing 'p' { alphabet = { -1, 0, 0 }, { fields = 4, bits = 2 } }", "t.lua:1: packing p: ", "the level 0 is there twice"},
+        {HEAD "levels = 4, { fields = 4, bits = 2 } }", "t.lua:1: packing p: ", "one of the two"},
+        /* A wrong digit count. */
+        {HEAD "{ fields = 32, bits = 8, digits = 6, base = 'fraction' } }", "t.lua:1: packing p, part 1: ", "6 digits of 3 levels are 729 numbers, which 8 bits do not hold"},
+        {HEAD "unit = 128, { fields = 32, bits = 8, digits = 5, base = 'fraction' } }", "t.lua:1: packing p: ", "unit says 128 weights, but its parts hold 160"},
+        {HEAD "bytes = 32, { scale = 'f16' }, { fields = 128, bits = 2 } }", "t.lua:1: packing p: ", "bytes says 32, but its parts take 34"},
+        {HEAD "{ fields = 32, bits = 8, digits = 5 } }", "t.lua:1: packing p, part 1: ", "needs base = \"fraction\" or \"integer\""},
+        {HEAD "{ fields = 32, bits = 8, digits = 9, base = 'fraction' } }", "t.lua:1: packing p, part 1: ", "digits is 9; a whole number from 1 to 8"},
+        /* An impossible order. */
+        {HEAD "{ fields = 8, bits = 3, order = 'strided' } }", "t.lua:1: packing p, part 1: ", "8 fields cannot lie strided in planes of 3 bits"},
+        {HEAD "{ fields = 8, bits = 2, order = 'zigzag' } }", "t.lua:1: packing p, part 1: ", "order is 'zigzag'; it is \"packed\" or \"strided\""},
+        {HEAD "{ fields = 7, bits = 2 } }", "t.lua:1: packing p, part 1: ", "7 fields of 2 bits are not whole bytes"},
+        {HEAD "{ fields = 8, bits = 2 }, { fields = 8, planes = { 4, 4, 1 } } }", "t.lua:1: packing p, part 2: ", "its planes have 9 bits together"},
+        {HEAD "{ fields = 8, planes = 5 } }", "t.lua:1: packing p, part 1: ", "planes is not a list"},
+        {HEAD "{ fields = 8, bits = 4, planes = { 4, 1 } } }", "t.lua:1: packing p, part 1: ", "bits is 4, but planes are 5 together"},
+        {HEAD "{ fields = 8 } }", "t.lua:1: packing p, part 1: ", "bits = 2 says how many bits"},
+        {HEAD "{ bits = 2 } }", "t.lua:1: packing p, part 1: ", "fields = 32 says how many fields"},
+        {HEAD "{ fields = 8, bytes = 3, bits = 2 } }", "t.lua:1: packing p, part 1: ", "8 fields of 2 bits are 2 bytes, not 3"},
+        {HEAD "7 }", "t.lua:1: packing p, part 1: ", "it is a number"},
+        /* A missing scale, or one in the wrong place. */
+        {HEAD "group = 128, { fields = 128, bits = 2 } }", "t.lua:1: packing p: ", "no part holds it: add { scale = \"f16\" }"},
+        {HEAD "group = 64, { fields = 128, bits = 2 }, { scale = 'f16' } }", "t.lua:1: packing p: ", "that of the unit's 128 weights: make units of 64"},
+        {HEAD "{ fields = 128, bits = 2 }, { scale = 'f8' } }", "t.lua:1: packing p, part 2: ", "scale is 'f8'"},
+        {HEAD "{ fields = 128, bits = 2 }, { scale = 'f16', per = 'row' } }", "t.lua:1: packing p, part 2: ", "say it first"},
+        {HEAD "{ fields = 128, bits = 2, scale = 'f16' } }", "t.lua:1: packing p, part 1: ", "in the part of a scale"},
+        /* Decode that disagrees. */
+        {HEAD "{ fields = 8, bits = 2, digits = 1,\n decode = function(c) return { c - 1 } end,\n encode = function(d) return d end } }",
+         "t.lua:", "which is not in the alphabet"},
+        {HEAD "{ fields = 8, bits = 2,\n decode = function(c) if c < 3 then return { c - 1 } end end,\n encode = function(d) return 1 - d end } }",
+         "t.lua:1: packing p, part 1: ", "decode disagrees with encode: encode of -1 gives 2, and decode of that gives 1"},
+        {HEAD "{ fields = 8, bits = 2, decode = function(c) return c - 1 end } }", "t.lua:", "is no list of 1 digits"},
+        {HEAD "{ fields = 8, bits = 2, decode = function(c) end } }", "t.lua:1: ", "decode knows no code"},
+        {HEAD "{ fields = 8, bits = 2, decode = 3 } }", "t.lua:1: ", "decode is not a function"},
+        {HEAD "{ fields = 8, bits = 2,\n decode = function(c) error('own words') end } }", "t.lua:4: ", "own words"},
+        {HEAD "{ fields = 8, bits = 2, encode = function() end } }", "t.lua:1: ", "decode, which is missing"},
+        {HEAD "{ fields = 8, bits = 2, digits = 2, table = { {0} } } }", "t.lua:1: packing p, part 1: ", "row 0 is no list of 2 digits"},
+        {HEAD "{ fields = 8, bits = 1, digits = 1, table = { {0}, {1}, {-1} } } }", "t.lua:1: packing p, part 1: ", "1 to 2 rows"},
+        {HEAD "{ fields = 8, bits = 8, digits = 2, table = { {0, 0} } } }", "t.lua:1: packing p, part 1: ", "at most 7 bits"},
+        {HEAD "{ fields = 8, bits = 4, digits = 4, sparse = '3:4' } }", "t.lua:1: packing p, part 1: ", "are more than 4 bits can tell"},
+        {HEAD "{ fields = 8, bits = 5, digits = 4, sparse = '2:3' } }", "t.lua:1: packing p, part 1: ", "sparse is '2:3'"},
+        {HEAD "{ fields = 8, bits = 5, digits = 4, sparse = '3:4', base = 'integer' } }", "t.lua:1: packing p, part 1: ", "choose one"},
+    };
+    world *w = world_new(&small);
+    (void)state;
+    for (size_t i = 0; i < sizeof is / sizeof is[0]; i++)
+        refuse(w, is[i][0], is[i][1], is[i][2]);
+    assert_null(st_script_packings(w->s));
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(published), cmocka_unit_test(second_way), cmocka_unit_test(tables), cmocka_unit_test(mistakes_in_text),
+        cmocka_unit_test(declared),  cmocka_unit_test(sparse),     cmocka_unit_test(mistakes_in_lua),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
