@@ -21,7 +21,7 @@
 #include "setun/packing.h"
 
 #define MOST_LANES   64
-#define MOST_VECTORS 64
+#define MOST_VECTORS 96 /* of one unit: at most 8 parts have 8 places each, and 1024 digits fill 32 vectors */
 #define MOST_LOADS   32
 
 typedef struct packed_vector {
@@ -120,14 +120,13 @@ static void packed_open(packed *d, setun_kernel *k, const setun_packing *p, int6
     for (uint32_t u = 1; u <= 16; u *= 2) {
         if (u > 1 && (u > n || u * p->digits > 1024 || u * p->bytes > 512 || whole % u || !packed_cut(d, u)))
             break;
-        int64_t cost = packed_cut(d, u) ? d->span_lanes * 1024 / (u * p->digits) : INT64_MAX - 1;
+        int64_t cost = packed_cut(d, u) ? d->span_lanes * 1024 / (u * p->digits) : INT64_MAX;
         if (cost < best) {
             best = cost;
             units = u;
         }
     }
-    if (!packed_cut(d, units)) /* 1024 digits are at most 32 full vectors, and 8 parts have 8 places each */
-        k->b->fail(k, "a unit of this packing has too many pieces");
+    (void)packed_cut(d, units); /* as it did above */
     d->units = units;
     d->span_digits = units * p->digits;
     d->span_bytes = units * p->bytes;

@@ -304,9 +304,9 @@ static inline setun_status setun_packing_read_scale(setun_packing *p, setun_pack
     int row = setun_packing_word(w);
     if (!dtype || (row && strcmp(w->word, "row")))
         return setun_fail(err, SETUN_BAD_ARG, "a scale is f16, bf16 or f32, of the unit or with the word row");
-    if (row ? p->row_scale != 0 : p->scale != 0)
-        return setun_fail(err, SETUN_BAD_ARG, "a %s has two scales", row ? "row" : "unit");
-    if (row && (p->n_part || p->scale))
+    if (p->row_scale || p->scale)
+        return setun_fail(err, SETUN_BAD_ARG, "a weight has two scales; one of a unit or of a row is possible");
+    if (row && p->n_part)
         return setun_fail(err, SETUN_BAD_ARG, "the scale of a row stands in front of its units: say it first");
     if (row) {
         p->row_scale = dtype;

@@ -164,7 +164,7 @@ static void mistakes_in_text(void **state)
         {"levels -1 0 1; bits 8x1 2+", "'2+' is no width"},
         {"levels -1 0 1; bits 8x1 2 sideways", "'sideways' says nothing about a part"},
         {"levels -1 0 1; bits 8x1 2; scale f64", "a scale is f16, bf16 or f32"},
-        {"levels -1 0 1; scale f16; bits 8x1 2; scale f16", "a unit has two scales"},
+        {"levels -1 0 1; scale f16; bits 8x1 2; scale f16", "a weight has two scales"},
         {"levels -1 0 1; bits 8x1 2; scale f16 row", "in front of its units"},
         {"levels -1 0 1; table 8x2 4 =0011223", "the table has 7 entries"},
         {"levels -1 0 1; table 8x2 4 =0013", "entry 3 of the table, '3', is no level's number"},
