@@ -175,6 +175,11 @@ static void fill(const setun_args *a, uint64_t seed)
     float *scale = a->in[SCALE].data, *ws = a->in[WS].data;
     if (setun_packing_read(&p, a->attr[PACKING].s, NULL) != SETUN_OK)
         return;
+    setun_packing_plan plan;
+    setun_packing_make_plan(&p, &plan);
+    int32_t top = 0;
+    for (int32_t i = 0; i < p.n_level; i++)
+        top = p.level[i] > p.level[top] ? i : top;
     for (int64_t i = 0, n = setun_count(&a->in[WS]); i < n; i++)
         ws[i] = 0.75f + (float)((seed + (uint64_t)i) % 7) * 0.125f;
     for (int64_t t = 0; t < a->in[Q].dim[0]; t++) {
@@ -193,14 +198,10 @@ static void fill(const setun_args *a, uint64_t seed)
         if (p.row_scale)
             setun_packing_put_scale(row, p.row_scale, 0.5f + (float)(r % 5) * 0.25f);
         for (int64_t u = 0; u * p.digits < columns; u++) {
-            int64_t n = columns - u * p.digits < p.digits ? columns - u * p.digits : p.digits;
             uint8_t *unit = row + setun_packing_unit_at(&p, u);
-            int32_t top = 0;
-            for (int32_t i = 0; i < p.n_level; i++)
-                top = p.level[i] > p.level[top] ? i : top;
-            for (int64_t i = 0; i < n; i++)
+            for (int64_t i = 0; i < p.digits; i++)
                 w[i] = (int8_t)p.level[r ? (int32_t)(setun_mix(seed, (uint64_t)(r * kp + u * p.digits + i)) % (uint64_t)p.n_level) : top];
-            (void)setun_packing_pack(&p, w, n, unit - setun_packing_unit_at(&p, 0));
+            (void)setun_packing_pack_unit(&p, &plan, w, columns - u * p.digits, unit);
             if (p.scale)
                 setun_packing_put_scale(unit + p.scale_at, p.scale, 0.25f + (float)((r + u) % 9) * 0.125f);
         }

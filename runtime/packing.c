@@ -88,26 +88,31 @@ static int64_t put_scales(const repack *j, int64_t r, uint8_t *row)
     return one && r > 0 ? 0 : changed;
 }
 
-static int32_t code_at(const repack *j, int64_t r, int64_t c)
+/* Row r of the weights. */
+static void unpack(const repack *j, int64_t r, int8_t *w)
 {
     int64_t row_bytes = setun_row_bytes(SETUN_T2, j->w->dim[1]);
-    return j->across ? setun_get_t2((const uint8_t *)j->w->data + c * row_bytes, r)
-                     : setun_get_t2((const uint8_t *)j->w->data + r * row_bytes, c);
+    const uint8_t *codes = j->w->data;
+    for (int64_t c = 0; c < j->columns; c++)
+        w[c] = (int8_t)(j->across ? setun_get_t2(codes + c * row_bytes, r) : setun_get_t2(codes + r * row_bytes, c));
 }
 
 static void pack_some(void *arg, int32_t worker)
 {
     repack *j = arg;
     int8_t *w = malloc((size_t)j->columns);
+    setun_packing_plan plan;
     (void)worker;
     if (!w)
         atomic_store(&j->no_memory, 1);
+    setun_packing_make_plan(j->p, &plan);
     for (int64_t r0; w && (r0 = atomic_fetch_add(&j->next, ROWS_AT_ONCE)) < j->rows;)
         for (int64_t r = r0; r < r0 + ROWS_AT_ONCE && r < j->rows; r++) {
             uint8_t *row = j->out + r * j->row_bytes;
-            for (int64_t c = 0; c < j->columns; c++)
-                w[c] = (int8_t)code_at(j, r, c);
-            int64_t changed = setun_packing_pack(j->p, w, j->columns, row);
+            int64_t changed = 0;
+            unpack(j, r, w);
+            for (int64_t u = 0, c = 0; c < j->columns; u++, c += j->p->digits)
+                changed += setun_packing_pack_unit(j->p, &plan, w + c, j->columns - c, row + setun_packing_unit_at(j->p, u));
             atomic_fetch_add(&j->changed, changed);
             atomic_fetch_add(&j->scales_changed, put_scales(j, r, row));
         }

@@ -54,6 +54,7 @@ typedef struct setun_packing_part {
     uint32_t n_plane, plane[SETUN_PACKING_PLANES];
     uint32_t strided, down, apart, low;
     uint32_t bytes, at, column; /* size in bytes; where it begins in the unit, and in its columns */
+    uint32_t all;               /* ways to choose the digits of a field */
     uint32_t n_row;             /* of the table: level numbers, `digits` in a row */
     uint8_t  table[128 * SETUN_PACKING_DIGITS];
     uint8_t  nearest[SETUN_PACKING_GROUPS]; /* the row next to the digits as a number in base n_level */
@@ -155,10 +156,7 @@ static inline uint32_t setun_packing_code(const setun_packing *p, const setun_pa
         v = v * n + digit[t->low ? t->digits - 1 - i : i];
     if (t->coding == SETUN_TABLE)
         return t->nearest[v];
-    if (t->coding != SETUN_FRACTION)
-        return v;
-    uint32_t all = setun_packing_power(p, t->digits);
-    return ((v << t->width) + all - 1) / all;
+    return t->coding == SETUN_FRACTION ? ((v << t->width) + t->all - 1) / t->all : v;
 }
 
 /* The number of the level next to v, of equals the first. */
@@ -199,32 +197,68 @@ static inline int64_t setun_packing_unit_at(const setun_packing *p, int64_t u)
     return (p->row_scale ? setun_row_bytes(p->row_scale, 1) : 0) + u * p->bytes;
 }
 
-/* A row of n small integers; columns behind the last are 0, or what is next to it.  Scales are left alone.  Returns
- * how many columns do not come back as they were. */
-static inline int64_t setun_packing_pack(const setun_packing *p, const int8_t *w, int64_t n, uint8_t *row)
+/* Where a unit's fields and digits go, worked out once for many units: parts, then fields, then digits. */
+typedef struct setun_packing_plan {
+    struct { uint16_t byte; uint8_t shift, together; } field[SETUN_PACKING_UNIT]; /* together: its bits are neighbours in a byte */
+    uint16_t column[SETUN_PACKING_UNIT];
+    uint8_t  level[256];  /* the number of the level next to a byte as int8 */
+} setun_packing_plan;
+
+static inline void setun_packing_make_plan(const setun_packing *p, setun_packing_plan *plan)
 {
-    uint8_t level[256], digit[SETUN_PACKING_DIGITS];
-    int64_t changed = 0;
+    uint32_t n_field = 0, n_column = 0;
     for (int32_t v = -128; v < 128; v++)
-        level[(uint8_t)(int8_t)v] = (uint8_t)setun_packing_nearest(p, v);
-    for (int64_t u = 0; u * p->digits < n; u++) {
-        uint8_t *unit = row + setun_packing_unit_at(p, u);
-        for (uint32_t j = 0; j < p->n_part; j++) {
+        plan->level[(uint8_t)(int8_t)v] = (uint8_t)setun_packing_nearest(p, v);
+    for (uint32_t j = 0; j < p->n_part; j++)
+        for (uint32_t f = 0; f < p->part[j].fields; f++, n_field++) {
             const setun_packing_part *t = &p->part[j];
-            for (uint32_t f = 0; f < t->fields; f++) {
-                for (uint32_t i = 0; i < t->digits; i++) {
-                    int64_t c = u * p->digits + setun_packing_column(t, f, i);
-                    digit[i] = level[(uint8_t)(c < n ? w[c] : 0)];
-                }
-                uint32_t code = setun_packing_code(p, t, digit);
+            uint32_t b = setun_packing_bit(t, f, 0), k = 1;
+            while (k < t->width && b % 8 + k < 8 && setun_packing_bit(t, f, k) == b + k)
+                k++;
+            plan->field[n_field].byte = (uint16_t)(b / 8);
+            plan->field[n_field].shift = (uint8_t)(b % 8);
+            plan->field[n_field].together = k == t->width;
+            for (uint32_t i = 0; i < t->digits; i++)
+                plan->column[n_column++] = (uint16_t)setun_packing_column(t, f, i);
+        }
+}
+
+/* n <= p->digits small integers to a unit; columns behind them are 0, or what is next to it.  The scale is left alone.
+ * Returns how many columns do not come back as they were. */
+static inline int64_t setun_packing_pack_unit(const setun_packing *p, const setun_packing_plan *plan, const int8_t *w, int64_t n, uint8_t *unit)
+{
+    const uint16_t *column = plan->column;
+    uint8_t digit[SETUN_PACKING_DIGITS];
+    int64_t changed = 0;
+    uint32_t at = 0;
+    for (uint32_t j = 0; j < p->n_part; j++) {
+        const setun_packing_part *t = &p->part[j];
+        uint32_t mask = (1u << t->width) - 1;
+        for (uint32_t f = 0; f < t->fields; f++, at++, column += t->digits) {
+            for (uint32_t i = 0; i < t->digits; i++)
+                digit[i] = plan->level[(uint8_t)(column[i] < n ? w[column[i]] : 0)];
+            uint32_t code = setun_packing_code(p, t, digit);
+            uint8_t *byte = &unit[plan->field[at].byte];
+            if (plan->field[at].together)
+                *byte = (uint8_t)((*byte & ~(mask << plan->field[at].shift)) | code << plan->field[at].shift);
+            else
                 setun_packing_put_field(t, unit, f, code);
-                for (uint32_t i = 0; i < t->digits; i++) {
-                    int64_t c = u * p->digits + setun_packing_column(t, f, i);
-                    changed += c < n && p->level[setun_packing_digit(p, t, code, i)] != w[c];
-                }
-            }
+            /* Only tables give back other digits than they got. */
+            for (uint32_t i = 0; i < t->digits; i++)
+                changed += column[i] < n && p->level[t->coding == SETUN_TABLE ? t->table[code * t->digits + i] : digit[i]] != w[column[i]];
         }
     }
+    return changed;
+}
+
+/* The same for a row of n. */
+static inline int64_t setun_packing_pack(const setun_packing *p, const int8_t *w, int64_t n, uint8_t *row)
+{
+    setun_packing_plan plan;
+    int64_t changed = 0;
+    setun_packing_make_plan(p, &plan);
+    for (int64_t u = 0; u * p->digits < n; u++)
+        changed += setun_packing_pack_unit(p, &plan, w + u * p->digits, n - u * p->digits, row + setun_packing_unit_at(p, u));
     return changed;
 }
 
@@ -322,7 +356,7 @@ static inline setun_status setun_packing_read_scale(setun_packing *p, setun_pack
 static inline setun_status setun_packing_read_table(const setun_packing *p, setun_packing_part *t, const char *s, size_t n,
                                                     setun_error *err)
 {
-    uint32_t all = setun_packing_power(p, t->digits);
+    uint32_t all = t->all;
     if (p->n_level > 16 || all > SETUN_PACKING_GROUPS || t->width > 7)
         return setun_fail(err, SETUN_BAD_ARG, "a table is for up to 16 levels, 7 bits, and %d ways to choose the digits of a field; "
                           "here are %d levels, %u bits and %u digits", SETUN_PACKING_GROUPS, (int)p->n_level, t->width, t->digits);
@@ -361,9 +395,9 @@ static inline setun_status setun_packing_check_part(const setun_packing *p, setu
     if (t->coding == SETUN_BITS && t->digits != 1)
         return setun_fail(err, SETUN_BAD_ARG, "a field of bits is one digit, not %u; several digits are an integer, a fraction or a table",
                           t->digits);
-    if (t->coding != SETUN_TABLE && setun_packing_power(p, t->digits) > 1u << t->width)
+    if (t->coding != SETUN_TABLE && t->all > 1u << t->width)
         return setun_fail(err, SETUN_BAD_ARG, "%u digits of %d levels are %u numbers, which %u bits do not hold (%u do)", t->digits,
-                          (int)p->n_level, setun_packing_power(p, t->digits), t->width, 1u << t->width);
+                          (int)p->n_level, t->all, t->width, 1u << t->width);
     for (uint32_t j = 0; j < t->n_plane; j++) {
         uint32_t w = t->plane[j];
         if (t->fields * w % 8)
@@ -406,6 +440,7 @@ static inline setun_status setun_packing_read_part(setun_packing *p, uint32_t co
     t->coding = coding;
     t->fields = (uint32_t)fields;
     t->digits = (uint32_t)digits;
+    t->all = setun_packing_power(p, t->digits);
     if (!setun_packing_word(w) || !setun_packing_read_planes(t, w->word))
         return setun_fail(err, SETUN_BAD_ARG, "'%s' is no width: up to 8 bits, such as 2, or 4+1 in planes", w->word);
     while (setun_packing_word(w)) {
