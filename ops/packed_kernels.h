@@ -330,7 +330,7 @@ static k_val bytes_dot(const packed_kernel *c, k_val codes, k_val from, k_val at
         acc[u] = k_var(k, k_int(k, K_TYPE(K_I32, lanes / 4), 0));
     k_val i = k_for(k, k_i64(k, 0), k_i64(k, n), unroll * lanes);
     for (int64_t u = 0; u < unroll; u++) {
-        k_val j = k_addi(k, i, u * lanes), w = k_load(k, codes, k_add(k, from, j), lanes);
+        k_val j = k_addi(k, i, u * lanes), w = small_codes(k, k_load(k, codes, k_add(k, from, j), lanes));
         k_set(k, acc[u], k_dot4(k, k_get(k, acc[u]), w, k_load(k, c->x, k_add(k, at, j), lanes)));
     }
     k_stop(k);

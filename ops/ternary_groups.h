@@ -219,7 +219,7 @@ static void tile_group(const group_tile *c, k_val g, k_val r0, int n_row, k_val 
         q = k_cast(k, q, K_TYPE(K_I8, 4 * TOKENS));
         for (int r = 0; r < n_row; r++) {
             k_val w = k_splat(k, k_load(k, c->codes, k_addi(k, i, u + r * (c->kp / 4)), 1), TOKENS);
-            k_set(k, acc[r], k_dot4(k, k_get(k, acc[r]), k_cast(k, w, K_TYPE(K_I8, 4 * TOKENS)), q));
+            k_set(k, acc[r], k_dot4(k, k_get(k, acc[r]), small_codes(k, k_cast(k, w, K_TYPE(K_I8, 4 * TOKENS))), q));
         }
     }
     k_stop(k);

@@ -710,6 +710,13 @@ static void decode_rows(setun_kernel *k, k_val w, k_val codes, int64_t kp, k_val
     }
 }
 
+/* Decoded codes for dot4.  None is above 127; machines that make dot4 of narrower products need to see that. */
+static k_val small_codes(setun_kernel *k, k_val codes)
+{
+    uint32_t lanes = K_LANES(k_type_of(k, codes));
+    return k_info(k, K_HAS_DOT4) ? codes : k_and(k, codes, k_int(k, K_TYPE(K_I8, lanes), 127));
+}
+
 /* acc[r][token] of n_row decoded rows and one tile of tokens, from start on. */
 static void dot_rows(setun_kernel *k, k_val codes, k_val xp, k_val base, k_val start, k_val acc, int64_t kp, int n_row)
 {
@@ -722,7 +729,7 @@ static void dot_rows(setun_kernel *k, k_val codes, k_val xp, k_val base, k_val s
         x = k_cast(k, x, K_TYPE(K_I8, 4 * TOKENS));
         for (int r = 0; r < n_row; r++) {
             k_val w = k_splat(k, k_load(k, codes, k_addi(k, c, u + r * (kp / 4)), 1), TOKENS);
-            k_set(k, sum[r], k_dot4(k, k_get(k, sum[r]), k_cast(k, w, K_TYPE(K_I8, 4 * TOKENS)), x));
+            k_set(k, sum[r], k_dot4(k, k_get(k, sum[r]), small_codes(k, k_cast(k, w, K_TYPE(K_I8, 4 * TOKENS))), x));
         }
     }
     k_stop(k);
