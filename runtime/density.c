@@ -184,6 +184,9 @@ static void find_dead(const st_graph *g, const st_node *n, int port, layer *l)
 setun_status st_density_start(setun_session *s, setun_error *err)
 {
     struct st_density *d = s->density ? s->density : st_arena_alloc(s->arena, sizeof *d);
+    if (s->m->packed.name)
+        return st_fail(err, SETUN_UNKNOWN, "zeros are counted with the built-in form of weights, and these are in the packing %s "
+                       "(without it there are as many)", s->m->packed.name);
     if (!d)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to count zeros");
     for (int i = 0; i < ST_N_PROGRAM && !s->density; i++) {

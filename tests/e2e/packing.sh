@@ -42,6 +42,8 @@ grep -qE '"packing_changed": [1-9]' "$TMP/out" || bad "info --json: $(cat "$TMP/
 "$SETUN" dump "$MODEL" --graph --packing "$P/base3.lua" >"$TMP/out" 2>&1
 grep -q 'packing="levels -1 0 1; fraction 32x5 8 apart"' "$TMP/out" || bad "dump shows no packing"
 
+fails "in the packing base3 (without it there are as many)" "$SETUN" info "$MODEL" --stats -p x --packing "$P/base3.lua" -q
+
 # Which file, which name.
 cat "$P/base3.lua" "$P/triples.lua" | sed 's/^return //' >"$TMP/both.lua"
 same "by name" "$(hash_of --tokens 1,2,3,4,5 --packing "$TMP/both.lua:triples")" $few
