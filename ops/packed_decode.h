@@ -107,25 +107,31 @@ static int packed_cut(packed *d, uint32_t units)
     return ok;
 }
 
-/* Spans of at most n units, as many as fill vectors best, of equals the fewest; `whole` units, which share a scale or are
- * a row, must be whole spans (0: they need not). */
-static void packed_open(packed *d, setun_kernel *k, const setun_packing *p, int64_t n, int64_t whole)
+/* Spans of at most n units: as many, and vectors as wide (lanes 0: any width that the machine likes), as need the
+ * fewest vectors for a digit, of equals the fewest and narrowest.  `whole` units, which share a scale or are a row, must be
+ * whole spans (0: they need not). */
+static void packed_open(packed *d, setun_kernel *k, const setun_packing *p, int64_t n, int64_t whole, uint32_t lanes)
 {
     int64_t best = INT64_MAX;
-    uint32_t units = 1;
+    uint32_t units = 1, narrow = lanes ? lanes : 32, widest = narrow;
     memset(d, 0, sizeof *d);
     d->k = k;
     d->p = p;
-    d->lanes = k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 ? 64 : 32;
-    for (uint32_t u = 1; u <= 16; u *= 2) {
-        if (u > 1 && (u > n || u * p->digits > 1024 || u * p->bytes > 512 || whole % u || !packed_cut(d, u)))
-            break;
-        int64_t cost = packed_cut(d, u) ? d->span_lanes * 1024 / (u * p->digits) : INT64_MAX;
-        if (cost < best) {
-            best = cost;
-            units = u;
+    if (!lanes && k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64)
+        widest = 64;
+    for (uint32_t wide = narrow; wide <= widest; wide *= 2)
+        for (uint32_t u = 1; u <= 16; u *= 2) {
+            d->lanes = wide;
+            if (u > 1 && (u > n || u * p->digits > 1024 || u * p->bytes > 512 || whole % u || !packed_cut(d, u)))
+                break;
+            int64_t cost = packed_cut(d, u) ? d->span_lanes / wide * 65536 / (u * p->digits) : INT64_MAX;
+            if (cost < best) {
+                best = cost;
+                units = u;
+                lanes = wide;
+            }
         }
-    }
+    d->lanes = lanes;
     (void)packed_cut(d, units); /* as it did above */
     d->units = units;
     d->span_digits = units * p->digits;

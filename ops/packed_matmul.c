@@ -109,12 +109,12 @@ static void open_packed(setun_kernel *k, const setun_args *a, const setun_packin
     int64_t n_unit = (c->columns + p->digits - 1) / p->digits;
     /* With groups every group is whole spans, and so is what is left of the last one. */
     int64_t per_group = c->group / p->digits, last = c->group ? n_unit % per_group : 0;
-    packed_open(&c->d, k, p, n_unit, per_group);
+    packed_open(&c->d, k, p, n_unit, per_group, 0);
     if (last % c->d.units)
-        packed_open(&c->d, k, p, 1, per_group);
+        packed_open(&c->d, k, p, 1, per_group, 0);
     c->n_span = n_unit / c->d.units;
     c->n_tail = n_unit % c->d.units;
-    packed_open(&c->tail, k, p, 1, 0);
+    packed_open(&c->tail, k, p, 1, 0, c->d.lanes);
     c->row_bytes = a->in[W].dim[1];
     c->head = setun_packing_unit_at(p, 0);
     c->lanes = c->n_span * c->d.span_lanes + c->n_tail * c->tail.span_lanes;
