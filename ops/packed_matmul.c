@@ -17,7 +17,8 @@ static setun_status want_packed_scales(const setun_args *a, const setun_packing 
     int64_t group = a->attr[GROUP].i, columns = a->attr[COLUMNS].i;
     setun_text t;
     if (group < 0 || group > INT32_MAX || group % p->digits || (a->attr[INSIDE].i && (!group || !p->scale)))
-        return setun_fail(err, SETUN_BAD_ARG, "group is %lld and inside %lld; a group is 0 or whole units of %u, and inside it has a scale",
+        return setun_fail(err, SETUN_BAD_ARG,
+                          "group is %lld and inside %lld; a group is 0 or whole units of %u, and inside it has a scale",
                           (long long)group, (long long)a->attr[INSIDE].i, p->digits);
     if (ws->dtype == SETUN_F32 && ws->rank == 1 && (ws->dim[0] == 1 || (!group && ws->dim[0] == w->dim[0])) &&
         (!group || a->attr[INSIDE].i))
@@ -72,7 +73,8 @@ static void eval_row(const setun_args *a, const setun_packing *p, int64_t r, int
             for (int64_t t = 0; t < n; t++)
                 s[t] += v * q[(t0 + t) * kp + i];
         }
-        float m = a->attr[INSIDE].i ? setun_packing_get_scale(row + setun_packing_unit_at(p, g * group / p->digits) + p->scale_at, p->scale)
+        const uint8_t *unit = row + setun_packing_unit_at(p, g * group / p->digits);
+        float m = a->attr[INSIDE].i ? setun_packing_get_scale(unit + p->scale_at, p->scale)
                 : a->attr[GROUP].i ? ws[r * n_group + g] : 0.0f;
         for (int64_t t = 0; t < n; t++)
             part[t][g % STRIPES] += (float)s[t] * m;

@@ -62,7 +62,7 @@ static void draw_byte(const trial *t, uint32_t byte, st_str *s)
     for (int b = 7; b >= 0;) {
         const owner *o = &t->bit[8 * byte + (uint32_t)b];
         int n = 1;
-        while (b - n >= 0 && t->bit[8 * byte + (uint32_t)(b - n)].part == o->part && t->bit[8 * byte + (uint32_t)(b - n)].field == o->field)
+        while (b - n >= 0 && o[-n].part == o->part && o[-n].field == o->field)
             n++;
         const setun_packing_part *part = o->part == NOBODY ? NULL : &t->p->part[o->part];
         st_str_add(s, "|");
@@ -134,7 +134,8 @@ static setun_status try_row(const trial *t, int64_t n, uint64_t seed, int64_t *c
         lost += v != w[i];
     }
     if (lost != said)
-        return st_fail(err, SETUN_FAILED, "%" PRId64 " of %" PRId64 " columns came back as others, where pack says %" PRId64, lost, n, said);
+        return st_fail(err, SETUN_FAILED,
+                       "%" PRId64 " of %" PRId64 " columns came back as others, where pack says %" PRId64, lost, n, said);
     if (setun_packing_pack(t->p, back, n, again) != 0)
         return st_fail(err, SETUN_FAILED, "what was unpacked cannot be packed without a change");
     for (int64_t i = 0; i < n; i++)
@@ -180,7 +181,8 @@ static const char **make_cases(const st_script_packing *from, const setun_packin
                 (void)snprintf(scales, sizeof scales, "[%" PRId64 ",%" PRId64 "]", rows, (columns + group - 1) / group);
             else
                 (void)snprintf(scales, sizeof scales, "[%" PRId64 "]", shape == 1 ? rows : 1);
-            list[n] = st_arena_printf(arena, "q:i8[%s,%" PRId64 "] scale:f32[%s] sum:i32[%s] w:u8[%" PRId64 ",%" PRId64 "] ws:f32%s columns=%"
+            list[n] = st_arena_printf(arena,
+                                      "q:i8[%s,%" PRId64 "] scale:f32[%s] sum:i32[%s] w:u8[%" PRId64 ",%" PRId64 "] ws:f32%s columns=%"
                                       PRId64 " group=%" PRId64 " inside=%d packing=\"%s\"", dim, kp, dim, dim, rows,
                                       setun_packing_row_bytes(p, columns), scales, columns, group, group && p->scale, from->text);
             if (!list[n++])

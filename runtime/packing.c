@@ -42,7 +42,8 @@ setun_status st_packing_choose(setun_model *m, st_script *script, const st_scrip
     if (!found)
         return st_fail(err, SETUN_UNKNOWN, "%s declares no packing named '%s'", file, name);
     if (!name && n > 1)
-        return st_fail(err, SETUN_BAD_ARG, "%s declares %" PRId64 " packings; say which, such as --packing %s:%s", file, n, file, found->name);
+        return st_fail(err, SETUN_BAD_ARG, "%s declares %" PRId64 " packings; say which, such as --packing %s:%s",
+                       file, n, file, found->name);
     *p = found;
     return SETUN_OK;
 }
@@ -136,10 +137,12 @@ static setun_status check_scales(const rewrite *r, int64_t group, const char *na
 {
     const setun_packing *p = &r->p;
     if (group % p->digits)
-        return st_fail(err, SETUN_BAD_SHAPE, "%s: packing %s cannot hold %s, where %" PRId64 " weights share a scale: a group must be whole "
+        return st_fail(err, SETUN_BAD_SHAPE,
+                       "%s: packing %s cannot hold %s, where %" PRId64 " weights share a scale: a group must be whole "
                        "units, and a unit is %u weights", r->declared->where, r->declared->name, name, group, p->digits);
     if (group && p->row_scale)
-        return st_fail(err, SETUN_BAD_SHAPE, "%s: packing %s has a scale for each row, but %s has one for every %" PRId64 " weights: put the "
+        return st_fail(err, SETUN_BAD_SHAPE,
+                       "%s: packing %s has a scale for each row, but %s has one for every %" PRId64 " weights: put the "
                        "scale into the unit, or leave it out", r->declared->where, r->declared->name, name, group);
     return SETUN_OK;
 }
@@ -208,7 +211,8 @@ static setun_status copy_node(rewrite *r, const st_graph *g, const st_node *n, s
     st_value_id in[ST_MAX_PORTS], out[ST_MAX_PORTS];
     int across = strcmp(n->op->name, "ternary_matmul_t") == 0;
     if (strcmp(n->op->name, "ternary_matmul_f32") == 0)
-        return st_fail(err, SETUN_UNKNOWN, "%s: activations of this model are floats, and a declared packing is for 8-bit ones: %s cannot be "
+        return st_fail(err, SETUN_UNKNOWN,
+                       "%s: activations of this model are floats, and a declared packing is for 8-bit ones: %s cannot be "
                        "in the packing %s", n->where, g->value[n->in[1]].name, r->declared->name);
     if (across || strcmp(n->op->name, "ternary_matmul") == 0) {
         ST_TRY(replace(r, g, n, across, out, err));

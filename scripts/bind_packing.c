@@ -77,7 +77,8 @@ static int64_t number(const declared *d, int table, const char *key, int64_t low
     int whole, have = lua_getfield(L, table, key) != LUA_TNIL;
     lua_Integer v = lua_tointegerx(L, -1, &whole);
     if (have && (!whole || lua_type(L, -1) != LUA_TNUMBER || v < low || v > high))
-        refuse(d, "%s is %s; a whole number from %lld to %lld is wanted", key, luaL_tolstring(L, -1, NULL), (long long)low, (long long)high);
+        refuse(d, "%s is %s; a whole number from %lld to %lld is wanted", key, luaL_tolstring(L, -1, NULL),
+               (long long)low, (long long)high);
     lua_settop(L, lua_gettop(L) - 1);
     return have ? v : fallback;
 }
@@ -416,7 +417,8 @@ static void check_whole(const declared *d)
     if (!d->n_weights)
         refuse(d, "it has no part that holds weights: add { fields = 64, bits = 2 }");
     if (unit && unit != p->digits)
-        refuse(d, "unit says %d weights, but its parts hold %u: fields times digits of every part must add up to it", (int)unit, p->digits);
+        refuse(d, "unit says %d weights, but its parts hold %u: fields times digits of every part must add up to it",
+               (int)unit, p->digits);
     if (bytes && bytes != p->bytes)
         refuse(d, "bytes says %d, but its parts take %u: fields times bits of every part, and the scale, must add up to it", (int)bytes,
                p->bytes);

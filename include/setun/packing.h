@@ -1,7 +1,7 @@
 /* setun/packing.h -- how small integers lie in bytes, as a declaration: what scripts say with setun.packing.
  *
- * Included by whoever needs it; setun/op.h does not bring it in.  A row of a packed matrix is an optional scale of the row, and then units of a
- * fixed number of digits and bytes.  A unit is parts, one behind the other, and each part is fields:
+ * Included by whoever needs it; setun/op.h does not bring it in.  A row of a packed matrix is an optional scale of
+ * the row, and then units of a fixed number of digits and bytes.  A unit is parts, one behind the other, and each part is fields:
  *
  *     row     | scale of the row | unit 0 | unit 1 | ... | last unit, filled up with zeros |
  *     unit    | fields of part 0 | fields of part 1 | ... | scale of the unit |
@@ -225,7 +225,8 @@ static inline void setun_packing_make_plan(const setun_packing *p, setun_packing
 
 /* n <= p->digits small integers to a unit; columns behind them are 0, or what is next to it.  The scale is left alone.
  * Returns how many columns do not come back as they were. */
-static inline int64_t setun_packing_pack_unit(const setun_packing *p, const setun_packing_plan *plan, const int8_t *w, int64_t n, uint8_t *unit)
+static inline int64_t setun_packing_pack_unit(const setun_packing *p, const setun_packing_plan *plan, const int8_t *w,
+                                              int64_t n, uint8_t *unit)
 {
     const uint16_t *column = plan->column;
     uint8_t digit[SETUN_PACKING_DIGITS];
@@ -244,8 +245,10 @@ static inline int64_t setun_packing_pack_unit(const setun_packing *p, const setu
             else
                 setun_packing_put_field(t, unit, f, code);
             /* Only tables give back other digits than they got. */
-            for (uint32_t i = 0; i < t->digits; i++)
-                changed += column[i] < n && p->level[t->coding == SETUN_TABLE ? t->table[code * t->digits + i] : digit[i]] != w[column[i]];
+            for (uint32_t i = 0; i < t->digits; i++) {
+                uint32_t back = t->coding == SETUN_TABLE ? t->table[code * t->digits + i] : digit[i];
+                changed += column[i] < n && p->level[back] != w[column[i]];
+            }
         }
     }
     return changed;
@@ -393,7 +396,8 @@ static inline setun_status setun_packing_check_part(const setun_packing *p, setu
 {
     uint32_t bytes = 0;
     if (t->coding == SETUN_BITS && t->digits != 1)
-        return setun_fail(err, SETUN_BAD_ARG, "a field of bits is one digit, not %u; several digits are an integer, a fraction or a table",
+        return setun_fail(err, SETUN_BAD_ARG,
+                          "a field of bits is one digit, not %u; several digits are an integer, a fraction or a table",
                           t->digits);
     if (t->coding != SETUN_TABLE && t->all > 1u << t->width)
         return setun_fail(err, SETUN_BAD_ARG, "%u digits of %d levels are %u numbers, which %u bits do not hold (%u do)", t->digits,
@@ -496,7 +500,8 @@ static inline setun_status setun_packing_read(setun_packing *p, const char *text
         else if (strcmp(w.word, "scale") == 0)
             s = setun_packing_read_scale(p, &w, err);
         else
-            return setun_fail(err, SETUN_BAD_ARG, "'%.40s' begins no statement; levels, once, bits, integer, fraction, table and scale do",
+            return setun_fail(err, SETUN_BAD_ARG,
+                              "'%.40s' begins no statement; levels, once, bits, integer, fraction, table and scale do",
                               w.word);
         if (s != SETUN_OK)
             return s;
