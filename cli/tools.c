@@ -6,7 +6,7 @@
 #include "cli.h"
 
 enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY, DOWN_DENSITY,
-       STATS, VALUES, TIME };
+       STATS, VALUES, TIME, TARGET, VLEN };
 
 /* Common parsing for commands whose own options all take no part in the loop: 1 go on, else exit code in *code. */
 static int common(cli *c, int opt, int *code)
@@ -128,6 +128,8 @@ static const char dump_help[] =
     "      --plan            order, memory, who runs what\n"
     "      --kir             kernels in Setun's own IR;  --llvm: as LLVM IR;  --asm: as assembly\n"
     "      --kernel NAME     only kernels whose name contains NAME\n"
+    "      --target ARCH     as kernels are made for another machine; --cpu-features are its, and --vlen N is the\n"
+    "                        number of bits of its vector registers if it is a riscv64 (see setun compile)\n"
     CLI_COMMON_HELP;
 
 int cli_dump(int argc, char **argv)
@@ -135,11 +137,13 @@ int cli_dump(int argc, char **argv)
     static const struct option options[] = {
         {"graph", optional_argument, NULL, GRAPH}, {"plan", no_argument, NULL, PLAN}, {"kir", no_argument, NULL, KIR},
         {"llvm", no_argument, NULL, LLVM}, {"asm", no_argument, NULL, ASM}, {"kernel", required_argument, NULL, KERNEL},
+        {"target", required_argument, NULL, TARGET}, {"vlen", required_argument, NULL, VLEN},
         {"time", no_argument, NULL, TIME}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
     const char *what = NULL, *kernel = NULL;
     char graph[32];
+    long long vlen;
     int opt, code = 0, timed = 0;
     cli_init(&c, "dump", dump_help);
     while ((opt = getopt_long(argc, argv, CLI_COMMON_LETTERS, options, NULL)) != -1) {
@@ -154,6 +158,8 @@ int cli_dump(int argc, char **argv)
         case ASM: what = "asm"; break;
         case KERNEL: kernel = optarg; break;
         case TIME: timed = 1; break;
+        case TARGET: c.o.target = optarg; break;
+        case VLEN: if (cli_int(&c, "--vlen", optarg, 1, 65536, &vlen)) return CLI_USAGE; c.o.vlen = (int32_t)vlen; break;
         default:
             if (!common(&c, opt, &code))
                 return code;

@@ -8,7 +8,7 @@
 #include "codegen/kir.h"
 #include "codegen/target.h"
 
-#define ST_CODEGEN_ABI 4u
+#define ST_CODEGEN_ABI 5u
 
 #define ST_EMIT_OBJECT 1u /* an ELF relocatable object, for st_image_link */
 #define ST_EMIT_ASM    2u
@@ -24,6 +24,10 @@ typedef struct st_codegen {
     uint32_t size, abi;
     /* The host, with the user's "+a,-b" (may be NULL) applied last.  [any] */
     setun_status (*host)(const char *features, st_target *t, setun_error *err);
+    /* A machine by the name of its architecture, or a triple that begins with it: the oldest CPU that is
+     * served, with the user's "+a,-b" (may be NULL); vlen: bits of a RISC-V vector register, 0 for 128.
+     * Caches' sizes are left 0.  [any] */
+    setun_status (*target)(const char *arch, const char *features, int32_t vlen, st_target *t, setun_error *err);
     /* A verified kernel as bytes, malloc'ed; the function is called symbol.  SETUN_FULL: too long to
      * compile in this way.  [any], reentrant. */
     setun_status (*emit)(const st_kir *k, const st_target *t, const char *symbol, const st_emit *how, char **bytes,

@@ -83,6 +83,13 @@ void         st_kir_print(const st_kir *k, st_str *out);
 setun_status st_kir_parse(const char *text, const char *name, const st_target *target,
                           st_arena *arena, st_kir **out, setun_error *err);
 
+/* Is argument i declared as bytes (also packed weights and blocks)?  Seen as wider elements it is
+ * little-endian on every target. */
+static inline int st_kir_arg_is_bytes(const st_kir *k, int64_t i)
+{
+    return k->arg_dtype[i] == SETUN_I8 || k->arg_dtype[i] >= SETUN_U8;
+}
+
 /* Hash of the printed form: the identity of a kernel in caches.  0: no memory for the text. */
 uint64_t     st_kir_hash(const st_kir *k);
 

@@ -23,6 +23,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "codegen/isa.h"
 #include "codegen/llvm_priv.h"
 
 /* An open block.  For a loop: a is its body, done what follows it.  For an if: a is the else branch
@@ -180,7 +181,73 @@ val st_gen_call(st_gen *g, const char *name, LLVMTypeRef *over, uint32_t n_over,
     return LLVMBuildCall2(g->b, type, fn, arg, n, "");
 }
 
+/* Lanes in groups of n the other way round. */
+static val turn_groups(st_gen *g, val v, uint32_t n)
+{
+    int32_t lane[K_MAX_LANES];
+    uint32_t lanes = st_gen_lanes(v);
+    for (uint32_t i = 0; i < lanes; i++)
+        lane[i] = (int32_t)(i / n * n + n - 1 - i % n);
+    return st_gen_shuffle(g, v, NULL, lane, lanes);
+}
+
+/* On a big-endian target LLVM's bitcast puts the first of several narrow lanes into the high end of a wide
+ * one.  With the narrow lanes of each wide one turned round, the first is the low end, as kir wants. */
+val st_gen_cast(st_gen *g, val v, uint32_t elem, uint32_t lanes)
+{
+    LLVMTypeRef to = st_gen_type(g, elem, lanes);
+    uint32_t from = st_gen_lanes(v);
+    if (g->t->big_endian && from > lanes)
+        v = turn_groups(g, v, from / lanes);
+    v = LLVMBuildBitCast(g->b, v, to, "");
+    return g->t->big_endian && lanes > from ? turn_groups(g, v, lanes / from) : v;
+}
+
+val st_gen_swap(st_gen *g, val v, uint32_t elem)
+{
+    LLVMTypeRef type = LLVMTypeOf(v);
+    uint32_t as = elem == K_F32 ? K_I32 : elem, n = st_gen_lanes(v);
+    if (as == K_I8)
+        return v;
+    LLVMTypeRef over = st_gen_type(g, as, n);
+    v = LLVMBuildBitCast(g->b, v, over, "");
+    return LLVMBuildBitCast(g->b, st_gen_call(g, "llvm.bswap", &over, 1, &v, 1), type, "");
+}
+
 /* ---------------------------------------------------------------- what is known about values */
+
+/* Bytes are shifted in lanes of 16 or 32 bits, for the sake of x86, and what comes from a neighbour is
+ * masked off.  Where it is by every user, a shift of bytes does as well: other ISAs have it, some need no
+ * change of lane width for it, and on big-endian ones it saves turning the lanes round twice.  The shift
+ * that a cast back to bytes wraps, or NULL. */
+static const st_inst *byte_shift(const st_kir *k, const st_inst *in)
+{
+    const st_inst *shift = &k->inst[in->a], *wide;
+    if (in->op != K_cast || K_ELEM(in->type) != K_I8 || (shift->op != K_shru && shift->op != K_shl) || shift->imm > 7)
+        return NULL;
+    wide = &k->inst[shift->a];
+    return wide->op == K_cast && k->inst[wide->a].type == in->type ? shift : NULL;
+}
+
+static void find_masked(st_gen *g)
+{
+    const st_kir *k = g->k;
+    for (uint32_t i = 1; i < k->n_inst; i++)
+        g->masked[i] = byte_shift(k, &k->inst[i]) != NULL;
+    for (uint32_t i = 1; i < k->n_inst; i++) {
+        const st_inst *in = &k->inst[i];
+        const k_val operand[3] = { in->a, in->b, in->c };
+        for (uint32_t j = 0; j < st_kir_op_operands(in->op); j++) {
+            const st_inst *x = &k->inst[operand[j]], *mask = &k->inst[operand[1 - (j & 1)]];
+            if (!g->masked[operand[j]])
+                continue;
+            const st_inst *shift = byte_shift(k, x);
+            uint32_t kept = shift->op == K_shru ? 255u >> shift->imm : 255u << shift->imm & 255u;
+            if (in->op != K_and || mask->op != K_const || ((uint32_t)mask->imm & 255u & ~kept))
+                g->masked[operand[j]] = 0;
+        }
+    }
+}
 
 /* The largest p such that 2^p divides v, whatever run-time values are; wrapping keeps it. */
 static uint32_t factor(const st_kir *k, k_val v, int depth)
@@ -324,6 +391,16 @@ static val address(st_gen *g, k_val p, val index)
     return LLVMBuildInBoundsGEP2(g->b, g->elem[K_ELEM(g->k->inst[p].type)], g->v[p], &index, 1, "");
 }
 
+/* An argument of bytes that is seen as wider elements is little-endian; on a big-endian target its elements
+ * are turned round on their way. */
+static val bytes_of_arg(st_gen *g, k_val p, val v)
+{
+    const st_inst *at = &g->k->inst[p];
+    if (!g->t->big_endian || at->op != K_arg || !st_kir_arg_is_bytes(g->k, at->imm))
+        return v;
+    return st_gen_swap(g, v, K_ELEM(at->type));
+}
+
 static val gather(st_gen *g, const st_inst *in)
 {
     LLVMTypeRef type = type_of(g, in->type);
@@ -344,7 +421,7 @@ static val gather(st_gen *g, const st_inst *in)
         r = st_gen_call(g, "llvm.masked.gather", over, 2, with ? arg : short_arg, with ? 4 : 3);
     }
     mark(g, r, in->a);
-    return r;
+    return bytes_of_arg(g, in->a, r);
 }
 
 static val memory(st_gen *g, const st_inst *in)
@@ -355,9 +432,9 @@ static val memory(st_gen *g, const st_inst *in)
         r = LLVMBuildLoad2(g->b, type_of(g, in->type), address(g, in->a, g->v[in->b]), "");
         LLVMSetAlignment(r, alignment(g, in->a, in->b));
         mark(g, r, in->a);
-        return r;
+        return bytes_of_arg(g, in->a, r);
     case K_store:
-        r = LLVMBuildStore(g->b, g->v[in->c], address(g, in->a, g->v[in->b]));
+        r = LLVMBuildStore(g->b, bytes_of_arg(g, in->a, g->v[in->c]), address(g, in->a, g->v[in->b]));
         LLVMSetAlignment(r, alignment(g, in->a, in->b));
         mark(g, r, in->a);
         return NULL;
@@ -475,6 +552,16 @@ static val lanewise(st_gen *g, const st_inst *in)
     }
 }
 
+static val cast(st_gen *g, const st_inst *in)
+{
+    if (g->masked[in - g->k->inst]) {
+        const st_inst *shift = byte_shift(g->k, in);
+        val x = g->v[g->k->inst[shift->a].a], by = st_gen_const(g, K_I8, K_LANES(in->type), shift->imm);
+        return LLVMBuildBinOp(g->b, shift->op == K_shl ? LLVMShl : LLVMLShr, x, by, "");
+    }
+    return st_gen_cast(g, g->v[in->a], K_ELEM(in->type), K_LANES(in->type));
+}
+
 static val convert(st_gen *g, const st_inst *in)
 {
     val a = g->v[in->a];
@@ -490,7 +577,7 @@ static val convert(st_gen *g, const st_inst *in)
     }
     case K_h2f: return st_gen_h2f(g, a);
     case K_f2h: return st_gen_f2h(g, a);
-    default: return LLVMBuildBitCast(g->b, a, type, "");
+    default: return cast(g, in);
     }
 }
 
@@ -513,7 +600,7 @@ static val idiom(st_gen *g, const st_inst *in)
 {
     val a = g->v[in->a];
     switch (in->op) {
-    case K_dot2: return st_gen_dot2(g, a, g->v[in->b]);
+    case K_dot2: return st_gen_dot2(g, a, g->v[in->b], u_max(g->k, in->a, 8));
     case K_dot4: return st_gen_dot4(g, a, g->v[in->b], g->v[in->c], u_max(g->k, in->b, 8));
     case K_lut16: return st_gen_lut16(g, a, g->v[in->b]);
     case K_sign: return st_gen_sign(g, a, g->v[in->b]);
@@ -799,13 +886,13 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
         blocks += k->inst[i].op == K_for || k->inst[i].op == K_if;
     g.v = calloc(k->n_inst, sizeof *g.v);
     g.frame = calloc(blocks, sizeof *g.frame);
+    g.masked = calloc(k->n_inst, 1);
     setun_status s = SETUN_OK;
-    if (!g.v || !g.frame)
+    if (!g.v || !g.frame || !g.masked)
         s = st_fail(err, SETUN_NO_MEMORY, "kernel %s: no memory for its translation", k->name);
-    g.avx = t->x86 && st_llvm_has(t, "avx");
-    g.avx512 = t->x86 && t->vector_bytes == 64;
-    g.arm = !strncmp(t->triple, "aarch64", 7) || !strncmp(t->triple, "arm64", 5);
-    g.roundeven = g.arm || (t->x86 && st_llvm_has(t, "sse4.1"));
+    g.avx = t->arch == ST_ARCH_X86 && st_isa_has(t, "avx");
+    g.avx512 = t->arch == ST_ARCH_X86 && t->vector_bytes == 64;
+    g.roundeven = t->arch == ST_ARCH_ARM || (t->arch == ST_ARCH_X86 && st_isa_has(t, "sse4.1"));
 
     g.ctx = LLVMContextCreate(); /* one per call: contexts are what makes LLVM reentrant */
     LLVMContextSetDiagnosticHandler(g.ctx, diagnose, &g);
@@ -818,6 +905,8 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
     g.elem[K_I32] = LLVMInt32TypeInContext(g.ctx);
     g.elem[K_I64] = LLVMInt64TypeInContext(g.ctx);
     g.elem[K_F32] = LLVMFloatTypeInContext(g.ctx);
+    if (s == SETUN_OK && t->arch != ST_ARCH_X86)
+        find_masked(&g);
     if (s == SETUN_OK)
         s = compile(&g, tm, symbol, how, bytes, n, err);
     LLVMDisposeBuilder(g.b);
@@ -827,5 +916,6 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
     LLVMDisposeTargetMachine(tm);
     free(g.v);
     free(g.frame);
+    free(g.masked);
     return s;
 }

@@ -10,7 +10,6 @@
 #include <threads.h>
 
 #include <llvm-c/Core.h>
-#include <llvm-c/Target.h>
 
 #include "codegen/llvm_priv.h"
 
@@ -23,7 +22,7 @@ static const void *compiler(void)
 }
 
 static const st_codegen table = {
-    sizeof(st_codegen), ST_CODEGEN_ABI, st_llvm_host, st_llvm_emit, compiler
+    sizeof(st_codegen), ST_CODEGEN_ABI, st_llvm_host, st_llvm_target, st_llvm_emit, compiler
 };
 
 /* LLVM's list of targets is process-wide, and filling it is not safe for threads; models may be loaded by
@@ -31,18 +30,11 @@ static const st_codegen table = {
  * own.  Where LLVM lacks this machine's target, st_llvm_machine says so. */
 static once_flag targets_filled = ONCE_FLAG_INIT;
 
-static void fill_targets(void)
-{
-    (void)LLVMInitializeNativeTarget();
-    (void)LLVMInitializeNativeAsmPrinter();
-    (void)LLVMInitializeNativeAsmParser();
-}
-
 /* [any] */
 SETUN_EXPORT const st_codegen *st_codegen_entry(uint32_t abi)
 {
     if (abi != ST_CODEGEN_ABI)
         return NULL;
-    call_once(&targets_filled, fill_targets);
+    call_once(&targets_filled, st_llvm_fill_targets);
     return &table;
 }

@@ -15,7 +15,7 @@
 
 static val bits_as(st_gen *g, val v, uint32_t elem, uint32_t lanes)
 {
-    return LLVMBuildBitCast(g->b, v, st_gen_type(g, elem, lanes), "");
+    return st_gen_cast(g, v, elem, lanes);
 }
 static val and_(st_gen *g, val a, val b) { return LLVMBuildAnd(g->b, a, b, ""); }
 static val or_(st_gen *g, val a, val b) { return LLVMBuildOr(g->b, a, b, ""); }
@@ -44,12 +44,9 @@ static val concat_all(st_gen *g, val *part, uint32_t n)
     return st_gen_concat(g, concat_all(g, part, n / 2), concat_all(g, part + n / 2, n - n / 2));
 }
 
-/* One native instruction: a, b, c have bytes bytes each; a and c may be NULL. */
-typedef val piece_fn(st_gen *g, val a, val b, val c, uint32_t bytes);
-
 /* Apply fn to pieces of at most width bytes (16 at least; shorter rests are padded with undefined
  * lanes).  b and c are bytes; a result lane, and a lane of a, stands for per of them. */
-static val pieces(st_gen *g, piece_fn *fn, uint32_t width, uint32_t per, val a, val b, val c)
+static val pieces(st_gen *g, st_gen_piece *fn, uint32_t width, uint32_t per, val a, val b, val c)
 {
     val part[MAX_PIECES];
     uint32_t total = st_gen_lanes(b), n = 0;
@@ -109,11 +106,38 @@ static void even_odd(st_gen *g, val u, val s, val u16[2], val s16[2])
     s16[1] = ashr(g, y, K_I16, 8);
 }
 
-val st_gen_dot2(st_gen *g, val u, val s)
+static int is_x86(const st_gen *g) { return g->t->arch == ST_ARCH_X86; }
+
+/* Sums of neighbouring lanes. */
+static val pair_sums(st_gen *g, val v)
 {
-    if (g->t->x86 && g->t->dot2)
-        return pieces(g, x86_maddubs, (uint32_t)g->t->dot2, 2, NULL, u, s);
-    /* 255 * -128 = -32640 and 255 * 127 = 32385 fit i16; only their sum may saturate. */
+    int32_t lane[2][K_MAX_LANES / 2];
+    uint32_t n = st_gen_lanes(v) / 2;
+    for (uint32_t i = 0; i < n; i++) {
+        lane[0][i] = (int32_t)(2 * i);
+        lane[1][i] = lane[0][i] + 1;
+    }
+    return add(g, st_gen_shuffle(g, v, NULL, lane[0], n), st_gen_shuffle(g, v, NULL, lane[1], n));
+}
+
+/* u * s of every lane, which fits i16: 255 * -128 = -32640 and 255 * 127 = 32385. */
+static val products(st_gen *g, val u, val s)
+{
+    LLVMTypeRef wide = st_gen_type(g, K_I16, st_gen_lanes(u));
+    return LLVMBuildMul(g->b, LLVMBuildZExt(g->b, u, wide, ""), LLVMBuildSExt(g->b, s, wide, ""), "");
+}
+
+val st_gen_dot2(st_gen *g, val u, val s, uint32_t u_max)
+{
+    const st_gen_primitives *p = st_gen_primitives_of(g->t);
+    uint32_t width = (uint32_t)g->t->dot2;
+    if (is_x86(g) && width)
+        return pieces(g, x86_maddubs, width, 2, NULL, u, s);
+    if (p && p->dot2 && width && u_max <= 127)
+        return pieces(g, p->dot2, width, 2, NULL, u, s);
+    if (!is_x86(g) && u_max <= 127) /* 2 * 127 * 128 fits */
+        return pair_sums(g, products(g, u, s));
+    /* Only the sum of two products may saturate. */
     val x[2], y[2], arg[2];
     even_odd(g, u, s, x, y);
     arg[0] = LLVMBuildMul(g->b, x[0], y[0], "");
@@ -138,55 +162,35 @@ static val x86_dot4_any(st_gen *g, val acc, val u, val s, uint32_t bytes)
     return add(g, acc, x86_maddwd(g, x[1], y[1], bytes));
 }
 
-static val arm_dot(st_gen *g, const char *name, val acc, val u, val s)
+/* In plain vector code: widened products, whose pairs fit i16 where u <= 127. */
+static val generic_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max)
 {
-    val arg[3] = { acc, u, s };
-    LLVMTypeRef over[2] = { LLVMTypeOf(acc), LLVMTypeOf(u) };
-    return st_gen_call(g, name, over, 2, arg, 3);
-}
-static val arm_usdot(st_gen *g, val acc, val u, val s, uint32_t bytes)
-{
-    (void)bytes;
-    return arm_dot(g, "llvm.aarch64.neon.usdot", acc, u, s);
-}
-/* u <= 127 is the same number signed. */
-static val arm_sdot(st_gen *g, val acc, val u, val s, uint32_t bytes)
-{
-    (void)bytes;
-    return arm_dot(g, "llvm.aarch64.neon.sdot", acc, u, s);
-}
-/* Any u: u = (u & 127) + 128 * (u >> 7), two signed dot products; the shift is exact mod 2^32. */
-static val arm_sdot_any(st_gen *g, val acc, val u, val s, uint32_t bytes)
-{
-    val high = arm_sdot(g, st_gen_const(g, K_I32, 4, 0), lshr(g, u, K_I8, 7), s, bytes);
-    acc = arm_sdot(g, acc, and_(g, u, st_gen_const(g, K_I8, 16, 127)), s, bytes);
-    return add(g, acc, shl(g, high, K_I32, 7));
+    val m = products(g, u, s);
+    if (u_max <= 127)
+        m = pair_sums(g, m);
+    m = LLVMBuildSExt(g->b, m, st_gen_type(g, K_I32, st_gen_lanes(m)), "");
+    while (st_gen_lanes(m) > st_gen_lanes(acc))
+        m = pair_sums(g, m);
+    return add(g, acc, m);
 }
 
 val st_gen_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max)
 {
     const st_target *t = g->t;
-    if (t->x86) {
+    const st_gen_primitives *p = st_gen_primitives_of(t);
+    uint32_t width = (uint32_t)t->vector_bytes;
+    if (is_x86(g)) {
         if (t->dot4)
             return pieces(g, x86_dpbusd, (uint32_t)t->dot4, 4, acc, u, s);
         if (t->dot2 && u_max <= 127)
             return pieces(g, x86_dot4_small, (uint32_t)t->dot2, 4, acc, u, s);
-        return pieces(g, x86_dot4_any, (uint32_t)t->vector_bytes, 4, acc, u, s);
+        return pieces(g, x86_dot4_any, width, 4, acc, u, s);
     }
-    if (t->dot4) /* only aarch64 has one besides x86 */
-        return pieces(g,
-                      u_max <= 127             ? arm_sdot
-                      : st_llvm_has(t, "i8mm") ? arm_usdot
-                                               : arm_sdot_any,
-                      (uint32_t)t->dot4, 4, acc, u, s);
-    uint32_t n = st_gen_lanes(acc);
-    val x = bits_as(g, u, K_I32, n), y = bits_as(g, s, K_I32, n);
-    for (int64_t j = 0; j < 4; j++) {
-        val ub = and_(g, lshr(g, x, K_I32, 8 * j), st_gen_const(g, K_I32, n, 255));
-        val sb = ashr(g, shl(g, y, K_I32, 24 - 8 * j), K_I32, 24);
-        acc = add(g, acc, LLVMBuildMul(g->b, ub, sb, ""));
-    }
-    return acc;
+    if (p && p->dot4_small && u_max <= 127)
+        return pieces(g, p->dot4_small, width, 4, acc, u, s);
+    if (p && p->dot4)
+        return pieces(g, p->dot4, width, 4, acc, u, s);
+    return generic_dot4(g, acc, u, s, u_max);
 }
 
 /* ---------------------------------------------------------------- bytes */
@@ -202,14 +206,6 @@ static val x86_pshufb(st_gen *g, val table, val index, val unused, uint32_t byte
                    and_(g, index, st_gen_const(g, K_I8, bytes, 15)) };
     return st_gen_call(g, by_width(bytes, "llvm.x86.ssse3.pshuf.b.128", "llvm.x86.avx2.pshuf.b",
                                    "llvm.x86.avx512.pshuf.b.512"), NULL, 0, arg, 2);
-}
-
-static val arm_tbl(st_gen *g, val table, val index, val unused, uint32_t bytes)
-{
-    val arg[2] = { table, and_(g, index, st_gen_const(g, K_I8, bytes, 15)) };
-    LLVMTypeRef over = LLVMTypeOf(index);
-    (void)unused;
-    return st_gen_call(g, "llvm.aarch64.neon.tbl1", &over, 1, arg, 2);
 }
 
 /* Floats are looked up; entries of i32 take their way. */
@@ -247,9 +243,10 @@ val st_gen_lut16(st_gen *g, val table, val index)
 {
     uint32_t n = st_gen_lanes(index), entries = st_gen_lanes(table);
     uint32_t elem = LLVMTypeOf(index) == st_gen_type(g, K_I8, n) ? K_I8 : K_I32;
-    if (elem == K_I32 && g->t->x86 && g->t->lut32 >= (int32_t)entries)
+    const st_gen_primitives *p = st_gen_primitives_of(g->t);
+    if (elem == K_I32 && is_x86(g) && g->t->lut32 >= (int32_t)entries)
         return lut32(g, table, index);
-    if (elem == K_I8 && g->t->lut16) {
+    if (elem == K_I8 && g->t->lut16 && (is_x86(g) || (p && p->lut16))) {
         /* pieces() cuts its first operand as well; the table is handed on whole instead. */
         val part[MAX_PIECES];
         uint32_t m = 0;
@@ -258,8 +255,8 @@ val st_gen_lut16(st_gen *g, val table, val index)
             while (w > 16 && w > n - at)
                 w /= 2;
             val i = st_gen_slice(g, index, at, w);
-            part[m++] =
-                g->t->x86 ? x86_pshufb(g, table, i, NULL, w) : arm_tbl(g, table, i, NULL, w);
+            part[m++] = is_x86(g) ? x86_pshufb(g, table, i, NULL, w)
+                                  : p->lut16(g, table, and_(g, i, st_gen_const(g, K_I8, w, 15)), NULL, w);
             at += w;
         }
         return st_gen_slice(g, concat_all(g, part, m), 0, n);
@@ -290,8 +287,11 @@ val st_gen_sign(st_gen *g, val a, val b)
 {
     uint32_t n = st_gen_lanes(a);
     /* Where registers have 64 bytes, two masked operations beat cutting and joining. */
-    if (g->t->x86 && g->t->sign && (g->t->vector_bytes <= g->t->sign || n <= (uint32_t)g->t->sign))
+    if (is_x86(g) && g->t->sign && (g->t->vector_bytes <= g->t->sign || n <= (uint32_t)g->t->sign))
         return pieces(g, x86_psign, (uint32_t)g->t->sign, 1, NULL, a, b);
+    const st_gen_primitives *p = st_gen_primitives_of(g->t);
+    if (p && p->sign && g->t->sign)
+        return pieces(g, p->sign, (uint32_t)g->t->sign, 1, NULL, a, b);
     val zero = st_gen_const(g, K_I8, n, 0);
     val r = pick(g, LLVMBuildICmp(g->b, LLVMIntEQ, b, zero, ""), zero, a);
     return pick(g, LLVMBuildICmp(g->b, LLVMIntSLT, b, zero, ""), sub(g, zero, a), r);
@@ -319,9 +319,10 @@ static val asm_copy(st_gen *g, val a, const char *constraint)
 val st_gen_opaque(st_gen *g, val a, k_type type)
 {
     static const uint32_t bytes[8] = { 0, 1, 1, 2, 4, 8, 4, 0 };
-    uint32_t elem = K_ELEM(type), n = K_LANES(type), arm = (uint32_t)g->arm;
+    uint32_t elem = K_ELEM(type), n = K_LANES(type), x86 = (uint32_t)is_x86(g);
+    const st_gen_primitives *p = st_gen_primitives_of(g->t);
     LLVMTypeRef given = LLVMTypeOf(a);
-    if (!g->t->x86 && !arm) {
+    if (!x86 && (n == 1 ? elem == K_F32 && !(p && p->scalar_f32) : !(p && p->vector))) {
         /* No register class is known here: through memory, where volatile keeps it opaque. */
         val slot = LLVMBuildAlloca(g->entry, given, "");
         LLVMSetVolatile(LLVMBuildStore(g->b, a, slot), 1);
@@ -334,11 +335,11 @@ val st_gen_opaque(st_gen *g, val a, k_type type)
         x = asm_copy(g, x, "=r,0");
         return bytes[elem] < 4 ? LLVMBuildTrunc(g->b, x, given, "") : x;
     }
-    const char *in_vector = arm ? "=w,0" : g->avx512 ? "=v,0" : "=x,0";
+    const char *in_vector = !x86 ? p->vector : g->avx512 ? "=v,0" : "=x,0";
     if (n == 1)
-        return asm_copy(g, a, in_vector);
+        return asm_copy(g, a, x86 ? in_vector : p->scalar_f32);
     val part[K_MAX_LANES / 2]; /* i64 in registers of 16 bytes */
-    uint32_t m = 0, widest = g->avx512 ? 64 : g->avx ? 32 : 16;
+    uint32_t m = 0, widest = !x86 ? (uint32_t)g->t->vector_bytes : g->avx512 ? 64 : g->avx ? 32 : 16;
     for (uint32_t at = 0; at < n;) {
         uint32_t w = widest / bytes[elem];
         while (w * bytes[elem] > 16 && w > n - at)

@@ -12,11 +12,13 @@
 
 /* ---------------------------------------------------------------- target.c */
 
+/* Fill LLVM's list of targets; once in a process. */
+void         st_llvm_fill_targets(void);
 setun_status st_llvm_host(const char *features, st_target *t, setun_error *err);
 /* A target machine for t; the caller disposes of it.  simple: as in st_emit. */
 setun_status st_llvm_machine(const st_target *t, uint32_t simple, LLVMTargetMachineRef *tm, setun_error *err);
-/* Is "+name" in t->features, and not taken back by a later "-name"? */
-int          st_llvm_has(const st_target *t, const char *name);
+/* A target by name; see st_codegen. */
+setun_status st_llvm_target(const char *arch, const char *features, int32_t vlen, st_target *t, setun_error *err);
 
 /* ---------------------------------------------------------------- llvm.c */
 
@@ -35,6 +37,7 @@ typedef struct st_gen {
     LLVMBuilderRef   b;       /* where the kernel has got to */
     LLVMBuilderRef entry; /* the first block: stack slots, and the launch's contents read once */
     LLVMTypeRef      elem[8]; /* by K_I1 ... K_F32 */
+    uint8_t         *masked;  /* by instruction: nobody sees the bits that its shift takes from a neighbour */
     val             *v;       /* by instruction; of a variable its stack slot */
     struct st_frame *frame;   /* open for and if blocks */
     uint32_t         depth;
@@ -42,7 +45,7 @@ typedef struct st_gen {
     val              tiles;   /* memory that stands for tiles where the target has none */
     val              scope_args, scope_scratch; /* alias scopes, see scopes() in llvm.c */
     unsigned         kind_scope, kind_noalias;
-    int              avx, avx512, arm;
+    int              avx, avx512;
     int              roundeven; /* an instruction rounds floats to integers, ties to even */
     setun_status     status;  /* sticky, as in the builder; why is in fault */
     setun_error      fault;
@@ -63,13 +66,17 @@ val         st_gen_splat(st_gen *g, val scalar, uint32_t lanes);
  * changed from i32 to i8 vectors after LLVM 19. */
 val st_gen_call(st_gen *g, const char *name, LLVMTypeRef *over, uint32_t n_over, val *arg,
                 uint32_t n);
+/* The bits of v as lanes of another element, in little-endian order whatever the target's is. */
+val         st_gen_cast(st_gen *g, val v, uint32_t elem, uint32_t lanes);
+/* The bytes of each lane in the other order; elements of one byte have one. */
+val         st_gen_swap(st_gen *g, val v, uint32_t elem);
 /* Fail for good; returns a value of that type, so that translation can run on to its end. */
 val         st_gen_fail(st_gen *g, LLVMTypeRef type, const char *fmt, ...) SETUN_PRINTF(3, 4);
 
 /* ---------------------------------------------------------------- llvm_idiom.c */
 
-val st_gen_dot2(st_gen *g, val u, val s);
 /* u_max: no lane of u is above it, taken as unsigned. */
+val st_gen_dot2(st_gen *g, val u, val s, uint32_t u_max);
 val st_gen_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max);
 val st_gen_lut16(st_gen *g, val table, val index);
 val st_gen_sign(st_gen *g, val a, val b);
@@ -84,5 +91,25 @@ val st_gen_h2f(st_gen *g, val a);
 val st_gen_f2h(st_gen *g, val a);
 val st_gen_max(st_gen *g, val a, val b, uint32_t elem);
 val st_gen_reduce(st_gen *g, val a, uint32_t elem, int sum);
+
+/* ---------------------------------------------------------------- llvm_isa.c */
+
+/* One native instruction, or a few: operands have bytes bytes each; a may be NULL, and so may c. */
+typedef val st_gen_piece(st_gen *g, val a, val b, val c, uint32_t bytes);
+
+/* What an architecture other than x86 does better than plain vector code.  A NULL is what it does not.
+ * The target's row says how many bytes a piece may have. */
+typedef struct st_gen_primitives {
+    int32_t       arch;
+    st_gen_piece *dot2;       /* of b (u8, at most 127) and c (s8); never saturates */
+    st_gen_piece *dot4_small; /* acc a; b at most 127 */
+    st_gen_piece *dot4;       /* any b */
+    st_gen_piece *lut16;      /* table a of 16 bytes, indices b from 0 to 15 */
+    st_gen_piece *sign;       /* of a (which is passed as b) by c */
+    const char   *vector;     /* asm constraint of a register for bytes bytes; NULL: through memory */
+    const char   *scalar_f32; /* of a float */
+} st_gen_primitives;
+
+const st_gen_primitives *st_gen_primitives_of(const st_target *t);
 
 #endif

@@ -1,12 +1,14 @@
-/* codegen/target.c -- the machine this process runs on, as a st_target: names, features, idioms.
+/* codegen/target.c -- a machine as a st_target: the one this process runs on, or one by name.
  *
- * Not here: cache sizes (base/cpu.h knows them; they are left 0) and anything about kernels.
+ * Not here: what architectures and features there are (isa.c), cache sizes (base/cpu.h knows them; they
+ * are left 0) and anything about kernels.
  *
  * LLVM reports the CPU's name and every instruction-set feature it can detect, present (+) or
  * absent (-).  The user's list is applied to that.  Taking a feature away takes away what is built
  * on it: "-avx2" also means no AVX-512.  The CPU name alone would imply all of them again, so the
  * complete list of + and - goes into every function.  Unknown names are refused here because LLVM
  * only warns on stderr. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,40 +16,8 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "codegen/isa.h"
 #include "codegen/llvm_priv.h"
-
-/* x86 features and what each is directly built on, after LLVM's X86.td.  A feature missing here
- * that the host has is known all the same; it is then taken to be built on nothing and to carry
- * nothing. */
-static const struct x86_row {
-    const char *name, *needs;
-} x86_rows[] = {
-    { "sse", "" },              { "sse2", "sse" },           { "sse3", "sse2" },
-    { "ssse3", "sse3" },        { "sse4.1", "ssse3" },       { "sse4.2", "sse4.1" },
-    { "sse4a", "sse3" },        { "aes", "sse2" },           { "pclmul", "sse2" },
-    { "gfni", "sse2" },         { "sha", "sse2" },           { "kl", "sse2" },
-    { "widekl", "kl" },         { "avx", "sse4.2" },         { "avx2", "avx" },
-    { "f16c", "avx" },          { "fma", "avx" },            { "fma4", "avx sse4a" },
-    { "xop", "fma4" },          { "vaes", "aes avx2" },      { "vpclmulqdq", "avx pclmul" },
-    { "sha512", "avx2" },       { "sm3", "avx" },            { "sm4", "avx2" },
-    { "avxvnni", "avx2" },      { "avxvnniint8", "avx2" },   { "avxvnniint16", "avx2" },
-    { "avxifma", "avx2" },      { "avxneconvert", "avx2" },  { "avx512f", "avx2 f16c fma" },
-    { "evex512", "avx512f" },   { "avx512cd", "avx512f" },   { "avx512dq", "avx512f" },
-    { "avx512bw", "avx512f" },  { "avx512vl", "avx512f" },   { "avx512ifma", "avx512f" },
-    { "avx512vnni", "avx512f" },           { "avx512vpopcntdq", "avx512f" },
-    { "avx512vp2intersect", "avx512f" },   { "avx512vbmi", "avx512bw" },
-    { "avx512vbmi2", "avx512bw" },         { "avx512bitalg", "avx512bw" },
-    { "avx512bf16", "avx512bw" },          { "avx512fp16", "avx512bw avx512vl avx512dq" },
-    { "avx10.1-256", "avx512cd avx512vbmi avx512ifma avx512vnni avx512bf16 avx512vpopcntdq "
-      "avx512vbmi2 avx512bitalg avx512fp16 avx512vl" },
-    { "avx10.1-512", "avx10.1-256 evex512" },
-    { "avx10.1", "avx512cd avx512vbmi avx512ifma avx512vnni avx512bf16 avx512vpopcntdq avx512vbmi2 "
-      "avx512bitalg avx512fp16 avx512vl" },
-    { "avx10.2", "avx512fp16" },           { "avx10.2-256", "avx10.1-256" },
-    { "avx10.2-512", "avx10.2-256 avx10.1-512" },
-    { "amx-tile", "" },         { "amx-int8", "amx-tile" },  { "amx-bf16", "amx-tile" },
-    { "amx-fp16", "amx-tile" }, { "amx-complex", "amx-tile" },
-};
 
 typedef struct feature {
     const char *name; /* into the host string, NUL-terminated */
@@ -55,9 +25,10 @@ typedef struct feature {
 } feature;
 
 typedef struct features {
-    feature *row;
-    size_t   n;
-    int      x86;
+    feature           *row;
+    size_t             n;
+    const st_isa_arch *arch; /* NULL: an architecture without rows */
+    int                named; /* a target by name: everything its architecture has is allowed */
 } features;
 
 static feature *find(const features *f, const char *name, size_t n)
@@ -68,48 +39,29 @@ static feature *find(const features *f, const char *name, size_t n)
     return NULL;
 }
 
-static const struct x86_row *x86_find(const char *name, size_t n)
-{
-    for (size_t i = 0; i < SETUN_LEN(x86_rows); i++)
-        if (strlen(x86_rows[i].name) == n && !memcmp(x86_rows[i].name, name, n))
-            return &x86_rows[i];
-    return NULL;
-}
-
-/* Next word of a list of words separated by sep; 0 at the end. */
-static int word(const char **at, char sep, const char **w, size_t *n)
-{
-    while (**at == sep)
-        (*at)++;
-    *w = *at;
-    while (**at && **at != sep)
-        (*at)++;
-    *n = (size_t)(*at - *w);
-    return *n != 0;
-}
-
 /* Switch on a feature and what it is built on.  The table has no cycle, so this ends. */
 static void switch_on(features *f, const char *name, size_t n)
 {
     feature *x = find(f, name, n);
     if (x)
         x->on = 1;
-    const struct x86_row *row = f->x86 ? x86_find(name, n) : NULL;
+    const st_isa_feature *row = st_isa_feature_find(f->arch, name, n);
     const char *w, *at = row ? row->needs : "";
-    while (word(&at, ' ', &w, &n))
+    while (st_isa_word(&at, ' ', &w, &n))
         switch_on(f, w, n);
 }
 
 /* Switch off whatever is built on something that is off, until nothing changes. */
 static void settle(features *f)
 {
-    for (int changed = f->x86; changed;) {
+    for (int changed = f->arch != NULL; changed;) {
         changed = 0;
-        for (size_t i = 0; i < SETUN_LEN(x86_rows); i++) {
-            feature *x = find(f, x86_rows[i].name, strlen(x86_rows[i].name));
-            const char *w, *at = x86_rows[i].needs;
+        for (size_t i = 0; i < f->arch->n_feature; i++) {
+            const st_isa_feature *row = &f->arch->feature[i];
+            feature *x = find(f, row->name, strlen(row->name));
+            const char *w, *at = row->needs;
             size_t n;
-            while (x && x->on && word(&at, ' ', &w, &n)) {
+            while (x && x->on && st_isa_word(&at, ' ', &w, &n)) {
                 const feature *need = find(f, w, n);
                 if (need && !need->on) {
                     x->on = 0;
@@ -120,47 +72,69 @@ static void settle(features *f)
     }
 }
 
+/* Is the word in a list of words? */
+static int listed(const char *list, const char *name, size_t n)
+{
+    const char *w;
+    size_t m;
+    while (st_isa_word(&list, ' ', &w, &m))
+        if (m == n && !memcmp(w, name, n))
+            return 1;
+    return 0;
+}
+
+/* Every CPU with 512-bit registers that kernels are made for has Skylake's set. */
+static void switch_on_named(features *f, const char *name, size_t n)
+{
+    static const char *const set[] = { "avx512bw", "avx512cd", "avx512dq", "avx512vl" };
+    for (size_t i = 0; n > 6 && !memcmp(name, "avx512", 6) && i < SETUN_LEN(set); i++)
+        switch_on(f, set[i], strlen(set[i]));
+    switch_on(f, name, n);
+}
+
+static setun_status unknown(const features *f, const char *name, int n, setun_error *err)
+{
+    char known[1024];
+    if (!f->named)
+        return st_fail(err, SETUN_UNKNOWN, "CPU feature \"%.*s\" is not one this compiler knows", n, name);
+    st_isa_feature_names(f->arch, known, sizeof known);
+    return st_fail(err, SETUN_UNKNOWN, "CPU feature \"%.*s\" is not known of %s; %s are", n, name,
+                   f->arch->name, known);
+}
+
 static setun_status apply(features *f, const char *user, setun_error *err)
 {
     const char *w;
     size_t n;
-    while (word(&user, ',', &w, &n)) {
+    while (st_isa_word(&user, ',', &w, &n)) {
         if ((w[0] != '+' && w[0] != '-') || n < 2)
             return st_fail(err, SETUN_BAD_ARG,
                            "CPU feature \"%.*s\" must be written +name or -name", (int)n, w);
         const char *name = w + 1;
         feature *x = find(f, name, --n);
-        if (!x && !(f->x86 && x86_find(name, n)))
-            return st_fail(err, SETUN_UNKNOWN,
-                           "CPU feature \"%.*s\" is not one this compiler knows", (int)n, name);
+        const st_isa_feature *row = st_isa_feature_find(f->arch, name, n);
+        if (!x && !row)
+            return unknown(f, name, (int)n, err);
+        if (!x && row->llvm)
+            return st_fail(err, SETUN_BAD_ARG, "CPU feature \"%.*s\": of this machine name what it stands for: %s", (int)n,
+                           name, row->llvm);
         if (w[0] == '+') {
             if (!x || !x->host)
                 return st_fail(err, SETUN_BAD_ARG,
                                "CPU feature \"%.*s\": this machine does not have it", (int)n, name);
-            switch_on(f, name, n);
-        } else if (f->x86 &&
-                   ((n == 3 && !memcmp(name, "sse", 3)) || (n == 4 && !memcmp(name, "sse2", 4)))) {
-            return st_fail(err, SETUN_BAD_ARG,
-                           "CPU feature \"%.*s\" cannot be switched off: x86-64 computes "
-                           "floats with it",
-                           (int)n, name);
+            if (f->named)
+                switch_on_named(f, name, n);
+            else
+                switch_on(f, name, n);
+        } else if (f->arch && listed(f->arch->base, name, n)) {
+            return st_fail(err, SETUN_BAD_ARG, "CPU feature \"%.*s\" cannot be switched off: all code for %s is made with it",
+                           (int)n, name, f->arch->name);
         } else if (x) {
             x->on = 0;
             settle(f);
         }
     }
     return SETUN_OK;
-}
-
-int st_llvm_has(const st_target *t, const char *name)
-{
-    const char *w, *at = t->features;
-    size_t n, want = strlen(name);
-    int has = 0;
-    while (word(&at, ',', &w, &n))
-        if (n == want + 1 && !memcmp(w + 1, name, want))
-            has = w[0] == '+';
-    return has;
 }
 
 static void put(char *to, size_t cap, const char *from)
@@ -172,52 +146,24 @@ static void put(char *to, size_t cap, const char *from)
     to[n] = 0;
 }
 
-/* The idioms' widths follow from the features; llvm_idiom.c relies on exactly these rules. */
-static void describe_x86(st_target *t, int avx512)
+static setun_status add_feature(st_target *t, char sign, const char *name, size_t n, setun_error *err)
 {
-    int avx2 = st_llvm_has(t, "avx2"), ssse3 = st_llvm_has(t, "ssse3");
-    int vnni = avx512 && st_llvm_has(t, "avx512vnni"), avxvnni = avx2 && st_llvm_has(t, "avxvnni");
-    t->x86 = 1;
-    /* AVX without AVX2 has 256 bits for floats only; kernels are planned by their integers. */
-    t->vector_bytes = avx512 ? 64 : avx2 ? 32 : 16;
-    t->n_registers = avx512 ? 32 : 16;
-    t->dot2 = ssse3 ? t->vector_bytes : 0;
-    t->dot4 = vnni ? 64 : avxvnni ? 32 : 0;
-    t->lut16 = t->dot2;
-    t->lut32 = avx512 ? 16 : avx2 ? 4 : 0; /* vpermps, vpermilps */
-    t->sign = !ssse3 ? 0 : avx2 ? 32 : 16; /* psign never got a 512-bit form */
-    t->f16 = st_llvm_has(t, "f16c");
-    t->tiles = vnni && st_llvm_has(t, "amx-int8");
-    put(t->isa, sizeof t->isa, t->tiles ? "avx512-amx" : vnni ? "avx512-vnni" : avx512 ? "avx512" : avxvnni ? "avx2-vnni" :
-        avx2 ? "avx2" : st_llvm_has(t, "avx") ? "avx" : st_llvm_has(t, "sse4.1") ? "sse4.1" :
-        ssse3 ? "ssse3" : "sse2");
-}
-
-static void describe(st_target *t, int avx512)
-{
-    t->vector_bytes = 16;
-    t->n_registers = 16;
-    if (!strncmp(t->triple, "x86_64", 6)) {
-        describe_x86(t, avx512);
-    } else if (!strncmp(t->triple, "aarch64", 7) || !strncmp(t->triple, "arm64", 5)) {
-        t->n_registers = 32;
-        t->dot4 = st_llvm_has(t, "dotprod") ? 16 : 0;
-        t->lut16 = 16;
-        t->f16 = 1;
-        put(t->isa, sizeof t->isa, t->dot4 ? "neon-dotprod" : "neon");
-    } else {
-        size_t n = strcspn(t->triple, "-");
-        put(t->isa, sizeof t->isa, t->triple);
-        if (n < sizeof t->isa)
-            t->isa[n] = 0;
-    }
+    size_t len = strlen(t->features);
+    if (len + n + 3 > sizeof t->features)
+        return st_fail(err, SETUN_FULL, "the list of CPU features is longer than %zu bytes", sizeof t->features);
+    if (len)
+        t->features[len++] = ',';
+    t->features[len++] = sign;
+    memcpy(t->features + len, name, n);
+    t->features[len + n] = 0;
+    return SETUN_OK;
 }
 
 static setun_status fill(char *host, const char *user, features *f, st_target *t, setun_error *err)
 {
     const char *w;
-    size_t n, len = 0;
-    for (const char *at = host; word(&at, ',', &w, &n);)
+    size_t n;
+    for (const char *at = host; st_isa_word(&at, ',', &w, &n);)
         f->n++;
     f->row = calloc(f->n + 1, sizeof *f->row);
     if (!f->row)
@@ -240,34 +186,45 @@ static setun_status fill(char *host, const char *user, features *f, st_target *t
     settle(f); /* a hypervisor may hide a feature and forget what is built on it */
     ST_TRY(apply(f, user ? user : "", err));
 
-    for (size_t i = 0; i < f->n; i++) {
-        n = strlen(f->row[i].name);
-        if (len + n + 3 > sizeof t->features)
-            return st_fail(err, SETUN_FULL, "the list of CPU features is longer than %zu bytes",
-                           sizeof t->features);
-        if (len)
-            t->features[len++] = ',';
-        t->features[len++] = f->row[i].on ? '+' : '-';
-        memcpy(t->features + len, f->row[i].name, n);
-        len += n;
-    }
-    t->features[len] = 0;
-    /* The AVX-512 class starts with Skylake's set: without VL and BW its registers are of no use to
-     * byte kernels.  A compiler that tells 512-bit registers apart (evex512) must allow them. */
-    const feature *wide = find(f, "evex512", 7);
-    describe(t, st_llvm_has(t, "avx512f") && st_llvm_has(t, "avx512bw") &&
-                    st_llvm_has(t, "avx512vl") && st_llvm_has(t, "avx512dq") &&
-                    (!wide || wide->on));
+    for (size_t i = 0; i < f->n; i++)
+        ST_TRY(add_feature(t, f->row[i].on ? '+' : '-', f->row[i].name, strlen(f->row[i].name), err));
+    st_isa_describe(t);
     return SETUN_OK;
+}
+
+/* Two promises of the contract that not every machine keeps; better to say so than to guess. */
+static setun_status check_machine(const st_target *t, setun_error *err)
+{
+    LLVMTargetMachineRef tm;
+    setun_status s = st_llvm_machine(t, 0, &tm, err);
+    if (s != SETUN_OK)
+        return s;
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(tm);
+    if ((LLVMByteOrder(layout) == LLVMBigEndian) != t->big_endian || LLVMPointerSize(layout) != 8)
+        s = st_fail(err, SETUN_UNKNOWN, "no kernels can be compiled for %s: they need %s-endian bytes and 64-bit pointers",
+                    t->triple, t->big_endian ? "big" : "little");
+    LLVMDisposeTargetData(layout);
+    LLVMDisposeTargetMachine(tm);
+    return s;
+}
+
+static uint32_t version(void)
+{
+    unsigned major, minor, patch;
+    LLVMGetVersion(&major, &minor, &patch);
+    return major << 16 | minor << 8 | patch;
+}
+
+static void take_arch(st_target *t, const st_isa_arch *a)
+{
+    t->arch = a ? a->arch : ST_ARCH_OTHER;
+    t->big_endian = a ? a->big_endian : 0;
 }
 
 setun_status st_llvm_host(const char *user, st_target *t, setun_error *err)
 {
     memset(t, 0, sizeof *t);
-    unsigned major, minor, patch;
-    LLVMGetVersion(&major, &minor, &patch);
-    t->llvm_version = major << 16 | minor << 8 | patch;
-
+    t->llvm_version = version();
     char *triple = LLVMGetDefaultTargetTriple(), *cpu = LLVMGetHostCPUName(),
          *host = LLVMGetHostCPUFeatures();
     setun_status s = SETUN_OK;
@@ -276,29 +233,83 @@ setun_status st_llvm_host(const char *user, st_target *t, setun_error *err)
                     triple, cpu);
     put(t->triple, sizeof t->triple, triple);
     put(t->cpu, sizeof t->cpu, cpu);
-    features f = { NULL, 0, !strncmp(triple, "x86_64", 6) };
+    features f = { NULL, 0, st_isa_find(triple), 0 };
+    take_arch(t, f.arch);
     if (s == SETUN_OK)
         s = fill(host, user, &f, t, err);
     free(f.row);
     LLVMDisposeMessage(triple);
     LLVMDisposeMessage(cpu);
     LLVMDisposeMessage(host);
+    return s == SETUN_OK ? check_machine(t, err) : s;
+}
 
-    /* Two promises of the contract that not every machine keeps; better to say so than to guess. */
-    LLVMTargetMachineRef tm = NULL;
-    if (s == SETUN_OK)
-        s = st_llvm_machine(t, 0, &tm, err);
-    if (s == SETUN_OK) {
-        LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(tm);
-        if (LLVMByteOrder(layout) != LLVMLittleEndian || LLVMPointerSize(layout) != 8)
-            s = st_fail(err, SETUN_UNKNOWN,
-                        "no kernels can be compiled for %s: they need little-endian bytes "
-                        "and 64-bit pointers",
-                        t->triple);
-        LLVMDisposeTargetData(layout);
-        LLVMDisposeTargetMachine(tm);
+static setun_status named_features(features *f, int32_t vlen, const char *user, st_target *t, setun_error *err)
+{
+    const st_isa_arch *a = f->arch;
+    char zvl[24];
+    f->row = calloc(a->n_feature, sizeof *f->row);
+    if (!f->row)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the list of CPU features");
+    for (f->n = 0; f->n < a->n_feature; f->n++) {
+        const char *name = a->feature[f->n].name;
+        f->row[f->n] = (feature){ name, 1, listed(a->base, name, strlen(name)) };
     }
-    return s;
+    ST_TRY(apply(f, user, err));
+    for (size_t i = 0; i < f->n; i++) {
+        const st_isa_feature *row = &a->feature[i];
+        const char *w, *at = row->llvm ? row->llvm : row->name;
+        size_t n;
+        if (!f->row[i].on)
+            continue;
+        if (row->cpu)
+            put(t->cpu, sizeof t->cpu, row->cpu);
+        while (st_isa_word(&at, ' ', &w, &n))
+            ST_TRY(add_feature(t, '+', w, n, err));
+    }
+    if (a->arch == ST_ARCH_RISCV && st_isa_has(t, "v")) {
+        t->vlen = vlen ? vlen : 128;
+        (void)snprintf(zvl, sizeof zvl, "zvl%db", t->vlen);
+        return add_feature(t, '+', zvl, strlen(zvl), err);
+    }
+    if (vlen)
+        return st_fail(err, SETUN_BAD_ARG, "a vector length is only of use with RISC-V's vectors: riscv64 and +v");
+    return SETUN_OK;
+}
+
+setun_status st_llvm_target(const char *arch, const char *user, int32_t vlen, st_target *t, setun_error *err)
+{
+    features f = { .arch = st_isa_find(arch), .named = 1 };
+    char known[256];
+    memset(t, 0, sizeof *t);
+    t->llvm_version = version();
+    st_isa_names(known, sizeof known);
+    if (!f.arch)
+        return st_fail(err, SETUN_UNKNOWN, "the target \"%.80s\" is not known; %s are", arch, known);
+    if (vlen && vlen != 128 && vlen != 256)
+        return st_fail(err, SETUN_BAD_ARG, "kernels are made for RISC-V vectors of 128 or 256 bits, not %d", vlen);
+    take_arch(t, f.arch);
+    put(t->triple, sizeof t->triple, f.arch->triple);
+    put(t->cpu, sizeof t->cpu, f.arch->cpu);
+    put(t->abi, sizeof t->abi, f.arch->abi ? f.arch->abi : "");
+    setun_status s = named_features(&f, vlen, user ? user : "", t, err);
+    free(f.row);
+    if (s != SETUN_OK)
+        return s;
+    st_isa_describe(t);
+    return check_machine(t, err);
+}
+
+void st_llvm_fill_targets(void)
+{
+#define FILL(name)                   \
+    LLVMInitialize##name##TargetInfo(); \
+    LLVMInitialize##name##Target();     \
+    LLVMInitialize##name##TargetMC();   \
+    LLVMInitialize##name##AsmPrinter(); \
+    LLVMInitialize##name##AsmParser();
+    FILL(X86) FILL(AArch64) FILL(RISCV) FILL(PowerPC) FILL(SystemZ) FILL(LoongArch)
+#undef FILL
 }
 
 /* How code reaches its constants, in ways that image_link.c knows: relative to the code beside them.  AArch64
@@ -324,6 +335,8 @@ setun_status st_llvm_machine(const st_target *t, uint32_t simple, LLVMTargetMach
     LLVMTargetMachineOptionsRef o = LLVMCreateTargetMachineOptions();
     LLVMTargetMachineOptionsSetCPU(o, t->cpu);
     LLVMTargetMachineOptionsSetFeatures(o, t->features);
+    if (*t->abi)
+        LLVMTargetMachineOptionsSetABI(o, t->abi);
     LLVMTargetMachineOptionsSetCodeGenOptLevel(o, simple ? LLVMCodeGenLevelLess : LLVMCodeGenLevelAggressive);
     LLVMTargetMachineOptionsSetRelocMode(o, LLVMRelocPIC);
     LLVMTargetMachineOptionsSetCodeModel(o, code_model(t->triple));

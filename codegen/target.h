@@ -4,6 +4,15 @@
 
 #include "setun/types.h"
 
+/* Architectures that codegen/isa.c has rows for. */
+#define ST_ARCH_OTHER 0
+#define ST_ARCH_X86   1
+#define ST_ARCH_ARM   2
+#define ST_ARCH_RISCV 3
+#define ST_ARCH_POWER 4
+#define ST_ARCH_Z     5
+#define ST_ARCH_LOONG 6
+
 typedef struct st_target {
     char    triple[64];
     char    cpu[64];
@@ -18,7 +27,10 @@ typedef struct st_target {
     int32_t sign;           /* bytes per native sign; 0 none */
     int32_t f16;            /* native binary16 conversion */
     int32_t tiles;          /* native tiles of 16 rows of 64 bytes */
-    int32_t x86;            /* an x86 with the intrinsics the above counts on */
+    int32_t arch;           /* ST_ARCH_...: whose instructions the above are */
+    int32_t big_endian;
+    int32_t vlen;           /* bits of a RISC-V vector register that code may count on; 0 elsewhere */
+    char    abi[16];        /* LLVM's name of the calling convention; empty: its own choice */
     int64_t l1_bytes, l2_bytes;
     uint32_t llvm_version;  /* major << 16 | minor << 8 | patch; 0 without LLVM */
 } st_target;

@@ -35,6 +35,7 @@ static setun_status take_options(st_engine *e, const setun_options *o, setun_err
     e->o.i2s_layout = copy(e, e->o.i2s_layout);
     e->o.activations = copy(e, e->o.activations);
     e->o.packing = copy(e, e->o.packing);
+    e->o.target = copy(e, e->o.target);
     e->o.down = copy(e, e->o.down ? e->o.down : "auto");
     if (!e->o.backend || !e->o.kv || !e->o.down)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for options");
@@ -113,6 +114,22 @@ setun_status st_engine_compiler(const st_engine *e, const st_codegen **cg, setun
                : st_fail(err, SETUN_UNKNOWN, "%s was built for another Setun; install both from one build", e->codegen_file);
 }
 
+/* Kernels are made as for another machine, also those that this one runs: interpreted, and with the same
+ * results, since a kernel means the same everywhere.  Its caches are not known; these are small ones. */
+static setun_status load_target(st_engine *e, setun_error *err)
+{
+    if (!e->codegen_file)
+        return st_fail(err, SETUN_BAD_ARG, "a target needs the code generator, which this Setun was built without");
+    ST_TRY(st_file_stat(e->codegen_file, &e->codegen_bytes, &e->codegen_mtime, err));
+    ST_TRY(st_engine_compiler(e, &e->codegen, err));
+    ST_TRY(e->codegen->target(e->o.target, e->o.cpu_features, e->o.vlen, &e->target, err));
+    e->target.l1_bytes = 32 * 1024;
+    e->target.l2_bytes = 256 * 1024;
+    e->o.interpret = 1;
+    e->o.tune = SETUN_TUNE_NEVER;
+    return SETUN_OK;
+}
+
 /* A Setun built without LLVM has no such module.  It can still use what another one left in the cache. */
 static setun_status find_machine(st_engine *e, setun_error *err)
 {
@@ -121,6 +138,10 @@ static setun_status find_machine(st_engine *e, setun_error *err)
     if (!file)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a path");
     e->codegen_file = st_is_file(file) ? file : NULL;
+    if (e->o.target)
+        return load_target(e, err);
+    if (e->o.vlen)
+        return st_fail(err, SETUN_BAD_ARG, "a vector length is only of use with a target");
     setun_status s = e->o.interpret ? SETUN_DECLINED : st_machine_find(e, err);
     if (s != SETUN_OK && s != SETUN_DECLINED)
         return s;

@@ -52,6 +52,10 @@ typedef struct setun_options {
     const char *activations;  /* of ternary layers in TQ1_0 and TQ2_0: "int8" or "float" */
     const char *packing;      /* a Lua file that declares how ternary weights lie in memory, or FILE.lua:NAME; NULL: as the
                                * model script says, or the built-in form */
+    const char *target;       /* kernels for another machine, "aarch64", with cpu_features on top of the oldest CPU; here
+                               * they are interpreted.  NULL: for this machine */
+    int32_t     vlen;         /* with target "riscv64": bits of a vector register, 128 (also 0) or 256 */
+    int32_t     reserved;
 } setun_options;
 #define SETUN_TUNE_ONCE  0   /* measure at the first load of a large model, and keep the choice in cache_dir */
 #define SETUN_TUNE_NEVER 1   /* defaults */
@@ -472,6 +476,16 @@ SETUN_EXPORT setun_status setun_check(const char *const *files, int32_t n_files,
 SETUN_EXPORT setun_status setun_plugins_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err);
 /* docs/ops.md: every operator's schema. */
 SETUN_EXPORT setun_status setun_ops_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err);
+
+/* The kernels of a model that was loaded with a target, for that machine: a directory of code and the record
+ * TARGET, which is written last. */
+typedef struct setun_compile_options {
+    uint32_t    size, reserved;
+    const char *out;
+    int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels; what was written is removed */
+    void       *user;
+} setun_compile_options;
+SETUN_EXPORT setun_status setun_model_compile(const setun_model *m, const setun_compile_options *o, setun_error *err);
 
 typedef struct setun_synth_options {
     uint32_t    size;

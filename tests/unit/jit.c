@@ -913,7 +913,7 @@ static void test_features(void **p)
     assert_int_equal(s->cg->host("-", &t, &err), SETUN_BAD_ARG);
     assert_int_equal(s->cg->host("", &t, &err), SETUN_OK);
     assert_string_equal(t.features, host->features);
-    if (!host->x86)
+    if (host->arch != ST_ARCH_X86)
         return;
     assert_int_equal(s->cg->host("-sse2", &t, &err), SETUN_BAD_ARG);
     assert_int_equal(s->cg->host("-avx", &t, &err), SETUN_OK);
@@ -959,7 +959,7 @@ static int setup(void **p)
     for (uint32_t i = 0; i < N_SETS; i++) {
         char plus[32];
         (void)snprintf(plus, sizeof plus, "+%s", sets[i].needs);
-        s.have[i] = i == 0 || (s.target[0].x86 && strstr(s.target[0].features, plus));
+        s.have[i] = i == 0 || (s.target[0].arch == ST_ARCH_X86 && strstr(s.target[0].features, plus));
         if (!s.have[i]) {
             print_message("not tested: %s, this machine has no %s\n", sets[i].features,
                           sets[i].needs);
