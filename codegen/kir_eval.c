@@ -120,6 +120,12 @@ static void place(layout *l)
     }
 }
 
+/* Are elements that pointer p reaches in another byte order than the host's? */
+static uint32_t is_turned(const st_kir *k, k_val p)
+{
+    return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ && k->inst[p].op == K_arg && st_kir_arg_is_bytes(k, k->inst[p].imm);
+}
+
 static void translate(const layout *l, st_step *step, int64_t local_at)
 {
     const st_kir *k = l->k;
@@ -149,9 +155,13 @@ static void translate(const layout *l, st_step *step, int64_t local_at)
         case K_shuffle:
             s->mask = k->mask + in->imm;
             break;
+        case K_load: case K_gather:
+            s->target = is_turned(k, in->a);
+            break;
         case K_store:
             s->n = K_LANES(k->inst[in->c].type);
             s->bytes = st_lane_bytes(K_ELEM(k->inst[in->c].type));
+            s->target = is_turned(k, in->a);
             break;
         case K_set: /* a copy into the variable's slot */
             s->n = K_LANES(ta);
@@ -305,6 +315,16 @@ static int divide(uint8_t *f, const st_step *s)
     return FAULT_NONE;
 }
 
+/* Copy n elements, each with its bytes in the other order if `turned`. */
+static void move(uint8_t *to, const uint8_t *from, uint32_t n, uint32_t bytes, uint32_t turned)
+{
+    size_t all = (size_t)n * bytes;
+    if (!turned)
+        memcpy(to, from, all);
+    for (size_t i = 0; turned && i < all; i++)
+        to[i] = from[i - i % bytes + bytes - 1 - i % bytes];
+}
+
 static int gather(machine *m, const st_step *s)
 {
     uint8_t *f = m->frame;
@@ -314,7 +334,7 @@ static int gather(machine *m, const st_step *s)
         const uint8_t *from = reach(m, p, index[i], 1, s->bytes);
         if (!from)
             return FAULT_RANGE;
-        memcpy(f + s->d + (size_t)i * s->bytes, from, s->bytes);
+        move(f + s->d + (size_t)i * s->bytes, from, 1, s->bytes, s->target);
     }
     return FAULT_NONE;
 }
@@ -382,7 +402,7 @@ static int run(machine *m)
         case K_load: {
             const uint8_t *from = reach(m, pointer_at(f, s->a), *i64_at(f, s->b), s->n, s->bytes);
             if (from)
-                memcpy(f + s->d, from, (size_t)s->n * s->bytes);
+                move(f + s->d, from, s->n, s->bytes, s->target);
             else
                 fault = FAULT_RANGE;
             break;
@@ -390,7 +410,7 @@ static int run(machine *m)
         case K_store: {
             uint8_t *to = reach(m, pointer_at(f, s->a), *i64_at(f, s->b), s->n, s->bytes);
             if (to)
-                memcpy(to, f + s->c, (size_t)s->n * s->bytes);
+                move(to, f + s->c, s->n, s->bytes, s->target);
             else
                 fault = FAULT_RANGE;
             break;

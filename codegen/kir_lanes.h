@@ -19,7 +19,8 @@ struct st_step {
     uint32_t     d, a, b, c; /* offsets in the frame */
     uint32_t     bytes;   /* of one element, in memory or of the result */
     uint32_t     na;      /* lanes of operand a */
-    uint32_t target; /* for, if, else: where to go on; stop of a for: the for; local: its bytes */
+    uint32_t target; /* for, if, else: where to go on; stop of a for: the for; local: its bytes;
+                      * load, store, gather: 1: elements are in the other byte order in memory */
     int64_t      imm;
     const int32_t *mask;
 };

@@ -47,9 +47,7 @@ static inline setun_status setun_want_weights(const setun_args *a, uint32_t i, s
 
 static inline float setun_get_half(const uint8_t *p)
 {
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return setun_f16_f32(h);
+    return setun_f16_f32(setun_get_u16(p));
 }
 
 static inline float setun_get_q4_k(const uint8_t *block, int64_t i)
@@ -96,7 +94,7 @@ static inline void setun_fill_blocks(const setun_view *v, uint64_t seed)
         for (int64_t i = 0; i < (v->dtype == SETUN_Q4_K ? 2 : 1); i++) {
             uint64_t r = setun_mix(seed ^ 77, (uint64_t)(at + i));
             uint16_t h = (uint16_t)(r % 16 == 0 ? 0 : r % 16 == 1 ? r >> 8 & 0x83ff : (r >> 8 & 0x8fff) | 0x2000);
-            memcpy(p + at + (v->dtype == SETUN_Q6_K ? 208 : 2 * i), &h, sizeof h);
+            setun_put_u16(p + at + (v->dtype == SETUN_Q6_K ? 208 : 2 * i), h);
         }
 }
 

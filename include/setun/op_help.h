@@ -177,12 +177,21 @@ static inline int32_t setun_f2i(float f)
     return f < 2147483648.0f ? (int32_t)f : INT32_MAX;
 }
 
+/* Numbers inside blocks are little-endian on every host, as kernels see them (kir.def). */
+static inline uint16_t setun_get_u16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static inline void setun_put_u16(uint8_t *p, uint16_t x)
+{
+    p[0] = (uint8_t)x;
+    p[1] = (uint8_t)(x >> 8);
+}
+
 /* Element i of one block of q8. */
 static inline float setun_get_q8(const uint8_t *block, int64_t i)
 {
-    uint16_t scale;
-    memcpy(&scale, block, sizeof scale);
-    return (float)(int8_t)block[2 + i] * setun_bf16_f32(scale);
+    return (float)(int8_t)block[2 + i] * setun_bf16_f32(setun_get_u16(block));
 }
 
 /* One block of q8 from n <= 32 floats:
@@ -201,7 +210,7 @@ static inline void setun_put_q8(uint8_t *block, const float *x, int64_t n)
     }
     uint32_t up = (setun_f32_bits(setun_bits_f32(most) / 127.0f) + 0xffffu) >> 16;
     uint16_t scale = (uint16_t)(most < 0x7f800000u ? up : 0x7fc0u);
-    memcpy(block, &scale, sizeof scale);
+    setun_put_u16(block, scale);
     for (int64_t i = 0; i < SETUN_Q8_BLOCK; i++)
         block[2 + i] =
             i < n ? (uint8_t)setun_f2i(rintf(x[i] / setun_bf16_f32(scale))) : (uint8_t)0;
