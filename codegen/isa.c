@@ -119,7 +119,7 @@ static const st_isa_arch arches[] = {
     { ST_ARCH_POWER, 0, "powerpc64le", "ppc64le", "powerpc64le-unknown-linux-gnu", "pwr8", NULL, "pwr8", FEATURES(power) },
     { ST_ARCH_POWER, 1, "powerpc64", "ppc64", "powerpc64-unknown-linux-gnu", "pwr8", "elfv2", "pwr8", FEATURES(power) },
     { ST_ARCH_Z, 1, "s390x", NULL, "s390x-unknown-linux-gnu", "z13", NULL, "z13", FEATURES(z) },
-    { ST_ARCH_LOONG, 0, "loongarch64", NULL, "loongarch64-unknown-linux-gnu", "generic-la64", "lp64d", "64bit ual f d", FEATURES(loong) },
+    { ST_ARCH_LOONG, 0, "loongarch64", NULL, "loongarch64-unknown-linux-gnu", "loongarch64", "lp64d", "64bit ual f d", FEATURES(loong) },
 };
 
 /* Classes of CPUs; of each architecture the first row whose features are there.  "name?" means: unless it
@@ -146,9 +146,9 @@ static const struct isa_class {
     { ST_ARCH_X86, "sse4.1", "sse4.1", "f16c", 16, 16, 16, 0, 16, 0, 16, 0 },
     { ST_ARCH_X86, "ssse3", "ssse3", "f16c", 16, 16, 16, 0, 16, 0, 16, 0 },
     { ST_ARCH_X86, "sse2", "", "f16c", 16, 16, 0, 0, 0, 0, 0, 0 },
-    { ST_ARCH_ARM, "neon-i8mm", "dotprod i8mm", "", 16, 32, 16, 16, 16, 0, 0, 0 },
-    { ST_ARCH_ARM, "neon-dotprod", "dotprod", "", 16, 32, 16, 16, 16, 0, 0, 0 },
-    { ST_ARCH_ARM, "neon", "", "", 16, 32, 16, 0, 16, 0, 0, 0 },
+    { ST_ARCH_ARM, "neon-i8mm", "dotprod i8mm", "", 16, 32, 0, 16, 16, 0, 0, 0 },
+    { ST_ARCH_ARM, "neon-dotprod", "dotprod", "", 16, 32, 0, 16, 16, 0, 0, 0 },
+    { ST_ARCH_ARM, "neon", "", "", 16, 32, 0, 0, 16, 0, 0, 0 },
     { ST_ARCH_RISCV, "rvv256", "v zvl256b", NULL, 32, 32, 0, 0, 0, 0, 0, 0 },
     { ST_ARCH_RISCV, "rvv128", "v", NULL, 16, 32, 0, 0, 0, 0, 0, 0 },
     { ST_ARCH_RISCV, "rv64", "", NULL, 16, 16, 0, 0, 0, 0, 0, 0 },

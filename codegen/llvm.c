@@ -315,6 +315,8 @@ static uint32_t u_max(const st_kir *k, k_val v, int depth)
     }
 }
 
+uint32_t st_gen_u_max(const st_kir *k, k_val v) { return u_max(k, v, 8); }
+
 /* ---------------------------------------------------------------- memory */
 
 static uint32_t elem_bytes(uint32_t elem)
@@ -525,7 +527,10 @@ static val lanewise(st_gen *g, const st_inst *in)
 {
     val a = g->v[in->a];
     switch (in->op) {
-    case K_add: return binary(g, in, LLVMAdd, LLVMFAdd);
+    case K_add: {
+        val dots = K_ELEM(in->type) == K_I16 ? st_gen_add_dot2(g, in, &g->unpaired[in - g->k->inst]) : NULL;
+        return dots ? dots : binary(g, in, LLVMAdd, LLVMFAdd);
+    }
     case K_sub: return binary(g, in, LLVMSub, LLVMFSub);
     case K_mul: return binary(g, in, LLVMMul, LLVMFMul);
     case K_min:
@@ -600,8 +605,8 @@ static val idiom(st_gen *g, const st_inst *in)
 {
     val a = g->v[in->a];
     switch (in->op) {
-    case K_dot2: return st_gen_dot2(g, a, g->v[in->b], u_max(g->k, in->a, 8));
-    case K_dot4: return st_gen_dot4(g, a, g->v[in->b], g->v[in->c], u_max(g->k, in->b, 8));
+    case K_dot2: return st_gen_dot2(g, NULL, a, g->v[in->b], st_gen_u_max(g->k, in->a), &g->unpaired[in - g->k->inst]);
+    case K_dot4: return st_gen_dot4(g, a, g->v[in->b], g->v[in->c], st_gen_u_max(g->k, in->b));
     case K_lut16: return st_gen_lut16(g, a, g->v[in->b]);
     case K_sign: return st_gen_sign(g, a, g->v[in->b]);
     default: return st_gen_opaque(g, a, in->type);
@@ -887,8 +892,9 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
     g.v = calloc(k->n_inst, sizeof *g.v);
     g.frame = calloc(blocks, sizeof *g.frame);
     g.masked = calloc(k->n_inst, 1);
+    g.unpaired = calloc(k->n_inst, sizeof *g.unpaired);
     setun_status s = SETUN_OK;
-    if (!g.v || !g.frame || !g.masked)
+    if (!g.v || !g.frame || !g.masked || !g.unpaired)
         s = st_fail(err, SETUN_NO_MEMORY, "kernel %s: no memory for its translation", k->name);
     g.avx = t->arch == ST_ARCH_X86 && st_isa_has(t, "avx");
     g.avx512 = t->arch == ST_ARCH_X86 && t->vector_bytes == 64;
@@ -917,5 +923,6 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
     free(g.v);
     free(g.frame);
     free(g.masked);
+    free(g.unpaired);
     return s;
 }

@@ -120,23 +120,27 @@ static val pair_sums(st_gen *g, val v)
     return add(g, st_gen_shuffle(g, v, NULL, lane[0], n), st_gen_shuffle(g, v, NULL, lane[1], n));
 }
 
-/* u * s of every lane, which fits i16: 255 * -128 = -32640 and 255 * 127 = 32385. */
-static val products(st_gen *g, val u, val s)
+/* u * s of every lane, which fits i16: 255 * -128 = -32640 and 255 * 127 = 32385.  u <= 127 is the same number
+ * signed, and a product of two signed bytes is what most instruction sets widen at once. */
+static val products(st_gen *g, val u, val s, uint32_t u_max)
 {
     LLVMTypeRef wide = st_gen_type(g, K_I16, st_gen_lanes(u));
-    return LLVMBuildMul(g->b, LLVMBuildZExt(g->b, u, wide, ""), LLVMBuildSExt(g->b, s, wide, ""), "");
+    u = u_max <= 127 ? LLVMBuildSExt(g->b, u, wide, "") : LLVMBuildZExt(g->b, u, wide, "");
+    return LLVMBuildMul(g->b, u, LLVMBuildSExt(g->b, s, wide, ""), "");
 }
 
-val st_gen_dot2(st_gen *g, val u, val s, uint32_t u_max)
+val st_gen_dot2(st_gen *g, val acc, val u, val s, uint32_t u_max, val *unpaired)
 {
     const st_gen_primitives *p = st_gen_primitives_of(g->t);
     uint32_t width = (uint32_t)g->t->dot2;
     if (is_x86(g) && width)
         return pieces(g, x86_maddubs, width, 2, NULL, u, s);
     if (p && p->dot2 && width && u_max <= 127)
-        return pieces(g, p->dot2, width, 2, NULL, u, s);
-    if (!is_x86(g) && u_max <= 127) /* 2 * 127 * 128 fits */
-        return pair_sums(g, products(g, u, s));
+        return pieces(g, p->dot2, width, 2, acc ? acc : st_gen_const(g, K_I16, st_gen_lanes(u) / 2, 0), u, s);
+    if (!is_x86(g) && u_max <= 127) { /* 2 * 127 * 128 fits */
+        *unpaired = products(g, u, s, u_max);
+        return pair_sums(g, *unpaired);
+    }
     /* Only the sum of two products may saturate. */
     val x[2], y[2], arg[2];
     even_odd(g, u, s, x, y);
@@ -144,6 +148,23 @@ val st_gen_dot2(st_gen *g, val u, val s, uint32_t u_max)
     arg[1] = LLVMBuildMul(g->b, x[1], y[1], "");
     LLVMTypeRef over = LLVMTypeOf(arg[0]);
     return st_gen_call(g, "llvm.sadd.sat", &over, 1, arg, 2);
+}
+
+/* Sums of dot2s.  With an instruction that adds to its third operand, the addition is part of it.  Else, as
+ * i16 wraps, the sum of pairs is the pairs of sums, modulo 2^16: products are added up as they are, and
+ * paired once.  What that makes superfluous goes away as dead code. */
+val st_gen_add_dot2(st_gen *g, const st_inst *in, val *unpaired)
+{
+    const st_gen_primitives *p = st_gen_primitives_of(g->t);
+    const st_inst *dot = &g->k->inst[in->b];
+    val ua = g->unpaired[in->a], ub = g->unpaired[in->b];
+    if (ua && ub) {
+        *unpaired = add(g, ua, ub);
+        return pair_sums(g, *unpaired);
+    }
+    if (p && p->dot2 && g->t->dot2 && dot->op == K_dot2 && st_gen_u_max(g->k, dot->a) <= 127)
+        return st_gen_dot2(g, g->v[in->a], g->v[dot->a], g->v[dot->b], 127, NULL);
+    return NULL;
 }
 
 /* u <= 127: 2 * 127 * 128 = 32512 does not saturate, and pairs of such sums are exact in i32. */
@@ -165,7 +186,7 @@ static val x86_dot4_any(st_gen *g, val acc, val u, val s, uint32_t bytes)
 /* In plain vector code: widened products, whose pairs fit i16 where u <= 127. */
 static val generic_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max)
 {
-    val m = products(g, u, s);
+    val m = products(g, u, s, u_max);
     if (u_max <= 127)
         m = pair_sums(g, m);
     m = LLVMBuildSExt(g->b, m, st_gen_type(g, K_I32, st_gen_lanes(m)), "");

@@ -36,22 +36,15 @@ static val arm_over(st_gen *g, const char *name, LLVMTypeRef out, val a, val b)
     return st_gen_call(g, name, &out, 1, arg, 2);
 }
 
-/* smull, smull2, addp: u <= 127 is the same number signed. */
-static val neon_dot2(st_gen *g, val none, val u, val s, uint32_t bytes)
+/* smull, smull2, addp, sadalp: u <= 127 is the same number signed. */
+static val neon_dot4_small(st_gen *g, val acc, val u, val s, uint32_t bytes)
 {
     LLVMTypeRef i16 = st_gen_type(g, K_I16, 8);
     val half[2];
-    (void)none;
     (void)bytes;
     for (uint32_t h = 0; h < 2; h++)
         half[h] = arm_over(g, "llvm.aarch64.neon.smull", i16, st_gen_slice(g, u, 8 * h, 8), st_gen_slice(g, s, 8 * h, 8));
-    return arm_over(g, "llvm.aarch64.neon.addp", i16, half[0], half[1]);
-}
-
-/* And sadalp. */
-static val neon_dot4_small(st_gen *g, val acc, val u, val s, uint32_t bytes)
-{
-    val pairs = neon_dot2(g, NULL, u, s, bytes);
+    val pairs = arm_over(g, "llvm.aarch64.neon.addp", i16, half[0], half[1]);
     LLVMTypeRef over[2] = { LLVMTypeOf(acc), LLVMTypeOf(pairs) };
     return add(g, acc, st_gen_call(g, "llvm.aarch64.neon.saddlp", over, 2, &pairs, 1));
 }
@@ -111,15 +104,14 @@ static val power_vperm(st_gen *g, val table, val index, val none, uint32_t bytes
 /* ---------------------------------------------------------------- s390x */
 
 /* Signed products of the even bytes, and those of the odd added: 2 * 127 * 128 fits i16. */
-static val z_dot2(st_gen *g, val none, val u, val s, uint32_t bytes)
+static val z_dot2(st_gen *g, val acc, val u, val s, uint32_t bytes)
 {
-    (void)none;
     (void)bytes;
-    return call3(g, "llvm.s390.vmaob", u, s, call2(g, "llvm.s390.vmeb", u, s));
+    return call3(g, "llvm.s390.vmaob", u, s, call3(g, "llvm.s390.vmaeb", u, s, acc));
 }
 static val z_dot4_small(st_gen *g, val acc, val u, val s, uint32_t bytes)
 {
-    val pairs = z_dot2(g, NULL, u, s, bytes), one = ones(g, bytes / 2);
+    val pairs = call3(g, "llvm.s390.vmaob", u, s, call2(g, "llvm.s390.vmeb", u, s)), one = ones(g, bytes / 2);
     return call3(g, "llvm.s390.vmaoh", pairs, one, call3(g, "llvm.s390.vmaeh", pairs, one, acc));
 }
 static val z_vperm(st_gen *g, val table, val index, val none, uint32_t bytes)
@@ -141,11 +133,14 @@ static val loong_even(st_gen *g, val u, val s, uint32_t bytes)
 {
     return loong(g, "llvm.loongarch.lsx.vmulwev.h.bu.b", "llvm.loongarch.lasx.xvmulwev.h.bu.b", u, s, bytes);
 }
-static val loong_dot2(st_gen *g, val none, val u, val s, uint32_t bytes)
+static val loong_add_odd(st_gen *g, val acc, val u, val s, uint32_t bytes)
 {
-    (void)none;
-    return call3(g, bytes == 32 ? "llvm.loongarch.lasx.xvmaddwod.h.bu.b" : "llvm.loongarch.lsx.vmaddwod.h.bu.b",
-                 loong_even(g, u, s, bytes), u, s);
+    return call3(g, bytes == 32 ? "llvm.loongarch.lasx.xvmaddwod.h.bu.b" : "llvm.loongarch.lsx.vmaddwod.h.bu.b", acc, u, s);
+}
+static val loong_dot2(st_gen *g, val acc, val u, val s, uint32_t bytes)
+{
+    acc = call3(g, bytes == 32 ? "llvm.loongarch.lasx.xvmaddwev.h.bu.b" : "llvm.loongarch.lsx.vmaddwev.h.bu.b", acc, u, s);
+    return loong_add_odd(g, acc, u, s, bytes);
 }
 /* Sums of neighbouring i16 as i32. */
 static val loong_pairs(st_gen *g, val v, uint32_t bytes)
@@ -154,7 +149,7 @@ static val loong_pairs(st_gen *g, val v, uint32_t bytes)
 }
 static val loong_dot4_small(st_gen *g, val acc, val u, val s, uint32_t bytes)
 {
-    return add(g, acc, loong_pairs(g, loong_dot2(g, NULL, u, s, bytes), bytes));
+    return add(g, acc, loong_pairs(g, loong_add_odd(g, loong_even(g, u, s, bytes), u, s, bytes), bytes));
 }
 /* Any u: even and odd products are kept apart until they are wide. */
 static val loong_dot4(st_gen *g, val acc, val u, val s, uint32_t bytes)
@@ -183,9 +178,9 @@ const st_gen_primitives *st_gen_primitives_of(const st_target *t)
         const char       *needs;
         st_gen_primitives p;
     } rows[] = {
-        { "i8mm", { ST_ARCH_ARM, neon_dot2, arm_sdot, arm_usdot, arm_tbl, NULL, "=w,0", "=w,0" } },
-        { "dotprod", { ST_ARCH_ARM, neon_dot2, arm_sdot, arm_sdot_any, arm_tbl, NULL, "=w,0", "=w,0" } },
-        { NULL, { ST_ARCH_ARM, neon_dot2, neon_dot4_small, NULL, arm_tbl, NULL, "=w,0", "=w,0" } },
+        { "i8mm", { ST_ARCH_ARM, NULL, arm_sdot, arm_usdot, arm_tbl, NULL, "=w,0", "=w,0" } },
+        { "dotprod", { ST_ARCH_ARM, NULL, arm_sdot, arm_sdot_any, arm_tbl, NULL, "=w,0", "=w,0" } },
+        { NULL, { ST_ARCH_ARM, NULL, neon_dot4_small, NULL, arm_tbl, NULL, "=w,0", "=w,0" } },
         { NULL, { ST_ARCH_POWER, NULL, NULL, power_dot4, power_vperm, NULL, "=v,0", "=f,0" } },
         { NULL, { ST_ARCH_Z, z_dot2, z_dot4_small, NULL, z_vperm, NULL, "=v,0", "=f,0" } },
         { "lsx", { ST_ARCH_LOONG, loong_dot2, loong_dot4_small, loong_dot4, loong_shuffle, loong_sign, "=f,0", "=f,0" } },

@@ -39,6 +39,7 @@ typedef struct st_gen {
     LLVMTypeRef      elem[8]; /* by K_I1 ... K_F32 */
     uint8_t         *masked;  /* by instruction: nobody sees the bits that its shift takes from a neighbour */
     val             *v;       /* by instruction; of a variable its stack slot */
+    val             *unpaired; /* by instruction: of a sum of dot2s the products; see st_gen_add_dot2 */
     struct st_frame *frame;   /* open for and if blocks */
     uint32_t         depth;
     val              fn, arg[ST_MAX_ARGS], dim[ST_MAX_SLOTS], begin, end, scratch;
@@ -51,6 +52,8 @@ typedef struct st_gen {
     setun_error      fault;
 } st_gen;
 
+/* No lane of the i8 value v, taken as unsigned, is above this. */
+uint32_t    st_gen_u_max(const st_kir *k, k_val v);
 /* Lanes of a translated value; a kir value of one lane is an LLVM scalar. */
 uint32_t    st_gen_lanes(val v);
 LLVMTypeRef st_gen_type(st_gen *g, uint32_t elem, uint32_t lanes);
@@ -76,7 +79,10 @@ val         st_gen_fail(st_gen *g, LLVMTypeRef type, const char *fmt, ...) SETUN
 /* ---------------------------------------------------------------- llvm_idiom.c */
 
 /* u_max: no lane of u is above it, taken as unsigned. */
-val st_gen_dot2(st_gen *g, val u, val s, uint32_t u_max);
+/* acc NULL, or where the target's primitive adds to it.  *unpaired: the products, where they are at hand. */
+val st_gen_dot2(st_gen *g, val acc, val u, val s, uint32_t u_max, val *unpaired);
+/* An addition of i16 that is one of dot2s; NULL: it is not. */
+val st_gen_add_dot2(st_gen *g, const st_inst *in, val *unpaired);
 val st_gen_dot4(st_gen *g, val acc, val u, val s, uint32_t u_max);
 val st_gen_lut16(st_gen *g, val table, val index);
 val st_gen_sign(st_gen *g, val a, val b);
@@ -101,7 +107,7 @@ typedef val st_gen_piece(st_gen *g, val a, val b, val c, uint32_t bytes);
  * The target's row says how many bytes a piece may have. */
 typedef struct st_gen_primitives {
     int32_t       arch;
-    st_gen_piece *dot2;       /* of b (u8, at most 127) and c (s8); never saturates */
+    st_gen_piece *dot2;       /* acc a + that of b (u8, at most 127) and c (s8), which never saturates */
     st_gen_piece *dot4_small; /* acc a; b at most 127 */
     st_gen_piece *dot4;       /* any b */
     st_gen_piece *lut16;      /* table a of 16 bytes, indices b from 0 to 15 */

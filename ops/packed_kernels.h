@@ -433,9 +433,7 @@ static void packed_many(packed_kernel *c, const setun_args *a, k_val begin, k_va
     n_tile = n_tile < 1 ? 1 : n_tile > 16 ? 16 : n_tile;
     int at_once = tile_rows(k);
     group_tile g = {.k = k, .kp = c->lanes, .group = c->group_spans * c->d.span_lanes, .n_group = c->n_group, .ws = c->ws};
-    int64_t codes_at = k->b->scratch(k, TILE_ROWS * c->lanes);
-    k_val codes = k_emit(k, K_scratch, K_TYPE(K_I8 | K_PTR, 1), 0, 0, 0, codes_at), zero = k_i64(k, 0);
-    g.codes = k_emit(k, K_scratch, K_TYPE(K_I32 | K_PTR, 1), 0, 0, 0, codes_at);
+    k_val codes = g.codes = k_scratch(k, K_I8, TILE_ROWS * c->lanes), zero = k_i64(k, 0);
     g.x = k_scratch(k, K_I32, n_tile * c->lanes * TOKENS);
     g.bias = k_scratch(k, K_I32, n_tile * n_bias * TOKENS * 4);
     g.part = k_local(k, K_F32, STRIPES * TILE_ROWS * TOKENS);

@@ -218,7 +218,7 @@ static void tile_group(const group_tile *c, k_val g, k_val r0, int n_row, k_val 
         k_val q = k_load(k, c->x, k_add(k, x, k_muli(k, k_addi(k, i, u), TOKENS)), TOKENS);
         q = k_cast(k, q, K_TYPE(K_I8, 4 * TOKENS));
         for (int r = 0; r < n_row; r++) {
-            k_val w = k_splat(k, k_load(k, c->codes, k_addi(k, i, u + r * (c->kp / 4)), 1), TOKENS);
+            k_val w = k_splat(k, four_codes(k, c->codes, k_addi(k, i, u + r * (c->kp / 4))), TOKENS);
             k_set(k, acc[r], k_dot4(k, k_get(k, acc[r]), small_codes(k, k_cast(k, w, K_TYPE(K_I8, 4 * TOKENS))), q));
         }
     }
@@ -271,11 +271,9 @@ static void lower_group_tile(setun_kernel *k, const setun_args *a, k_val begin, 
     int64_t kp = a->in[Q].dim[1], n_tile = TILE_CACHE / (kp * TOKENS);
     n_tile = n_tile < 1 ? 1 : n_tile > 16 ? 16 : n_tile;
     group_tile c = {.k = k, .kp = kp, .group = a->attr[0].i, .n_group = a->in[WS].dim[1]};
-    int64_t codes_at = k->b->scratch(k, TILE_ROWS * kp);
     int at_once = tile_rows(k);
     k_val y = k_arg(k, (int32_t)a->n_in, K_F32), w = k_arg(k, W, K_I8);
-    k_val codes = k_emit(k, K_scratch, K_TYPE(K_I8 | K_PTR, 1), 0, 0, 0, codes_at);
-    c.codes = k_emit(k, K_scratch, K_TYPE(K_I32 | K_PTR, 1), 0, 0, 0, codes_at);
+    c.codes = k_scratch(k, K_I8, TILE_ROWS * kp);
     c.x = k_scratch(k, K_I32, n_tile * kp * TOKENS);
     c.bias = k_scratch(k, K_I32, n_tile * c.n_group * TOKENS * 4);
     c.ws = k_arg(k, WS, K_F32);
@@ -296,7 +294,7 @@ static void lower_group_tile(setun_kernel *k, const setun_args *a, k_val begin, 
     k_stop(k);
     for (int n_row = at_once; n_row > 0; n_row = n_row > 1 ? 1 : 0) { /* whole groups of rows, then what is left */
         k_val r0 = n_row > 1 ? k_for(k, begin, whole, n_row) : k_for(k, at_once > 1 ? whole : begin, end, 1);
-        decode_rows(k, w, codes, kp, r0, n_row);
+        decode_rows(k, w, c.codes, kp, r0, n_row);
         t0 = k_for(k, block, block_end, TOKENS);
         in_block = k_sub(k, t0, block);
         valid = k_min(k, k_i64(k, TOKENS), k_sub(k, n, t0));

@@ -717,6 +717,12 @@ static k_val small_codes(setun_kernel *k, k_val codes)
     return k_info(k, K_HAS_DOT4) ? codes : k_and(k, codes, k_int(k, K_TYPE(K_I8, lanes), 127));
 }
 
+/* Decoded codes 4 i ... 4 i + 3 as an i32, the first in its low byte. */
+static k_val four_codes(setun_kernel *k, k_val codes, k_val i)
+{
+    return k_cast(k, k_load(k, codes, k_shl(k, i, 2), 4), K_TYPE(K_I32, 1));
+}
+
 /* acc[r][token] of n_row decoded rows and one tile of tokens, from start on. */
 static void dot_rows(setun_kernel *k, k_val codes, k_val xp, k_val base, k_val start, k_val acc, int64_t kp, int n_row)
 {
@@ -728,7 +734,7 @@ static void dot_rows(setun_kernel *k, k_val codes, k_val xp, k_val base, k_val s
         k_val x = k_load(k, xp, k_add(k, base, k_muli(k, k_addi(k, c, u), TOKENS)), TOKENS);
         x = k_cast(k, x, K_TYPE(K_I8, 4 * TOKENS));
         for (int r = 0; r < n_row; r++) {
-            k_val w = k_splat(k, k_load(k, codes, k_addi(k, c, u + r * (kp / 4)), 1), TOKENS);
+            k_val w = k_splat(k, four_codes(k, codes, k_addi(k, c, u + r * (kp / 4))), TOKENS);
             k_set(k, sum[r], k_dot4(k, k_get(k, sum[r]), small_codes(k, k_cast(k, w, K_TYPE(K_I8, 4 * TOKENS))), x));
         }
     }
@@ -754,9 +760,7 @@ static inline void lower_tile(setun_kernel *k, const setun_args *a)
     k_val zero = k_i64(k, 0), rows = k_dim_run(k, W, 0), n = k_dim(k, Q, 0), w = k_arg(k, W, K_I8);
     k_grid(k, W, 0, TILE_ROWS);
     k_val xp = k_scratch(k, K_I32, n_tile * kp * TOKENS);
-    int64_t codes_bytes = TILE_ROWS * kp, codes_at = k->b->scratch(k, codes_bytes);
-    k_val codes8 = k_emit(k, K_scratch, K_TYPE(K_I8 | K_PTR, 1), 0, 0, 0, codes_at);
-    k_val codes32 = k_emit(k, K_scratch, K_TYPE(K_I32 | K_PTR, 1), 0, 0, 0, codes_at);
+    k_val codes = k_scratch(k, K_I8, TILE_ROWS * kp);
     k_val m = k_local(k, K_F32, n_tile * TOKENS), bias = k_local(k, K_I32, n_tile * TOKENS);
     k_val acc = k_local(k, K_I32, TILE_ROWS * TOKENS);
     k_val begin = k_muli(k, k_begin(k), TILE_ROWS);
@@ -777,10 +781,10 @@ static inline void lower_tile(setun_kernel *k, const setun_args *a)
     for (int part = 0; part < 2; part++) { /* whole groups of rows, then what is left one by one */
         int n_row = part ? 1 : TILE_ROWS;
         k_val r0 = part ? k_for(k, whole, end, 1) : k_for(k, begin, whole, TILE_ROWS);
-        decode_rows(k, w, codes8, kp, r0, n_row);
+        decode_rows(k, w, codes, kp, r0, n_row);
         t0 = k_for(k, block, block_end, TOKENS);
         in_block = k_sub(k, t0, block);
-        dot_rows(k, codes32, xp, k_muli(k, in_block, kp / 4), k_load(k, bias, in_block, TOKENS), acc, kp, n_row);
+        dot_rows(k, codes, xp, k_muli(k, in_block, kp / 4), k_load(k, bias, in_block, TOKENS), acc, kp, n_row);
         store_tile(k, a, acc, k_load(k, m, in_block, TOKENS), r0, k_addi(k, r0, n_row), rows, t0, n);
         k_stop(k);
         k_stop(k);

@@ -1,8 +1,8 @@
 /* tests/foreign/cases.c -- operators' cases compiled for another machine, to be run there or emulated.
  *
- *     foreign_cases CODEGEN.so DIR STRIDE ARCH FEATURES VLEN
+ *     foreign_cases CODEGEN.so DIR STRIDE FIRST ARCH FEATURES VLEN
  *
- * Of every operator every STRIDE-th case is lowered and compiled for the target.  DIR gets an object per
+ * Of all operators' cases every STRIDE-th from number FIRST on is lowered and compiled for the target.  DIR gets an object per
  * kernel; blob.bin with the arguments and, from the operator's eval on this machine, the wanted results, in
  * the target's byte order; and cases.s, a table of all that for run.c.  Compiling all cases is itself a test:
  * LLVM ends the process where it cannot select an instruction. */
@@ -82,7 +82,7 @@ static void write_case(writer *w, const setun_op *op, const char *text)
     }
     CHECK(s == SETUN_OK, "%s: %s", op->name, err.text);
     (void)snprintf(name, sizeof name, "kernel%d", w->n);
-    CHECK(w->cg->emit(k, &w->t, name, ST_EMIT_OBJECT, &object, &n, &err) == SETUN_OK, "%s of %s: %s", text, op->name, err.text);
+    CHECK(w->cg->emit(k, &w->t, name, &(st_emit){ ST_EMIT_OBJECT, 0, 0 }, &object, &n, &err) == SETUN_OK, "%s of %s: %s", text, op->name, err.text);
     (void)snprintf(name, sizeof name, "kernel%d.o", w->n);
     FILE *f = create(w->dir, name);
     (void)fwrite(object, 1, (size_t)n, f);
@@ -128,20 +128,20 @@ int main(int argc, char **argv)
 {
     writer w = { .dir = argc > 2 ? argv[2] : "" };
     setun_error err = { 0 };
-    CHECK(argc == 7, "usage: foreign_cases CODEGEN.so DIR STRIDE ARCH FEATURES VLEN");
+    CHECK(argc == 8, "usage: foreign_cases CODEGEN.so DIR STRIDE FIRST ARCH FEATURES VLEN");
     union { void *p; const st_codegen *(*fn)(uint32_t); } entry = { .p = NULL };
     void *lib = dlopen(argv[1], RTLD_NOW);
     CHECK(lib && (entry.p = dlsym(lib, "st_codegen_entry")), "%s", dlerror());
     w.cg = entry.fn(ST_CODEGEN_ABI);
     CHECK(w.cg, "%s is of another build", argv[1]);
-    CHECK(w.cg->target(argv[4], argv[5], atoi(argv[6]), &w.t, &err) == SETUN_OK, "%s", err.text);
+    CHECK(w.cg->target(argv[5], argv[6], atoi(argv[7]), &w.t, &err) == SETUN_OK, "%s", err.text);
     w.t.l1_bytes = 32768;
     w.t.l2_bytes = 262144;
     w.blob = create(w.dir, "blob.bin");
     w.table = create(w.dir, "cases.s");
     (void)fprintf(w.table, ".section .cases,\"aw\"\n .balign 8\n.globl cases_begin\ncases_begin:\n"
                   ".data\n .balign 64\nblob: .incbin \"blob.bin\"\n .balign 8\n");
-    int seen = 0;
+    int seen = atoi(argv[3]) - atoi(argv[4]) % atoi(argv[3]);
     for (const setun_op *const *op = st_builtin_ops; *op; op++)
         for (int i = 0; (*op)->lower && (*op)->cases[i]; i++)
             if (seen++ % atoi(argv[3]) == 0)

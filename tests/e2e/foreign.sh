@@ -1,0 +1,71 @@
+# Kernels for other machines: compiled ahead of time, and run where an emulator stands in for the machine.
+#
+# Each target takes a few of the operators' cases, others than the target before it; SETUN_FOREIGN=1 takes
+# all (a quarter of an hour).  Needs clang, lld and qemu-user; what is missing is reported as skipped.
+. "$(dirname "$0")/lib.sh"
+[ "${SETUN_LLVM:-1}" = 1 ] || { echo "skipped: this build has no code generator"; exit 77; }
+BIN=$(dirname "$SETUN")
+TARGETS=$SOURCE/tests/replay/targets.txt
+
+# ---- setun compile
+"$SETUN" compile "$MODEL" --target s390x -o "$TMP/z" -q || bad "compile for s390x"
+same "record" "$(sed -n 's/^triple //p' "$TMP/z/TARGET")" s390x-unknown-linux-gnu
+same "kernels" "$(sed -n 's/^kernels //p' "$TMP/z/TARGET")" "$(ls "$TMP/z" | grep -c '\.o$')"
+head -c 6 "$TMP"/z/ternary_matmul-*.o | od -An -tx1 | grep -q '7f 45 4c 46 02 02' || bad "an object for s390x is not a big-endian one"
+"$SETUN" compile "$MODEL" --target riscv64 --features=+v --vlen 256 -o "$TMP/v" -q || bad "compile for riscv64"
+same "vlen" "$(sed -n 's/^vlen //p' "$TMP/v/TARGET")" 256
+fails 'the target "vax" is not known; x86_64, aarch64' "$SETUN" compile "$MODEL" --target vax -o "$TMP/no"
+fails '"vsx" is not known of aarch64; neon, dotprod' "$SETUN" compile "$MODEL" --target aarch64 --features=+vsx -o "$TMP/no"
+fails 'cannot be switched off' "$SETUN" compile "$MODEL" --target aarch64 --features=-neon -o "$TMP/no"
+fails 'only of use with RISC-V' "$SETUN" compile "$MODEL" --target aarch64 --vlen 128 -o "$TMP/no"
+fails '128 or 256 bits, not 512' "$SETUN" compile "$MODEL" --target riscv64 --features=+v --vlen 512 -o "$TMP/no"
+[ ! -e "$TMP/no" ] || bad "a refused compilation left a directory"
+: >"$TMP/file"
+fails "$TMP/file" "$SETUN" compile "$MODEL" --target aarch64 -o "$TMP/file"
+"$SETUN" compile "$MODEL" -o "$TMP/no" >/dev/null 2>&1
+same "exit code without a target" $? 2
+"$SETUN" dump "$MODEL" --asm --kernel ternary_matmul- --target aarch64 --cpu-features=+dotprod --no-cache >"$TMP/asm"
+grep -q sdot "$TMP/asm" ||
+  bad "dump --target shows no sdot"
+
+# ---- what the objects compute
+CLANG=$(command -v clang-19 || command -v clang || true)
+LLD=$(command -v ld.lld-19 || command -v ld.lld || true)
+if [ -z "$CLANG" ] || [ -z "$LLD" ] || [ ! -x "$BIN/foreign_cases" ]; then
+  echo "skipped: running kernels of other machines needs clang, lld and the tests' programs"
+  [ $failures -eq 0 ] && exit 0 || exit 1
+fi
+row=0
+while read -r name arch features vlen cpu; do
+  case $name in ''|'#'*) continue ;; esac
+  row=$((row + 1))
+  # Of an x86 the unit tests run what this one has; newer classes of the others use what older ones do.
+  case "$arch $name" in x86_64*|*sve*|*power9*|*z15|*z16) [ -n "${SETUN_FOREIGN:-}" ] || continue ;; esac
+  [ "$cpu" = none ] && { echo "skipped: $name, no emulator has it"; continue; }
+  qemu=qemu-$arch-static abi=
+  case $arch in
+    powerpc64) qemu=qemu-ppc64-static abi=-mabi=elfv2 ;;
+    powerpc64le) qemu=qemu-ppc64le-static ;;
+    riscv64) abi="-march=rv64gc -mabi=lp64d" ;;
+    loongarch64) abi="-mabi=lp64d -mno-lsx" ;;
+    x86_64) qemu=env ;;
+  esac
+  command -v "$qemu" >/dev/null || { echo "skipped: $name, there is no $qemu"; continue; }
+  [ "$cpu" = - ] || qemu="$qemu -cpu $cpu"
+  [ "$features" = - ] && features=
+  dir=$TMP/$name
+  mkdir "$dir"
+  "$BIN/foreign_cases" "$BIN/../lib/setun/codegen_llvm.so" "$dir" "${SETUN_FOREIGN:-67}" "$row" "$arch" "$features" "$vlen" \
+    >"$dir/log" 2>&1 || { bad "$name: $(tail -n 1 "$dir/log")"; continue; }
+  # shellcheck disable=SC2086
+  (cd "$dir" && "$CLANG" --target="$arch-unknown-linux-gnu" $abi -c cases.s -o cases.o &&
+    "$CLANG" --target="$arch-unknown-linux-gnu" $abi -O1 -ffreestanding -fno-builtin -fno-pic -fno-stack-protector \
+      -c "$SOURCE/tests/foreign/run.c" -o run.o && "$LLD" -static -o all run.o cases.o kernel*.o) >"$dir/link" 2>&1 ||
+    { echo "skipped: $name, this clang or lld cannot link for it: $(head -n 1 "$dir/link")"; continue; }
+  # shellcheck disable=SC2086
+  $qemu "$dir/all" >"$dir/out" 2>&1 || bad "$name: $(head -n 3 "$dir/out")"
+  grep -q ' agree$' "$dir/out" || bad "$name: the program did not come to its end"
+  echo "$name: $(tail -n 1 "$dir/out")"
+  rm -rf "$dir"
+done <"$TARGETS"
+finish
