@@ -22,7 +22,7 @@ typedef struct cli {
 } cli;
 
 /* Values of long options without a letter start here; a command's own start at CLI_OWN. */
-enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_CACHE, CLI_CACHE_DIR, CLI_INTERPRET, CLI_CTX,
+enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_CACHE, CLI_CACHE_DIR, CLI_KERNELS, CLI_INTERPRET, CLI_CTX,
        CLI_BATCH, CLI_FULL_HEAD, CLI_DOWN, CLI_JSON, CLI_HELP, CLI_NO_TUNE, CLI_RETUNE, CLI_CANDIDATE,
        CLI_I2S_LAYOUT, CLI_ACTIVATIONS, CLI_PACKING, CLI_OWN };
 
@@ -32,6 +32,7 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     {"plugin", required_argument, NULL, CLI_PLUGIN}, {"script", required_argument, NULL, CLI_SCRIPT}, \
     {"cpu-features", required_argument, NULL, CLI_FEATURES}, {"kv", required_argument, NULL, CLI_KV}, \
     {"no-cache", no_argument, NULL, CLI_NO_CACHE}, {"cache-dir", required_argument, NULL, CLI_CACHE_DIR}, \
+    {"kernels", required_argument, NULL, CLI_KERNELS}, \
     {"interpret", no_argument, NULL, CLI_INTERPRET}, {"ctx", required_argument, NULL, CLI_CTX}, \
     {"batch", required_argument, NULL, CLI_BATCH}, {"full-head", no_argument, NULL, CLI_FULL_HEAD}, \
     {"down", required_argument, NULL, CLI_DOWN}, {"json", no_argument, NULL, CLI_JSON}, \
@@ -61,6 +62,7 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     "      --no-tune          use the default kernels;  --retune: measure their candidates again, now\n" \
     "      --candidate I      use candidate I of every kernel: for tests, any gives the same results\n" \
     "      --no-cache         keep nothing on disk;  --cache-dir DIR: keep it there\n" \
+    "      --kernels DIR      use these kernels, made by setun compile for this machine, and compile none\n" \
     "  -q, -v                 less, more on stderr\n" \
     "  -h, --help             this text\n"
 

@@ -5,7 +5,8 @@
 
 static const char help[] =
     "usage: setun compile MODEL --target ARCH [--features L] [--vlen N] -o DIR\n\n"
-    "Code of all kernels of a model for another machine: one file each, and the record TARGET.\n\n"
+    "Code of all kernels of a model for another machine, and the record TARGET.  There, --kernels DIR uses them, also\n"
+    "in a Setun without a compiler.  They are made for the options given here: --ctx, --batch, --kv and the like.\n\n"
     "      --target ARCH     an architecture that Setun knows (an unknown name lists them)\n"
     "      --features L      what its CPU has beyond the oldest, e.g. +dotprod,+i8mm (an unknown name lists them)\n"
     "      --vlen N          bits of a RISC-V vector register: 128 (default) or 256\n"

@@ -246,6 +246,7 @@ int cli_common(cli *c, int opt)
     case CLI_KV: c->o.kv = optarg; return 1;
     case CLI_NO_CACHE: c->o.cache_dir = NULL; return 1;
     case CLI_CACHE_DIR: c->o.cache_dir = optarg; return 1;
+    case CLI_KERNELS: c->o.kernels = optarg; return 1;
     case CLI_INTERPRET: c->o.interpret = 1; return 1;
     case CLI_FULL_HEAD: c->o.full_head = 1; return 1;
     case CLI_DOWN: c->o.down = optarg; return 1;

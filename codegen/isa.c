@@ -103,7 +103,7 @@ static const st_isa_feature z[] = {
     { "z13", "", "vector", "z13", CAP1(11) },
     { "z14", "z13", "vector-enhancements-1", "z14", CAP1(13) },
     { "z15", "z14", "vector-enhancements-2", "z15", CAP1(15) },
-    { "z16", "z15", "nnp-assist", "z16", CAP1(18) },
+    { "z16", "z15", "nnp-assist", "z16", CAP1(20) },
 };
 
 static const st_isa_feature loong[] = {

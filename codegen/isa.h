@@ -41,6 +41,8 @@ void st_isa_feature_names(const st_isa_arch *a, char *text, size_t n);
 void st_isa_describe(st_target *t);
 /* Is "+name" in t->features, and not taken back by a later "-name"? */
 int  st_isa_has(const st_target *t, const char *name);
+/* Has this machine all that t's code uses?  If not, the sentence says what it lacks; it goes on "made for". */
+setun_status st_isa_fits(const st_target *t, setun_error *err);
 /* Next word of a list of words separated by sep; 0 at the end. */
 int  st_isa_word(const char **at, char sep, const char **w, size_t *n);
 

@@ -1,27 +1,22 @@
 /* runtime/compile.c -- a model's kernels as code for another machine, and the record that says which.
  *
  * The model was loaded with a target: its kernels are lowered for it, and interpreted here.  What is
- * written is a directory:
- *
- *     TARGET                   text, one "key value" a line; see docs/isa.md
- *     NAME-0123456789abcdef.o  one object per kernel: position-independent, and calls nothing
- *
- * Each file gets its name when it is complete, and TARGET is the last: a directory without it is not
- * one of kernels. */
-#include <inttypes.h>
+ * written is a cache as every Setun keeps one, of flat images that load without a compiler, and TARGET
+ * (record.h).  Each file gets its name when it is complete, and TARGET is the last: a directory without it is
+ * not one of kernels, and doing it again completes one that was interrupted. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-#include "base/file.h"
-#include "base/hash.h"
 #include "runtime/model.h"
+#include "runtime/record.h"
 
 typedef struct job {
     const setun_model           *m;
     const setun_compile_options *o;
+    st_cache                    *to;
     st_pool                     *pool;
     atomic_int                   next, stop; /* kernel to be taken; 1 + the first worker's that failed */
     int32_t                      done;       /* kernels whose file is there; under the pool's lock */
@@ -29,30 +24,23 @@ typedef struct job {
     setun_error                  why;
 } job;
 
-static setun_status write_file(const char *dir, const char *name, const char *end, const void *bytes, int64_t n, setun_error *err)
-{
-    char path[4096];
-    st_out *f;
-    if (snprintf(path, sizeof path, "%s/%s%s", dir, name, end) >= (int)sizeof path)
-        return st_fail(err, SETUN_BAD_ARG, "%s: the path is too long", dir);
-    ST_TRY(st_out_open(&f, path, 0, err));
-    setun_status s = st_out_write(f, bytes, n, err);
-    if (s != SETUN_OK) {
-        st_out_abort(f);
-        return s;
-    }
-    return st_out_commit(f, err);
-}
-
 static setun_status compile_one(const job *j, const st_kernel *k, setun_error *err)
 {
     const st_engine *e = j->m->engine;
     const st_emit how = { ST_EMIT_OBJECT, 0, 0 };
-    char *object = NULL;
-    int64_t n = 0;
-    ST_TRY(e->codegen->emit(k->kir, &e->target, k->symbol, &how, &object, &n, err));
-    setun_status s = write_file(j->o->out, k->name, ".o", object, n, err);
+    char *object = NULL, *image = NULL;
+    int64_t n = 0, image_n = 0;
+    st_str key = { 0 };
+    setun_status s = st_kernel_key(e, k->kir, k->symbol, &key, err);
+    if (s == SETUN_OK)
+        s = e->codegen->emit(k->kir, &e->target, k->symbol, &how, &object, &n, err);
+    if (s == SETUN_OK)
+        s = st_image_link(object, n, k->symbol, &image, &image_n, err);
+    if (s == SETUN_OK)
+        s = st_cache_put(j->to, key.text, (int64_t)key.len, image, image_n, err);
     free(object);
+    free(image);
+    st_str_free(&key);
     return s;
 }
 
@@ -75,29 +63,6 @@ static void compile_some(void *arg, int32_t worker)
     }
 }
 
-/* Everything the other machine must agree to before it runs a byte of this. */
-static setun_status write_record(const setun_model *m, const char *dir, setun_error *err)
-{
-    const st_target *t = &m->engine->target;
-    st_str r = { 0 };
-    st_str_addf(&r, "setun %s\nlaunch %u\ntriple %s\ncpu %s\nfeatures %s\nisa %s\nvlen %d\nbig_endian %d\n"
-                "l1_bytes %" PRId64 "\nl2_bytes %" PRId64 "\nllvm %u\nkernels %d\n",
-                SETUN_VERSION, SETUN_LAUNCH_ABI, t->triple, t->cpu, t->features, t->isa, t->vlen, t->big_endian,
-                t->l1_bytes, t->l2_bytes, t->llvm_version, m->kernels->n);
-    setun_status s = r.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for %s/TARGET", dir)
-                              : write_file(dir, "TARGET", "", r.text, (int64_t)r.len, err);
-    st_str_free(&r);
-    return s;
-}
-
-static void remove_all(const setun_model *m, const char *dir)
-{
-    char path[4096];
-    for (int32_t i = 0; i < m->kernels->n; i++)
-        if (snprintf(path, sizeof path, "%s/%s.o", dir, m->kernels->kernel[i]->name) < (int)sizeof path)
-            (void)remove(path);
-}
-
 setun_status setun_model_compile(const setun_model *m, const setun_compile_options *o, setun_error *err)
 {
     char record[4096];
@@ -107,20 +72,19 @@ setun_status setun_model_compile(const setun_model *m, const setun_compile_optio
         return st_fail(err, SETUN_BAD_ARG, "%s was loaded without a target: there is no machine to compile for", m->path);
     if (snprintf(record, sizeof record, "%s/TARGET", o->out) >= (int)sizeof record)
         return st_fail(err, SETUN_BAD_ARG, "%s: the path is too long", o->out);
-    ST_TRY(st_make_dirs(o->out, 0, err));
-    (void)remove(record); /* from here on the directory is not complete */
     job j = { .m = m, .o = o };
+    ST_TRY(st_cache_open(&j.to, o->out, err));
+    (void)remove(record); /* from here on the directory is not complete */
     atomic_init(&j.next, 0);
     atomic_init(&j.stop, 0);
-    ST_TRY(st_pool_new(&j.pool, m->engine->o.n_threads, 0, err));
-    st_pool_run(j.pool, compile_some, &j);
+    j.status = st_pool_new(&j.pool, m->engine->o.n_threads, 0, &j.why);
+    if (j.status == SETUN_OK)
+        st_pool_run(j.pool, compile_some, &j);
     st_pool_free(j.pool);
     if (j.status == SETUN_OK)
-        j.status = write_record(m, o->out, &j.why);
-    if (j.status != SETUN_OK) {
-        remove_all(m, o->out);
-        if (err)
-            *err = j.why;
-    }
+        j.status = st_record_write(m->engine, m->kernels->n, o->out, &j.why);
+    st_cache_close(j.to);
+    if (j.status != SETUN_OK && err)
+        *err = j.why;
     return j.status;
 }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "runtime/record.h"
 #include "runtime/machine.h"
 
 #define DEFAULT_BATCH 512
@@ -36,6 +37,7 @@ static setun_status take_options(st_engine *e, const setun_options *o, setun_err
     e->o.activations = copy(e, e->o.activations);
     e->o.packing = copy(e, e->o.packing);
     e->o.target = copy(e, e->o.target);
+    e->o.kernels = copy(e, e->o.kernels);
     e->o.down = copy(e, e->o.down ? e->o.down : "auto");
     if (!e->o.backend || !e->o.kv || !e->o.down)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for options");
@@ -130,6 +132,20 @@ static setun_status load_target(st_engine *e, setun_error *err)
     return SETUN_OK;
 }
 
+/* All code comes from there; what is missing is interpreted, for the compiler would make it for this machine,
+ * and not for the record's. */
+static setun_status open_kernels(st_engine *e, setun_error *err)
+{
+    if (e->o.target || e->o.cpu_features || e->o.interpret)
+        return st_fail(err, SETUN_BAD_ARG, "kernels that were compiled ahead of time have a target and features of their own");
+    ST_TRY(st_record_read(e, e->o.kernels, err));
+    ST_TRY(st_cache_open(&e->kernels, e->o.kernels, err));
+    e->codegen_file = NULL;
+    e->compiles = 1;
+    e->o.tune = SETUN_TUNE_NEVER;
+    return SETUN_OK;
+}
+
 /* A Setun built without LLVM has no such module.  It can still use what another one left in the cache. */
 static setun_status find_machine(st_engine *e, setun_error *err)
 {
@@ -138,6 +154,8 @@ static setun_status find_machine(st_engine *e, setun_error *err)
     if (!file)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a path");
     e->codegen_file = st_is_file(file) ? file : NULL;
+    if (e->o.kernels)
+        return open_kernels(e, err);
     if (e->o.target)
         return load_target(e, err);
     if (e->o.vlen)
@@ -205,6 +223,7 @@ void st_engine_close(st_engine *e)
     if (!e)
         return;
     st_loader_free(e->loader);
+    st_cache_close(e->kernels);
     st_cache_close(e->cache);
     st_registry_free(e->registry);
     st_plugins_free(e->plugins);

@@ -29,6 +29,7 @@ typedef struct st_engine {
     st_target             target;
     st_loader            *loader;        /* owns that code */
     st_cache             *cache;
+    st_cache             *kernels;       /* where kernels were compiled ahead of time, or NULL */
     char                  modules[4096], scripts[4096];
 } st_engine;
 

@@ -242,12 +242,12 @@ static setun_status check_against_eval(st_kernels *k, const setun_args *shape, c
 }
 
 /* Everything that can change the bytes of an image is in its key. */
-static setun_status make_key(const st_kernels *k, const st_kir *kir, const char *symbol, st_str *key, setun_error *err)
+setun_status st_kernel_key(const st_engine *e, const st_kir *kir, const char *symbol, st_str *key, setun_error *err)
 {
-    const st_target *t = &k->engine->target;
+    const st_target *t = &e->target;
     st_str_addf(key, "setun %s image %u launch %u llvm %u codegen %u %" PRId64 " %" PRId64 "\n%s\n%s\n%s\n%s\n",
-                SETUN_VERSION, ST_IMAGE_VERSION, SETUN_LAUNCH_ABI, t->llvm_version, ST_CODEGEN_ABI, k->engine->codegen_bytes,
-                k->engine->codegen_mtime, t->triple, t->cpu, t->features, symbol);
+                SETUN_VERSION, ST_IMAGE_VERSION, SETUN_LAUNCH_ABI, t->llvm_version, ST_CODEGEN_ABI, e->codegen_bytes,
+                e->codegen_mtime, t->triple, t->cpu, t->features, symbol);
     st_kir_print(kir, key);
     return key->failed ? st_fail(err, SETUN_NO_MEMORY, "no memory for a kernel's text") : SETUN_OK;
 }
@@ -285,8 +285,8 @@ static void end_making(making *m)
 /* The image from the cache, if a whole one is there.  [any] */
 static setun_status fetch(const st_kernels *k, making *m, setun_error *err)
 {
-    ST_TRY(make_key(k, m->kir, m->symbol, &m->key, err));
-    setun_status s = st_cache_get(k->engine->cache, m->key.text, (int64_t)m->key.len, &m->bytes, &m->n, &m->note);
+    ST_TRY(st_kernel_key(k->engine, m->kir, m->symbol, &m->key, err));
+    setun_status s = st_cache_get(k->engine->kernels ? k->engine->kernels : k->engine->cache, m->key.text, (int64_t)m->key.len, &m->bytes, &m->n, &m->note);
     if (s == SETUN_OK)
         s = st_image_open(&m->image, m->bytes, m->n, &m->note);
     if (s == SETUN_OK)

@@ -56,6 +56,8 @@ setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_ker
 /* Compile any verified kernel, through the cache.  SETUN_DECLINED: it could only be interpreted. */
 setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
                                 int *from_cache, setun_error *err);
+/* What a kernel's code is kept under in a cache. */
+setun_status st_kernel_key(const st_engine *e, const st_kir *kir, const char *symbol, st_str *key, setun_error *err);
 /* Fill code's launch data for a kernel. */
 void         st_kernel_code(const st_kir *kir, setun_kernel_fn *fn, setun_code *code);
 

