@@ -127,6 +127,7 @@ static setun_status load_target(st_engine *e, setun_error *err)
     ST_TRY(e->codegen->target(e->o.target, e->o.cpu_features, e->o.vlen, &e->target, err));
     e->target.l1_bytes = 32 * 1024;
     e->target.l2_bytes = 256 * 1024;
+    e->compiles = 1; /* there is code to look at */
     e->o.interpret = 1;
     e->o.tune = SETUN_TUNE_NEVER;
     return SETUN_OK;
