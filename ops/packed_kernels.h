@@ -31,7 +31,6 @@ typedef struct packed_kernel {
     int64_t  lanes;                            /* of a row of ordered activations, or of decoded weights */
     int64_t  ahead;
     int      inside;                           /* scales of groups are read from the units */
-    int64_t  x_at;                             /* where x begins in the scratch memory */
     k_val    q, x, ws, bias;                   /* arguments and memory: activations, ordered ones, scales, sums */
 } packed_kernel;
 
@@ -395,10 +394,10 @@ static void packed_few(packed_kernel *c, const setun_args *a, k_val begin, k_val
 static void pack_ordered(const packed_kernel *c, k_val xp, k_val base)
 {
     setun_kernel *k = c->k;
-    k_val x = k_emit(k, K_scratch, K_TYPE(K_I32 | K_PTR, 1), 0, 0, 0, c->x_at), v[4];
+    k_val v[4];
     k_val t = k_for(k, k_i64(k, 0), k_i64(k, TOKENS), 4), i = k_for(k, k_i64(k, 0), k_i64(k, c->lanes / 4), 4);
     for (int j = 0; j < 4; j++)
-        v[j] = k_load(k, x, k_add(k, k_muli(k, k_addi(k, t, j), c->lanes / 4), i), 4);
+        v[j] = k_cast(k, k_load(k, c->x, k_add(k, k_muli(k, k_addi(k, t, j), c->lanes), k_shl(k, i, 2)), 16), K_TYPE(K_I32, 4));
     transpose(k, v, 4);
     for (int j = 0; j < 4; j++)
         k_store(k, xp, k_add(k, base, k_add(k, k_muli(k, k_addi(k, i, j), TOKENS), t)), v[j]);

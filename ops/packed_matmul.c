@@ -125,8 +125,7 @@ static void open_packed(setun_kernel *k, const setun_args *a, const setun_packin
     c->q = k_arg(k, Q, K_I8);
     c->d.w = c->tail.w = k_arg(k, W, K_I8);
     c->ws = k_arg(k, WS, K_F32);
-    c->x_at = k->b->scratch(k, (a->in[Q].dim[0] == 1 ? 1 : TOKENS) * c->lanes);
-    c->x = k_emit(k, K_scratch, K_TYPE(K_I8 | K_PTR, 1), 0, 0, 0, c->x_at);
+    c->x = k_scratch(k, K_I8, (a->in[Q].dim[0] == 1 ? 1 : TOKENS) * c->lanes);
     if (c->group) {
         c->n_group = (c->columns + c->group - 1) / c->group;
         c->group_spans = c->group / c->d.span_digits;
