@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Install what the build needs, where it is missing (Debian 12 or newer).  Sourced by try.sh, test.sh and fuzz.sh.
 setun_setup() {
-  local packages=(gcc g++ cmake ninja-build pkg-config lua5.4 liblua5.4-dev libpcre2-dev libhwloc-dev libjansson-dev libutf8proc-dev
-    libcmocka-dev llvm-19-dev) missing=() p
-  for p in "${packages[@]}"; do
+  setun_install gcc g++ cmake ninja-build pkg-config lua5.4 liblua5.4-dev libpcre2-dev libhwloc-dev libjansson-dev libutf8proc-dev \
+    libcmocka-dev llvm-19-dev
+}
+
+setun_install() { # packages...
+  local missing=() p
+  for p in "$@"; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
   done
   [ ${#missing[@]} -eq 0 ] && return 0

@@ -6,6 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 setun_setup
+# What only tests use: a compiler with libFuzzer, and emulators of other machines.
+setun_install clang-19 libclang-rt-19-dev lld-19 qemu-user-static libxml2-utils ||
+  echo "test.sh: without these packages some tests are skipped" >&2
 run() { # directory, cmake options...
   local dir=$1
   shift
