@@ -111,6 +111,7 @@ static void program_free(setun_program *p)
     st_steps_fini(&p->steps);
     free(p->scratch);
     free(p->arrived);
+    free(p->taken);
     free(p);
 }
 
@@ -141,6 +142,8 @@ static setun_status program_new(setun_context *c, const setun_step *step, uint32
     if (s == SETUN_OK)
         s = new_scratch(p, err);
     if (s == SETUN_OK && !(p->arrived = calloc(2 * (size_t)c->n_threads, sizeof *p->arrived)))
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory for a program");
+    if (s == SETUN_OK && !(p->taken = aligned_alloc(64, ((size_t)n + 1) * (size_t)c->n_threads * sizeof *p->taken)))
         s = st_fail(err, SETUN_NO_MEMORY, "no memory for a program");
     if (s != SETUN_OK) {
         program_free(p);

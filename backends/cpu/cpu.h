@@ -2,11 +2,18 @@
 #ifndef ST_BACKENDS_CPU_CPU_H
 #define ST_BACKENDS_CPU_CPU_H
 
+#include <stdatomic.h>
+
 #include "backends/steps.h"
 #include "base/pool.h"
 #include "setun/plugin.h"
 
 #define MOST_REPORTED 64
+
+/* On a line of its own, for several write it at once. */
+typedef struct st_count {
+    _Alignas(64) atomic_uint v;
+} st_count;
 
 struct setun_context {
     const setun_host *host;
@@ -20,6 +27,7 @@ struct setun_program {
     setun_context *context;
     st_steps       steps;
     int64_t       *ns, *waits;   /* NULL: not asked for */
+    st_count      *taken;        /* per step and worker: see run_shared */
     int64_t       *arrived;      /* when each worker came to a barrier; two sets, used in turn */
     setun_observe_fn *observe;   /* NULL: nobody looks */
     void          *observer;

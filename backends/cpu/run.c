@@ -4,9 +4,9 @@
  *     worker 1   |units k..n |   |  (idle) |   |units m..n |
  *                         barrier       barrier
  *
- * The pool is entered once.  Units are cut statically into one contiguous range per worker: ranges
- * of weights stay with the same core, token after token, and what a unit computes never depends on
- * who runs it.  Barriers stand only where a step depends on one since the last barrier.
+ * The pool is entered once.  Units are cut into one contiguous range per worker: ranges of weights stay
+ * with the same core, token after token, and what a unit computes never depends on who runs it.  Where
+ * it pays, the end of each range is left to whoever comes first: see run_shared.  Barriers stand only where a step depends on one since the last barrier.
  * Nothing here allocates. */
 #include <stdatomic.h>
 
@@ -15,6 +15,9 @@
 #include "base/error.h"
 
 #define NEVER UINT32_MAX
+#define TAIL   8 /* a range's last part in so many is left to whoever comes first, */
+#define PIECES 4 /* in so many pieces */
+#define LEAST_SHARED (TAIL * PIECES) /* units of a worker: a piece has one at least */
 
 typedef struct job {
     setun_program *p;
@@ -23,18 +26,71 @@ typedef struct job {
     atomic_uint    failed_at; /* its number */
 } job;
 
-static void run_units(const setun_program *p, const st_bound *b, int32_t worker)
+typedef struct range {
+    int64_t begin, end;
+} range;
+
+/* The first `rest` of the workers take one unit more; the ranges are contiguous and cover every unit.  Who is
+ * first goes round between barriers: else few units of many steps would leave the same ones waiting. */
+static range range_of(const setun_program *p, const st_bound *b, int32_t worker)
 {
     int64_t n = p->context->n_threads, each = b->units / n, rest = b->units % n;
-    setun_tile tile;
-    /* The first `rest` of them take one more; the ranges are contiguous and cover every unit.  Who is first
-     * goes round between barriers: else few units of many steps would leave the same ones waiting. */
-    int64_t place = (worker + b->turn) % n;
-    tile.begin = place * each + (place < rest ? place : rest);
-    tile.end = tile.begin + each + (place < rest);
-    tile.scratch = p->scratch + worker * p->scratch_step;
-    if (tile.begin < tile.end)
+    int64_t place = (worker + b->turn) % n, begin = place * each + (place < rest ? place : rest);
+    return (range){ begin, begin + each + (place < rest) };
+}
+
+static void run_range(const setun_program *p, const st_bound *b, int32_t worker, int64_t begin, int64_t end)
+{
+    setun_tile tile = { .begin = begin, .end = end, .scratch = p->scratch + worker * p->scratch_step };
+    if (begin < end)
         b->code->fn(&b->launch, &tile);
+}
+
+/* A step of one row reads its weights once and prepares next to nothing, so that calls for short ranges cost
+ * little.  Kernels of many rows rearrange those at every call: their ranges stay whole. */
+static int is_shared(const setun_program *p, const st_bound *b)
+{
+    const setun_view *y = b->args.n_out ? &b->args.out[0] : NULL;
+    int32_t n = p->context->n_threads;
+    return n > 1 && b->code && y && y->rank && y->dim[0] == 1 && b->units / n >= LEAST_SHARED;
+}
+
+/* How many pieces of a worker's tail have been asked for. */
+static atomic_uint *taken_of(const setun_program *p, uint32_t step, int32_t worker)
+{
+    return &p->taken[(int64_t)step * p->context->n_threads + worker].v;
+}
+
+/* Cores are not equally fast: some share theirs with other programs or machines, some are built
+ * smaller.  Equal ranges make all wait for the slowest.  So each worker does its own range but for a
+ * tail; then the pieces of its tail, unless others have taken them, and then theirs.
+ *
+ *     worker 0   |=====================|-|-|-|-|          each piece is taken by
+ *     worker 1   |=====================|-|-|-|-|          adding 1 to its worker's count */
+static void run_shared(const setun_program *p, uint32_t step, int32_t worker)
+{
+    const st_bound *b = &p->steps.step[step];
+    for (int32_t i = 0, n = p->context->n_threads; i < n; i++) {
+        int32_t who = (worker + i) % n;
+        atomic_uint *taken = taken_of(p, step, who);
+        range r = range_of(p, b, who);
+        int64_t tail = (r.end - r.begin) / TAIL, from = r.end - tail, piece;
+        if (i == 0)
+            run_range(p, b, worker, r.begin, from);
+        while ((piece = atomic_fetch_add_explicit(taken, 1, memory_order_relaxed)) < PIECES)
+            run_range(p, b, worker, from + tail * piece / PIECES, from + tail * (piece + 1) / PIECES);
+    }
+}
+
+static void run_units(const setun_program *p, uint32_t step, int32_t worker)
+{
+    const st_bound *b = &p->steps.step[step];
+    if (is_shared(p, b)) {
+        run_shared(p, step, worker);
+        return;
+    }
+    range r = range_of(p, b, worker);
+    run_range(p, b, worker, r.begin, r.end);
 }
 
 /* Worker 0 may be a step ahead of those who look at failed_at; they compare it with their own
@@ -96,7 +152,7 @@ static void walk(void *arg, int32_t worker)
         if (i > 0)
             show(p, i - 1, worker);
         if (b->code) {
-            run_units(p, b, worker);
+            run_units(p, i, worker);
         } else if (worker == 0) {
             j->status = st_steps_eval(b, j->err);
             if (j->status != SETUN_OK)
@@ -117,6 +173,9 @@ setun_status st_cpu_run(setun_program *p, const int64_t *size, uint32_t n_size, 
 {
     job j = { p, err, SETUN_OK, NEVER };
     ST_TRY(st_steps_bind(&p->steps, size, n_size, err));
+    for (uint32_t i = 0; i < p->steps.n; i++)
+        for (int32_t w = 0; w < p->context->n_threads && is_shared(p, &p->steps.step[i]); w++)
+            atomic_store_explicit(taken_of(p, i, w), 0, memory_order_relaxed);
     st_pool_run(p->context->pool, walk, &j);
     return j.status;
 }
