@@ -127,7 +127,8 @@ typedef struct row_kernel {
     k_val    w, x;        /* bytes */
     int64_t  row_bytes, n_block;
     uint32_t lanes;       /* bytes per step: 32, or 64 for two blocks at once */
-    k_val    m, bias;     /* ws / scale and sum of the token */
+    k_val    m, bias;     /* ws / scale and sum of the token; bias 0: row_sums takes care of it */
+    k_val    start;       /* without dot4: see span_starts */
     k_val    r0, r1;      /* rows of the tile */
     k_val    ahead[2];    /* where rows to be read later begin; 0: the rows that follow in memory */
     int64_t  prefetch;    /* bytes between what is read and what is brought in */
@@ -169,60 +170,123 @@ static void prefetch_ahead(const row_kernel *c, int u, k_val roff, k_val off)
         k_fetch_ahead(k, c->w, k_add(k, roff, off), c->prefetch);
 }
 
-/* Blocks between two widenings: at most 8, and better a number that leaves no rest. */
-static int64_t dot2_chunk(int64_t n_block)
+/* Steps in one turn of a loop over n: a number from `most` down to 4 that leaves no rest, else 8. */
+static int64_t steps_at_once(int64_t n, int64_t most)
 {
-    for (int64_t d = 8; d >= 4; d--)
-        if (n_block % d == 0)
+    for (int64_t d = most; d >= 4; d--)
+        if (n % d == 0)
             return d;
     return 8;
 }
 
-/* Blocks [from, from + count) of one row into the 32-bit sums by dot2.  The 16-bit sums of the
- * four-fold fields take two products of at most 4 * 2 * 2 * 127 = 2032 a block: 8 blocks reach
- * 32512, which fits; so count <= 8. */
-static void row_dot2(const row_kernel *c, int u, k_val roff, k_val from, int64_t count, k_val acc1, k_val acc4)
+/* Without dot4 a row is added up in 16 bits, by dot2, for as long as they suffice: a span of 32 steps.
+ *
+ *     lane i of   one       the fields under mask 0x03, with weight 1
+ *                 four[0]   columns 32 to 63, under mask 0x0c on w: four times their code
+ *                 four[1]   columns 96 to 127, under mask 0x0c on w >> 4: the same
+ *
+ * With codes -1, 0, 1 a step adds two pairs of products to a lane of `one`, at most 4 * 127 = 508 in size, and a
+ * pair, four-fold, to one of `four`: 4 * 2 * 127 = 1016.  So after 32 steps no lane is above 32512, nor is one of
+ * one + four[0] / 4 + four[1] / 4: all fit in 16 bits.  Codes are stored as 0, 1, 2, which is a sum of x too
+ * much, the same for every row: lanes start at minus that sum.  On the way to the end they may wrap, for
+ * 16-bit additions are exact modulo 2^16; dot2 itself is far from saturating (2 * 8 * 127 = 2032). */
+#define SPAN 32
+enum { ONE, FOUR, N_SUM = FOUR + 2 };
+#define START_LANES 128 /* of a span: N_SUM times at most 32 lanes, and as many not used */
+
+/* Which sum field j of a byte goes to. */
+static int sum_of_field(int j)
+{
+    return j % 2 ? FOUR + j / 2 : ONE;
+}
+
+/* What the sums of every span start with, for all rows of the tile. */
+static k_val span_starts(const row_kernel *c)
 {
     setun_kernel *k = c->k;
-    k_val a = 0, b = 0;
+    uint32_t n = c->lanes;
+    int64_t n_step = c->n_block * 32 / n;
+    k_val start = k_local(k, K_I16, (n_step + SPAN - 1) / SPAN * START_LANES), s[N_SUM];
+    k_val one = k_int(k, K_TYPE(K_I8, n), 1), none = k_int(k, K_TYPE(K_I16, n / 2), 0);
+    k_val from = k_for(k, k_i64(k, 0), k_i64(k, n_step), SPAN);
+    for (int t = 0; t < N_SUM; t++)
+        s[t] = k_var(k, none);
+    k_val i = k_for(k, from, k_min(k, k_addi(k, from, SPAN), k_i64(k, n_step)), 1);
+    for (int j = 0; j < 4; j++) {
+        k_val x = k_dot2(k, one, k_load(k, c->x, k_addi(k, k_muli(k, i, 4 * n), (int64_t)n * j), n)), to = s[sum_of_field(j)];
+        k_set(k, to, k_sub(k, k_get(k, to), j % 2 ? k_shl(k, x, 2) : x));
+    }
+    k_stop(k);
+    for (int t = 0; t < N_SUM; t++)
+        k_store(k, start, k_addi(k, k_muli(k, from, START_LANES / SPAN), (int64_t)n / 2 * t), k_get(k, s[t]));
+    k_stop(k);
+    return start;
+}
+
+/* Steps [from, from + count) of row u, which begins at byte roff. */
+static void add_steps(const row_kernel *c, int u, k_val roff, k_val from, int64_t count, const k_val to[N_SUM])
+{
+    setun_kernel *k = c->k;
+    uint32_t n = c->lanes;
+    k_val s[N_SUM] = {0};
     for (int64_t i = 0; i < count; i++) {
-        k_val off = k_muli(k, k_addi(k, from, i), 32), f[4], d[4];
-        k_val w = k_load(k, c->w, k_add(k, roff, off), 32);
-        if (i % 2 == 0)
+        k_val off = k_muli(k, k_addi(k, from, i), n), f[4];
+        k_val w = k_load(k, c->w, k_add(k, roff, off), n);
+        if (n == 64 || i % 2 == 0)
             prefetch_ahead(c, u, roff, off);
         fields(k, w, f);
         for (int j = 0; j < 4; j++) {
-            k_val xi = k_addi(k, k_muli(k, from, 128), 128 * i + 32 * j);
-            d[j] = k_dot2(k, f[j], k_load(k, c->x, xi, 32));
+            k_val xi = k_addi(k, k_muli(k, from, 4 * n), (int64_t)n * (4 * i + j));
+            k_val d = k_dot2(k, f[j], k_load(k, c->x, xi, n)), *sum = &s[sum_of_field(j)];
+            *sum = *sum ? k_add(k, *sum, d) : d;
         }
-        a = a ? k_add(k, a, d[0]) : d[0];
-        b = b ? k_add(k, b, d[1]) : d[1];
-        a = k_add(k, a, d[2]);
-        b = k_add(k, b, d[3]);
     }
-    k_set(k, acc1, k_add(k, k_get(k, acc1), k_sext(k, a, K_I32)));
-    k_set(k, acc4, k_add(k, k_get(k, acc4), k_sext(k, b, K_I32)));
+    for (int t = 0; t < N_SUM; t++)
+        k_set(k, to[t], k_add(k, k_get(k, to[t]), s[t]));
 }
 
-/* The sums of code * x over n_row rows, which begin at bytes roff[], as i32 scalars. */
+/* The sums of the span that begins at step `from` and has `count` steps, as lanes of 32 bits. */
+static k_val span_sums(const row_kernel *c, int u, k_val roff, k_val from, int64_t count)
+{
+    setun_kernel *k = c->k;
+    int64_t turn = steps_at_once(count, 11), whole = count / turn * turn;
+    k_val s[N_SUM];
+    for (int t = 0; t < N_SUM; t++)
+        s[t] = k_var(k, k_load(k, c->start, k_addi(k, k_muli(k, from, START_LANES / SPAN), (int64_t)c->lanes / 2 * t), c->lanes / 2));
+    if (whole) {
+        k_val i = k_for(k, from, k_addi(k, from, whole), turn);
+        add_steps(c, u, roff, i, turn, s);
+        k_stop(k);
+    }
+    if (count > whole)
+        add_steps(c, u, roff, k_addi(k, from, whole), count - whole, s);
+    /* Every lane of four[] is a multiple of 4: the shifts are exact. */
+    k_val four = k_add(k, k_shrs(k, k_get(k, s[FOUR]), 2), k_shrs(k, k_get(k, s[FOUR + 1]), 2));
+    return k_sext(k, k_add(k, k_get(k, s[ONE]), four), K_I32);
+}
+
+/* The sum of (code - 1) * x over a row, as an i32 scalar. */
+static k_val row_dot2(const row_kernel *c, int u, k_val roff)
+{
+    setun_kernel *k = c->k;
+    int64_t n_step = c->n_block * 32 / c->lanes, last = (n_step - 1) / SPAN * SPAN;
+    if (!last)
+        return k_rsum(k, span_sums(c, u, roff, k_i64(k, 0), n_step));
+    k_val sum = k_var(k, k_int(k, K_TYPE(K_I32, c->lanes / 2), 0));
+    k_val from = k_for(k, k_i64(k, 0), k_i64(k, last), SPAN);
+    k_set(k, sum, k_add(k, k_get(k, sum), span_sums(c, u, roff, from, SPAN)));
+    k_stop(k);
+    return k_rsum(k, k_add(k, k_get(k, sum), span_sums(c, u, roff, k_i64(k, last), n_step - last)));
+}
+
+/* The sums over n_row rows, which begin at bytes roff[], as i32 scalars: with dot4 of code * x, else of
+ * (code - 1) * x. */
 static void row_sums(const row_kernel *c, const k_val roff[2], int n_row, k_val out[2])
 {
     setun_kernel *k = c->k;
     if (!k_info(k, K_HAS_DOT4)) {
-        k_val zero = k_int(k, K_TYPE(K_I32, 16), 0);
-        int64_t chunk = dot2_chunk(c->n_block), whole = c->n_block / chunk * chunk;
-        for (int u = 0; u < n_row; u++) {
-            k_val acc1 = k_var(k, zero), acc4 = k_var(k, zero);
-            if (whole) {
-                k_val b = k_for(k, k_i64(k, 0), k_i64(k, whole), chunk);
-                row_dot2(c, u, roff[u], b, chunk, acc1, acc4);
-                k_stop(k);
-            }
-            if (c->n_block > whole)
-                row_dot2(c, u, roff[u], k_i64(k, whole), c->n_block - whole, acc1, acc4);
-            /* Every lane of acc4 is a multiple of 4: the shift is exact. */
-            out[u] = k_rsum(k, k_add(k, k_get(k, acc1), k_shrs(k, k_get(k, acc4), 2)));
-        }
+        for (int u = 0; u < n_row; u++)
+            out[u] = row_dot2(c, u, roff[u]);
         return;
     }
     int64_t n_step = c->n_block * 32 / c->lanes, unroll = n_step % 2 == 0 ? 2 : n_step % 3 == 0 ? 3 : 1;
@@ -232,16 +296,19 @@ static void row_sums(const row_kernel *c, const k_val roff[2], int n_row, k_val 
         for (int f = 0; f < 4; f++)
             acc[u][f] = k_var(k, zero);
     k_val p = k_for(k, k_i64(k, 0), k_i64(k, n_step), unroll);
-    for (int64_t i = 0; i < unroll; i++)
+    for (int64_t i = 0; i < unroll; i++) {
+        k_val f[2][4];
         for (int u = 0; u < n_row; u++) {
-            k_val off = k_muli(k, k_addi(k, p, i), n), f[4];
+            k_val off = k_muli(k, k_addi(k, p, i), n);
             prefetch_ahead(c, u, roff[u], off);
-            fields(k, k_load(k, c->w, k_add(k, roff[u], off), n), f);
-            for (int j = 0; j < 4; j++) {
-                k_val xi = k_addi(k, k_muli(k, p, 4 * n), (int64_t)n * (4 * i + j));
-                k_set(k, acc[u][j], k_dot4(k, k_get(k, acc[u][j]), f[j], k_load(k, c->x, xi, n)));
-            }
+            fields(k, k_load(k, c->w, k_add(k, roff[u], off), n), f[u]);
         }
+        for (int j = 0; j < 4; j++) {
+            k_val x = k_load(k, c->x, k_addi(k, k_muli(k, p, 4 * n), (int64_t)n * (4 * i + j)), n);
+            for (int u = 0; u < n_row; u++)
+                k_set(k, acc[u][j], k_dot4(k, k_get(k, acc[u][j]), f[u][j], x));
+        }
+    }
     k_stop(k);
     for (int u = 0; u < n_row; u++) {
         k_val one = k_add(k, k_get(k, acc[u][0]), k_get(k, acc[u][2]));
@@ -288,20 +355,23 @@ static inline void row_start(setun_kernel *k, const setun_args *a, row_kernel *c
     c->pairs &= setun_knob_value(a, ROWS) == 2;
     k_grid(k, W, 0, ROW_GRANULE);
     c->m = token_factor(k, a, k_load(k, k_arg(k, SCALE, K_F32), zero, 1));
-    c->bias = k_load(k, k_arg(k, SUM, K_I32), zero, 1);
     c->r0 = k_muli(k, k_begin(k), ROW_GRANULE);
     c->r1 = k_min(k, k_muli(k, k_end(k), ROW_GRANULE), rows);
-    if (k_info(k, K_HAS_DOT4) && k_info(k, K_VECTOR_BYTES) >= 64 && c->n_block % 2 == 0) {
+    if (k_info(k, K_VECTOR_BYTES) >= 64 && c->n_block % 2 == 0) {
         k_val xs = k_local(k, K_I8, kp);
         interleave_blocks(k, c->x, xs, zero, kp);
         c->x = xs;
         c->lanes = 64;
     }
+    if (k_info(k, K_HAS_DOT4))
+        c->bias = k_load(k, k_arg(k, SUM, K_I32), zero, 1);
+    else
+        c->start = span_starts(c);
 }
 
 static k_val row_value(const row_kernel *c, k_val sum)
 {
-    return k_mul(c->k, k_i2f(c->k, k_sub(c->k, sum, c->bias)), c->m);
+    return k_mul(c->k, k_i2f(c->k, c->bias ? k_sub(c->k, sum, c->bias) : sum), c->m);
 }
 
 /* Every row of the tile; an odd last row goes alone. */
@@ -352,8 +422,9 @@ static void few_sums(const row_kernel *c, k_val r, int n_row, const k_val tok[FE
         one[s] = k_var(k, zero);
         four[s] = k_var(k, zero);
     }
-    /* dot2: 16-bit sums of at most 8 blocks, as in row_dot2. */
-    int64_t steps = c->n_block * 32 / n, chunk = dot4 ? 1 : dot2_chunk(c->n_block), whole = steps / chunk * chunk;
+    /* dot2: the 16-bit sums of the four-fold fields take two products of at most 4 * 2 * 2 * 127 = 2032 a block:
+     * 8 blocks reach 32512, which fits. */
+    int64_t steps = c->n_block * 32 / n, chunk = dot4 ? 1 : steps_at_once(c->n_block, 8), whole = steps / chunk * chunk;
     for (int part = 0; part < 2; part++) {
         int64_t from = part ? whole : 0, to = part ? steps : whole, count = part ? steps - whole : chunk;
         if (from == to)
@@ -817,14 +888,15 @@ static inline void fill_product(const setun_args *a, uint64_t seed)
             sum[t] += q[t * kp + i];
         scale[t] = 3.0f + (float)t * 0.37f;
     }
-    /* The first row of weights is all +1: with an all-127 row of q the sum is as large as it gets. */
+    /* The first row of weights is all +1 and the second all -1: with an all-127 row of q the sums are as large
+     * as they get. */
     uint8_t *w = a->in[W].data;
-    for (int64_t b = 0; b < kp / 128; b++)
-        for (int64_t j = 0; j < 32; j++) {
+    for (int64_t r = 0; r < 2 && r < a->in[W].dim[0]; r++)
+        for (int64_t i = 0; i < kp / 4; i++) {
             uint8_t byte = 0;
             for (int64_t f = 0; f < 4; f++)
-                byte = (uint8_t)(byte | (128 * b + 32 * f + j < k ? 2 : 1) << (2 * f));
-            w[b * 32 + j] = byte;
+                byte = (uint8_t)(byte | (i / 32 * 128 + i % 32 + 32 * f < k ? 2 - 2 * r : 1) << (2 * f));
+            w[r * kp / 4 + i] = byte;
         }
 }
 

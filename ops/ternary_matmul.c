@@ -71,6 +71,11 @@ static const char *const cases[] = {
     "q:i8[1,1024] scale:f32[1] sum:i32[1] w:t2[5,1024] ws:f32[1]",
     "q:i8[1,2560] scale:f32[1] sum:i32[1] w:t2[3,2560] ws:f32[1]",
     "q:i8[1,6912] scale:f32[1] sum:i32[1] w:t2[2,6912] ws:f32[1]",
+    /* Around the 4096 columns, or 8192 in wide registers, that are summed up in 16 bits. */
+    "q:i8[1,4096] scale:f32[1] sum:i32[1] w:t2[3,4096] ws:f32[1]",
+    "q:i8[1,4224] scale:f32[1] sum:i32[1] w:t2[3,4097] ws:f32[1]",
+    "q:i8[1,8192] scale:f32[1] sum:i32[1] w:t2[2,8190] ws:f32[1]",
+    "q:i8[1,12544] scale:f32[1] sum:i32[1] w:t2[2,12544] ws:f32[1]",
     "q:i8[n1,128] scale:f32[n1] sum:i32[n1] w:t2[5,128] ws:f32[1]",
     "q:i8[n2,256] scale:f32[n2] sum:i32[n2] w:t2[7,129] ws:f32[1]",
     "q:i8[n7,384] scale:f32[n7] sum:i32[n7] w:t2[1,300] ws:f32[1]",

@@ -8,6 +8,10 @@
 -- The inner loop is the innermost one with the most vector instructions.  How many bytes of weights it
 -- passes is read off the kernel: what its own inner loop loads from the weights.  Counted are vector
 -- instructions that compute; loads, stores and moves between registers are not.  No CPU is simulated.
+--
+-- The loop must multiply with the instruction that TARGETS names, on registers of the width it names, and so must
+-- the kernel for many tokens, NAME.tokens.s, where it names one: a lowering that has lost its instruction is still
+-- correct, and would go unseen.
 
 -- Per architecture: does the instruction use vector registers, and is it a mere transport?
 local function starts(...)
@@ -59,22 +63,34 @@ local function weight_bytes(path)
   return most
 end
 
+local function instruction(line)
+  line = line:gsub("{%w+}%s*", ""):gsub("%s*#.*$", ""):gsub("%s*//.*$", ""):gsub("%s*;.*$", "")
+  return line, line:match("^%s+([%w%.]+)%s*(.*)$")
+end
+
+-- Is one of the instructions "name:part of its operands"?
+local function has(code, want)
+  local name, part = want:match("^(.-):(.*)$")
+  for _, c in ipairs(code) do
+    if c.op == name and c.rest:find(part, 1, true) then return true end
+  end
+  return false
+end
+
 -- The loop: from a label to a jump back to it, without such a pair inside.
 local function inner_loop(path, rule)
   local label, code, best = {}, {}, nil
   for _, line in ipairs(lines_of(path)) do
-    line = line:gsub("{%w+}%s*", ""):gsub("%s*#.*$", ""):gsub("%s*//.*$", ""):gsub("%s*;.*$", "")
-    local name = line:match("^(%S+):")
-    local op, rest = line:match("^%s+([%w%.]+)%s*(.*)$")
+    local text, op, rest = instruction(line)
+    local name = text:match("^(%S+):")
     if name then
       label[name] = #code + 1
     elseif op and not op:find("^%.") then
       code[#code + 1] = { op = op, rest = rest }
       local to = label[rest:match("([%w%._$]+)%s*$") or ""]
       if to then
-        local loop = { vector = 0, all = 0, from = to }
-        for i = to, #code do
-          local c = code[i]
+        local loop = { vector = 0, all = 0, code = table.move(code, to, #code, 1, {}) }
+        for _, c in ipairs(loop.code) do
           loop.all = loop.all + 1
           if rule.vector(c.op, c.rest) and not rule.transport(c.op) then loop.vector = loop.vector + 1 end
         end
@@ -95,10 +111,10 @@ if not dir then
   os.exit(2)
 end
 
-local out = { "| class | `--target` | `--features` | vector operations | all instructions | run by the tests |",
-              "|---|---|---|--:|--:|---|" }
+local out = { "| class | `--target` | `--features` | multiplies with | vector operations | all instructions | run by the tests |",
+              "|---|---|---|---|--:|--:|---|" }
 for _, line in ipairs(lines_of(targets)) do
-  local name, arch, features, vlen, cpu = line:match("^(%S+)%s+(%S+)%s+(%S+)%s+(%S+)%s+(%S+)")
+  local name, arch, features, vlen, cpu, one, many = line:match("^(%S+)" .. ("%s+(%S+)"):rep(6))
   if name and not name:find("^#") then
     local base = dir .. "/" .. name
     local loop, bytes = inner_loop(base .. ".s", rules[arch]), weight_bytes(base .. ".kir")
@@ -106,9 +122,24 @@ for _, line in ipairs(lines_of(targets)) do
       io.stderr:write(name, ": no inner loop is found in ", base, ".s and .kir\n")
       os.exit(1)
     end
+    if not has(loop.code, one) then
+      io.stderr:write(base, ".s: the inner loop has no ", one, "\n")
+      os.exit(1)
+    end
+    if many ~= "-" then
+      local code = {}
+      for _, l in ipairs(lines_of(base .. ".tokens.s")) do
+        local _, op, rest = instruction(l)
+        code[#code + 1] = op and { op = op, rest = rest }
+      end
+      if not has(code, many) then
+        io.stderr:write(base, ".tokens.s: the kernel has no ", many, "\n")
+        os.exit(1)
+      end
+    end
     local function per32(n) return ("%.1f"):format(n * 32 / bytes) end
-    out[#out + 1] = ("| %s | %s | %s%s | %s | %s | %s |"):format(name, arch,
-      features == "-" and "" or "`" .. features .. "`", vlen == "0" and "" or ", `--vlen " .. vlen .. "`",
+    out[#out + 1] = ("| %s | %s | %s%s | `%s` | %s | %s | %s |"):format(name, arch,
+      features == "-" and "" or "`" .. features .. "`", vlen == "0" and "" or ", `--vlen " .. vlen .. "`", one:match("^[^:]+"),
       loop.vector == 0 and "none" or per32(loop.vector), per32(loop.all), cpu == "none" and "compiled only" or "yes")
   end
 end
