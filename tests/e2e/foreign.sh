@@ -4,8 +4,7 @@
 # all (a quarter of an hour).  Needs clang, lld and qemu-user; what is missing is reported as skipped.
 . "$(dirname "$0")/lib.sh"
 [ "${SETUN_LLVM:-1}" = 1 ] || { echo "skipped: this build has no code generator"; exit 77; }
-BIN=$(dirname "$SETUN")
-TARGETS=$SOURCE/tests/replay/targets.txt
+. "$SOURCE/tests/foreign/lib.sh"
 
 # ---- setun compile
 "$SETUN" compile "$MODEL" --target s390x -o "$TMP/z" -q || bad "compile for s390x"
@@ -60,38 +59,22 @@ damaged "more" '$a more 1' "there is more behind"
 damaged "no machine" 's/^triple .*/triple vax-dec-ultrix/' "made for vax"
 
 # ---- what the objects compute
-CLANG=$(command -v clang-19 || command -v clang || true)
-LLD=$(command -v ld.lld-19 || command -v ld.lld || true)
-if [ -z "$CLANG" ] || [ -z "$LLD" ] || [ ! -x "$BIN/foreign_cases" ]; then
+if ! can_build; then
   echo "skipped: running kernels of other machines needs clang, lld and the tests' programs"
   [ $failures -eq 0 ] && exit 0 || exit 1
 fi
 row=0
-while read -r name arch features vlen cpu; do
+while read -r name arch features vlen cpu _; do
   case $name in ''|'#'*) continue ;; esac
   row=$((row + 1))
   # Of an x86 the unit tests run what this one has.
   case $arch in x86_64) [ -n "${SETUN_FOREIGN:-}" ] || continue ;; esac
-  [ "$cpu" = none ] && { echo "skipped: $name, no emulator has it"; continue; }
-  qemu=qemu-$arch-static abi=
-  case $arch in
-    powerpc64) qemu=qemu-ppc64-static abi=-mabi=elfv2 ;;
-    powerpc64le) qemu=qemu-ppc64le-static ;;
-    riscv64) abi="-march=rv64gc -mabi=lp64d" ;;
-    loongarch64) abi="-mabi=lp64d -mno-lsx" ;;
-    x86_64) qemu=env ;;
-  esac
-  command -v "$qemu" >/dev/null || { echo "skipped: $name, there is no $qemu"; continue; }
-  [ "$cpu" = - ] || qemu="$qemu -cpu $cpu"
-  [ "$features" = - ] && features=
+  machine "$name" "$arch" "$features" "$vlen" "$cpu" || continue
   dir=$TMP/$name
   mkdir "$dir"
-  "$BIN/foreign_cases" "$BIN/../lib/setun/codegen_llvm.so" "$dir" "${SETUN_FOREIGN:-67}" "$row" "$arch" "$features" "$vlen" \
-    >"$dir/log" 2>&1 || { bad "$name: $(tail -n 1 "$dir/log")"; continue; }
-  # shellcheck disable=SC2086
-  (cd "$dir" && "$CLANG" --target="$arch-unknown-linux-gnu" $abi -c cases.s -o cases.o &&
-    "$CLANG" --target="$arch-unknown-linux-gnu" $abi -O1 -ffreestanding -fno-builtin -fno-pic -fno-stack-protector \
-      -c "$SOURCE/tests/foreign/run.c" -o run.o && "$LLD" -static -o all run.o cases.o kernel*.o) >"$dir/link" 2>&1 ||
+  foreign_kernels "$dir" "${SETUN_FOREIGN:-67}" "$row" >"$dir/log" 2>&1 || { bad "$name: $(tail -n 1 "$dir/log")"; continue; }
+  (cd "$dir" && foreign_object cases.s cases.o && foreign_object "$SOURCE/tests/foreign/run.c" run.o -O1 &&
+    "$LLD" -static -o all run.o cases.o kernel*.o) >"$dir/link" 2>&1 ||
     { echo "skipped: $name, this clang or lld cannot link for it: $(head -n 1 "$dir/link")"; continue; }
   # shellcheck disable=SC2086
   $qemu "$dir/all" >"$dir/out" 2>&1 || bad "$name: $(head -n 3 "$dir/out")"

@@ -1,8 +1,9 @@
 /* tests/foreign/cases.c -- operators' cases compiled for another machine, to be run there or emulated.
  *
- *     foreign_cases CODEGEN.so DIR STRIDE FIRST ARCH FEATURES VLEN
+ *     foreign_cases CODEGEN.so DIR STRIDE FIRST ARCH FEATURES VLEN [OPERATOR CASE]
  *
- * Of all operators' cases every STRIDE-th from number FIRST on is lowered and compiled for the target.  DIR gets an object per
+ * Of all operators' cases every STRIDE-th from number FIRST on, or the one case that is given, is lowered and
+ * compiled for the target.  DIR gets an object per
  * kernel; blob.bin with the arguments and, from the operator's eval on this machine, the wanted results, in
  * the target's byte order; and cases.s, a table of all that for run.c.  Compiling all cases is itself a test:
  * LLVM ends the process where it cannot select an instruction. */
@@ -128,7 +129,7 @@ int main(int argc, char **argv)
 {
     writer w = { .dir = argc > 2 ? argv[2] : "" };
     setun_error err = { 0 };
-    CHECK(argc == 8, "usage: foreign_cases CODEGEN.so DIR STRIDE FIRST ARCH FEATURES VLEN");
+    CHECK(argc == 8 || argc == 10, "usage: foreign_cases CODEGEN.so DIR STRIDE FIRST ARCH FEATURES VLEN [OPERATOR CASE]");
     union { void *p; const st_codegen *(*fn)(uint32_t); } entry = { .p = NULL };
     void *lib = dlopen(argv[1], RTLD_NOW);
     CHECK(lib && (entry.p = dlsym(lib, "st_codegen_entry")), "%s", dlerror());
@@ -143,12 +144,16 @@ int main(int argc, char **argv)
                   ".data\n .balign 64\nblob: .incbin \"blob.bin\"\n .balign 8\n");
     int seen = atoi(argv[3]) - atoi(argv[4]) % atoi(argv[3]);
     for (const setun_op *const *op = st_builtin_ops; *op; op++)
+        if (argc == 10 && !strcmp((*op)->name, argv[8]))
+            write_case(&w, *op, argv[9]);
+    for (const setun_op *const *op = st_builtin_ops; argc == 8 && *op; op++)
         for (int i = 0; (*op)->lower && (*op)->cases[i]; i++)
             if (seen++ % atoi(argv[3]) == 0)
                 write_case(&w, *op, (*op)->cases[i]);
     (void)fprintf(w.table, ".section .cases,\"aw\"\n.globl cases_end\ncases_end: .quad 0\n.bss\n .balign 64\n.globl scratch\n"
                   "scratch: .skip %" PRId64 "\n", w.scratch + 64);
     CHECK(fclose(w.blob) == 0 && fclose(w.table) == 0, "%s: not written", w.dir);
+    CHECK(w.n, "there is no such operator, or none that is compiled");
     printf("%s: %d kernels\n", w.t.isa, w.n);
     return 0;
 }

@@ -1,16 +1,7 @@
 /* tests/foreign/run.c -- the other half of cases.c: runs its table and compares, on a machine without
  * anything: no C library, two system calls.  Exit code 0 and a line with the number of kernels if all agree. */
-#include <stdint.h>
+#include "launch.h"
 
-typedef struct launch {
-    void *const   *arg;
-    const int64_t *dim;
-    const void    *self;
-} launch;
-typedef struct tile {
-    int64_t begin, end;
-    void   *scratch;
-} tile;
 typedef struct out {
     const uint8_t *got, *want;
     int64_t        bytes, kind; /* 4: binary32, 2: a 16-bit float, 1: bytes */
