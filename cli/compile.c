@@ -10,7 +10,8 @@ static const char help[] =
     "      --target ARCH     an architecture that Setun knows (an unknown name lists them)\n"
     "      --features L      what its CPU has beyond the oldest, e.g. +dotprod,+i8mm (an unknown name lists them)\n"
     "      --vlen N          bits of a RISC-V vector register: 128 (default) or 256\n"
-    "  -o, --output DIR      where to\n" CLI_COMMON_HELP;
+    "  -o, --output DIR      where to; doing it again completes what was interrupted\n" CLI_COMMON_HELP
+    "\nExit code: 0 written, 1 not, 2 wrong usage, 130 interrupted.\n";
 
 static int on_kernel(void *user, int64_t done, int64_t total)
 {
@@ -55,7 +56,12 @@ int cli_compile(int argc, char **argv)
     c.o.vlen = (int32_t)vlen;
     cli_finish(&c);
     setun_model *m = NULL;
-    if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK || setun_model_compile(m, &o, &err) != SETUN_OK)
+    setun_status s = cli_load(&c, argv[optind], &m, &err);
+    if (s == SETUN_OK) {
+        cli_catch_interrupt_making();
+        s = setun_model_compile(m, &o, &err);
+    }
+    if (s != SETUN_OK)
         code = cli_fail(&err);
     setun_model_free(m);
     return code ? code : cli_close_out();

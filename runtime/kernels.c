@@ -301,11 +301,25 @@ static setun_status fetch(const st_kernels *k, making *m, setun_error *err)
     return s == SETUN_NO_MEMORY ? s : SETUN_OK;
 }
 
+setun_status st_kernel_object(const st_engine *e, const st_kir *kir, const char *symbol, char **object, int64_t *n,
+                              setun_error *note, setun_error *err)
+{
+    st_emit how = {ST_EMIT_OBJECT, 0, COMPILE_LIMIT_NS};
+    setun_status s = e->codegen->emit(kir, &e->target, symbol, &how, object, n, err);
+    if (s != SETUN_FULL)
+        return s;
+    (void)st_fail(note, SETUN_OK, "%s; it is compiled in a simpler way", err->text);
+    how.simple = 1;
+    s = e->codegen->emit(kir, &e->target, symbol, &how, object, n, err);
+    if (s == SETUN_FULL)
+        (void)st_fail(note, SETUN_OK, "%s; it is interpreted", err->text);
+    return s;
+}
+
 /* The image from the compiler: in the usual way, in a simple way, or none and the interpreter.  [any] */
 static setun_status make_image(const st_kernels *k, making *m, setun_error *err)
 {
     const st_engine *e = k->engine;
-    st_emit how = {ST_EMIT_OBJECT, 0, COMPILE_LIMIT_NS};
     setun_error why = {0, ""};
     char *object = NULL;
     int64_t n = 0;
@@ -315,14 +329,8 @@ static setun_status make_image(const st_kernels *k, making *m, setun_error *err)
                       m->kir->name);
         return SETUN_OK;
     }
-    setun_status s = e->codegen->emit(m->kir, &e->target, m->symbol, &how, &object, &n, &why);
+    setun_status s = st_kernel_object(e, m->kir, m->symbol, &object, &n, &m->note, &why);
     if (s == SETUN_FULL) {
-        (void)st_fail(&m->note, SETUN_OK, "%s; it is compiled in a simpler way", why.text);
-        how.simple = 1;
-        s = e->codegen->emit(m->kir, &e->target, m->symbol, &how, &object, &n, &why);
-    }
-    if (s == SETUN_FULL) {
-        (void)st_fail(&m->note, SETUN_OK, "%s; it is interpreted", why.text);
         m->interpreted = 1;
         return SETUN_OK;
     }

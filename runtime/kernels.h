@@ -56,6 +56,10 @@ setun_status st_kernels_get(st_kernels *k, const setun_args *shape, const st_ker
 /* Compile any verified kernel, through the cache.  SETUN_DECLINED: it could only be interpreted. */
 setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
                                 int *from_cache, setun_error *err);
+/* A kernel as an object: in the usual way or, if that takes too long, in a simple one.  SETUN_FULL: in neither.
+ * note: what is worth a word, untouched if nothing is; err is not NULL.  [any] */
+setun_status st_kernel_object(const st_engine *e, const st_kir *kir, const char *symbol, char **object, int64_t *n,
+                              setun_error *note, setun_error *err);
 /* What a kernel's code is kept under in a cache. */
 setun_status st_kernel_key(const st_engine *e, const st_kir *kir, const char *symbol, st_str *key, setun_error *err);
 /* Fill code's launch data for a kernel. */

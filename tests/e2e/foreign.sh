@@ -26,6 +26,36 @@ same "exit code without a target" $? 2
 grep -q sdot "$TMP/asm" ||
   bad "dump --target shows no sdot"
 
+# ---- Ctrl-C: 130, what has a name is whole, and doing it again completes it
+whole() { # directory: each file is the one of a compilation that nobody disturbed
+  [ -z "$(find "$1" -name '*tmp*')" ] || bad "an interrupted compilation leaves $(ls "$1")"
+  for f in "$1"/*.obj; do cmp -s "$f" "$TMP/z/$(basename "$f")" || bad "an interrupted compilation leaves $f"; done
+}
+for times in 1 3; do
+  rm -rf "$TMP/i"
+  set -m # else a shell starts what it puts into the background with the signal ignored
+  "$SETUN" compile "$MODEL" --target s390x -o "$TMP/i" -t 1 >"$TMP/out" 2>"$TMP/err" & pid=$!
+  set +m
+  for _ in $(seq 3000); do [ -n "$(find "$TMP/i" -name '*.obj' 2>/dev/null)" ] && break; sleep 0.01; done
+  for _ in $(seq $times); do kill -INT $pid; done
+  wait $pid; same "exit code of a compilation that is interrupted" $? 130
+  same "what it says" "$(cat "$TMP/err")" "setun: $TMP/i: cancelled"
+  [ ! -e "$TMP/i/TARGET" ] || bad "an interrupted compilation has a record"
+  fails "$TMP/i/TARGET" "$SETUN" logits "$MODEL" --tokens 1 --kernels "$TMP/i"
+  whole "$TMP/i"
+done
+"$SETUN" compile "$MODEL" --target s390x -o "$TMP/i" -q || bad "compile again"
+diff -r "$TMP/z" "$TMP/i" >"$TMP/out" || bad "what was interrupted and completed differs: $(head -n 3 "$TMP/out")"
+hash=
+for delay in 0.03 0.1 0.3 30; do # a load, at a time when kernels are compiled or written; the last one comes to its end
+  timeout -s INT --preserve-status $delay "$SETUN" logits "$MODEL" --tokens 1,2 --hash --cache-dir "$TMP/load" -v >"$TMP/out" 2>"$TMP/err"
+  code=$?
+  [ $code -eq 130 ] || { [ $code -eq 0 ] && [ -n "${hash:=$(cat "$TMP/out")}" ]; } || bad "a load that is interrupted after $delay s: exit code $code"
+  [ -z "$(find "$TMP/load" -name '*tmp*' 2>/dev/null)" ] || bad "a load that is interrupted after $delay s leaves $(ls "$TMP/load")"
+  ! grep -q 'is ignored' "$TMP/err" || bad "a load that was interrupted left $(grep -m 1 'is ignored' "$TMP/err")"
+done
+same "logits with the cache of interrupted loads" "$hash" "$("$SETUN" logits "$MODEL" --tokens 1,2 --hash --no-cache)"
+
 # ---- kernels that were compiled ahead of time, on the machine that they are for
 tokens=1,2,3,4,5
 want=$("$SETUN" logits "$MODEL" --tokens $tokens --hash --no-cache)

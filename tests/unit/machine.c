@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/guard.h"
 #include "runtime/kernels.h"
+#include "runtime/model.h"
 
 #define OK(call)                       \
     do {                               \
@@ -269,6 +270,67 @@ static void test_odd_compilers(void **state)
     st_engine_close(e);
 }
 
+static void drop_files(const char *from)
+{
+    char **names, path[600];
+    int64_t n;
+    setun_error err;
+    OK(st_dir_list(from, &names, &n, &err));
+    for (int64_t i = 0; i < n; i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", from, names[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    st_dir_free(names, n);
+}
+
+/* Kernels of a model for another machine: compiled in a simpler way, or left out, and either is said. */
+static void test_compile_ahead(void **state)
+{
+    static const char *const said[2] = {"too long; it is compiled in a simpler way", "too long; it is interpreted"};
+    heard h = {0};
+    setun_options o;
+    setun_error err = {0};
+    setun_model *m;
+    char out[600], path[700], line[32];
+    (void)state;
+    setun_options_init(&o);
+    o.target = "s390x";
+    o.n_threads = 1; /* slow() counts without a lock */
+    o.log = hear;
+    o.log_user = &h;
+    o.log_level = 1;
+    o.cache_dir = dir;
+    if (setun_model_load(&m, SETUN_SOURCE_DIR "/tests/models/shakespeare", &o, &err) != SETUN_OK)
+        skip(); /* there is no compiler */
+    real = m->engine->codegen;
+    assert_non_null(real);
+    for (int i = 0; i < 2; i++) {
+        st_codegen odd = *real;
+        setun_compile_options c = {.size = sizeof c, .out = out};
+        char **names, *record;
+        int64_t n, size;
+        (void)snprintf(out, sizeof out, "%s/ahead%d", dir, i);
+        odd.emit = i ? endless : slow;
+        m->engine->codegen = &odd;
+        n_simple = 0;
+        OK(setun_model_compile(m, &c, &err));
+        m->engine->codegen = real;
+        expect(&h, 1 - i, said[i]);
+        OK(st_dir_list(out, &names, &n, &err));
+        st_dir_free(names, n);
+        assert_int_equal(n, i ? 1 : m->kernels->n + 1); /* with TARGET */
+        assert_int_equal(n_simple, i ? 0 : m->kernels->n);
+        (void)snprintf(path, sizeof path, "%s/TARGET", out);
+        OK(st_file_read(path, 4096, &record, &size, &err));
+        (void)snprintf(line, sizeof line, "kernels %d\n", i ? 0 : m->kernels->n);
+        assert_non_null(strstr(record, line));
+        free(record);
+        drop_files(out);
+        assert_int_equal(rmdir(out), 0);
+    }
+    setun_model_free(m);
+}
+
 /* ---------------------------------------------------------------- what is remembered */
 
 /* Flip a byte in the middle of every file of the cache. */
@@ -291,19 +353,6 @@ static void damage(void)
     st_dir_free(names, n);
 }
 
-static void drop_files(void)
-{
-    char **names, path[600];
-    int64_t n;
-    setun_error err;
-    OK(st_dir_list(dir, &names, &n, &err));
-    for (int64_t i = 0; i < n; i++) {
-        (void)snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        assert_int_equal(unlink(path), 0);
-    }
-    st_dir_free(names, n);
-}
-
 static void same_target(const st_target *a, const st_target *b)
 {
     assert_string_equal(a->triple, b->triple);
@@ -319,7 +368,7 @@ static void test_memory(void **state)
     st_engine *e;
     st_target first;
     (void)state;
-    drop_files();
+    drop_files(dir);
     e = engine(&h, NULL);
     if (!e->codegen_file) {
         st_engine_close(e);
@@ -382,7 +431,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    drop_files();
+    drop_files(dir);
     return rmdir(dir);
 }
 
@@ -390,7 +439,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_identity), cmocka_unit_test(test_guard),    cmocka_unit_test(test_odd_compilers),
-        cmocka_unit_test(test_memory),   cmocka_unit_test(test_features),
+        cmocka_unit_test(test_memory),   cmocka_unit_test(test_features), cmocka_unit_test(test_compile_ahead),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
