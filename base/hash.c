@@ -60,3 +60,16 @@ uint64_t st_checksum(const void *bytes, size_t n)
     h *= ODD2;
     return h ^ h >> 32;
 }
+
+uint64_t st_hash_floats(uint64_t h, const float *values, int64_t n)
+{
+    if (!h)
+        h = ST_HASH_INIT;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &values[i], sizeof u);
+        const uint8_t b[4] = { (uint8_t)u, (uint8_t)(u >> 8), (uint8_t)(u >> 16), (uint8_t)(u >> 24) };
+        h = st_hash(h, b, sizeof b);
+    }
+    return h;
+}

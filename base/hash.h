@@ -15,6 +15,9 @@ static inline uint64_t st_hash(uint64_t h, const void *bytes, size_t n)
     return h;
 }
 
+/* The same of floats, as little-endian bytes, so that every host gives the same number for the same values; h 0: start. */
+uint64_t st_hash_floats(uint64_t h, const float *values, int64_t n);
+
 /* Checksum of large data at memory speed: four independent 64-bit lanes of multiply and rotate,
  * each byte counted, then mixed.  Detects damage; it is no defence against forgery. */
 uint64_t st_checksum(const void *bytes, size_t n);

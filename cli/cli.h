@@ -110,6 +110,7 @@ int cli_doc(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_compile(int argc, char **argv);
+int cli_export(int argc, char **argv);
 int cli_convert(int argc, char **argv);
 int cli_diff(int argc, char **argv);
 int cli_embed(int argc, char **argv);

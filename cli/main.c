@@ -23,6 +23,7 @@ static const struct { const char *name; int (*fn)(int, char **); const char *wha
     {"info", cli_info, "what a model is and what was decided about it"},
     {"doctor", cli_doctor, "is this model whole, and does this machine compute it right?"},
     {"compile", cli_compile, "kernels of a model for another machine"},
+    {"export", cli_export, "a model in one file for setun-rt, which needs no compiler and no libraries"},
     {"convert", cli_convert, "a model in another form: Hugging Face directory or GGUF, proved equal"},
     {"diff", cli_diff, "do two files hold the same model?"},
     {"trace", cli_trace, "what every step computes, as NumPy files"},

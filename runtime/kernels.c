@@ -371,6 +371,25 @@ setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *sy
     return s;
 }
 
+setun_status st_kernel_image(st_kernels *k, const st_kernel *kernel, char **image, int64_t *n, setun_error *err)
+{
+    making m = {.kir = kernel->kir, .symbol = kernel->symbol};
+    setun_status s = fetch(k, &m, err);
+    if (s == SETUN_OK && !m.cached) {
+        s = open_compiler(k, err);
+        if (s == SETUN_OK)
+            s = make_image(k, &m, err);
+        if (s == SETUN_OK && m.interpreted)
+            s = st_fail(err, SETUN_UNKNOWN, "%s", m.note.text);
+    }
+    *image = s == SETUN_OK ? m.bytes : NULL;
+    *n = s == SETUN_OK ? m.n : 0;
+    if (s == SETUN_OK)
+        m.bytes = NULL; /* the caller's now */
+    end_making(&m);
+    return s;
+}
+
 /* Built-in operators are pure functions.  Of others infer, lower and fill expect one thread at a time. */
 static int is_pure(const setun_op *op)
 {

@@ -62,6 +62,8 @@ setun_status st_kernel_object(const st_engine *e, const st_kir *kir, const char 
                               setun_error *note, setun_error *err);
 /* What a kernel's code is kept under in a cache. */
 setun_status st_kernel_key(const st_engine *e, const st_kir *kir, const char *symbol, st_str *key, setun_error *err);
+/* A kernel's image, malloc'ed: from the cache, or compiled now.  Refused when it could only be interpreted. */
+setun_status st_kernel_image(st_kernels *k, const st_kernel *kernel, char **image, int64_t *n, setun_error *err);
 /* Fill code's launch data for a kernel. */
 void         st_kernel_code(const st_kir *kir, setun_kernel_fn *fn, setun_code *code);
 

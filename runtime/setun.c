@@ -43,19 +43,7 @@ void setun_model_get_stats(const setun_model *m, setun_model_stats *s)
     s->size = size;
 }
 
-/* Little-endian bytes, so that every host gives the same number for the same values. */
-uint64_t setun_hash(uint64_t h, const float *values, int64_t n)
-{
-    if (!h)
-        h = ST_HASH_INIT;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &values[i], sizeof u);
-        const uint8_t b[4] = {(uint8_t)u, (uint8_t)(u >> 8), (uint8_t)(u >> 16), (uint8_t)(u >> 24)};
-        h = st_hash(h, b, sizeof b);
-    }
-    return h;
-}
+uint64_t setun_hash(uint64_t h, const float *values, int64_t n) { return st_hash_floats(h, values, n); }
 
 /* ---------------------------------------------------------------- vocabulary */
 

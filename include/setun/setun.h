@@ -489,6 +489,16 @@ typedef struct setun_compile_options {
 } setun_compile_options;
 SETUN_EXPORT setun_status setun_model_compile(const setun_model *m, const setun_compile_options *o, setun_error *err);
 
+/* The model as one file that setun-rt runs (setun/rt.h): plan, kernels, weights, tokenizer, template, for the machine that
+ * the model was loaded for.  The file appears when it is complete. */
+typedef struct setun_export_options {
+    uint32_t    size, reserved;
+    const char *out;
+    int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels, and leaves nothing */
+    void       *user;
+} setun_export_options;
+SETUN_EXPORT setun_status setun_model_export(const setun_model *m, const setun_export_options *o, setun_error *err);
+
 typedef struct setun_synth_options {
     uint32_t    size;
     int32_t     float_master; /* 1: bf16 master weights, quantised on load */
