@@ -25,8 +25,11 @@
 static setun_status refuse(setun_error *err, const char *verb, const char *path, int code)
 {
     char text[128];
-    /* GNU strerror_r: may return text or a constant of its own. */
-    const char *why = strerror_r(code, text, sizeof text);
+#ifdef __GLIBC__
+    const char *why = strerror_r(code, text, sizeof text); /* text, or a constant of its own */
+#else
+    const char *why = strerror_r(code, text, sizeof text) ? "an unknown reason" : text;
+#endif
     setun_status s = code == ENOMEM ? SETUN_NO_MEMORY : SETUN_IO;
     if (code == ENOSPC)
         why = "the disk is full";

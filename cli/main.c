@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "setun/rt.h"
 
 #define MAX_INPUT ((size_t)256 << 20)
 
@@ -286,13 +287,29 @@ static void print_help(FILE *f)
     fputs("setun -- runs natively ternary language models\n\nusage: setun COMMAND [MODEL] [options]\n\n", f);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         fprintf(f, "  %-12s %s\n", commands[i].name, commands[i].what);
-    fputs("\nMODEL is a Hugging Face directory (config.json, tokenizer.json, *.safetensors).\n"
+    fputs("\nMODEL is a Hugging Face directory (config.json, tokenizer.json, *.safetensors), a GGUF file, or for some\n"
+          "commands a bundle of setun export.\n"
           "setun COMMAND --help tells the rest.\n", f);
+}
+
+/* Some commands also take a bundle of setun export, and then they are setun-rt's. */
+static int is_for_bundle(int argc, char **argv)
+{
+    static const char *const takes[] = {"logits", "bench", "info", "run", "chat"};
+    int known = 0;
+    for (size_t i = 0; i < sizeof takes / sizeof takes[0]; i++)
+        known |= strcmp(argv[0], takes[i]) == 0;
+    for (int i = 1; i < argc && known; i++)
+        if (argv[i][0] != '-' && setun_rt_is_bundle(argv[i]))
+            return 1;
+    return 0;
 }
 
 static int run_command(int argc, char **argv)
 {
     char name[32], help[] = "--help";
+    if (is_for_bundle(argc, argv))
+        return setun_rt_main(argc, argv);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (strcmp(argv[0], commands[i].name) == 0) {
             (void)snprintf(name, sizeof name, "setun %s", commands[i].name);

@@ -1,6 +1,7 @@
 /* rt/bundle.c -- a bundle is mapped, and checked before anything of it is believed.  See bundle.h.
  *
- * First the header and the table, then every section's checksum, then META and PLAN, record by record.  What
+ * First the header and the table, then every section's checksum, then META and PLAN, record by record.  No byte of the
+ * file is left out, not even those between sections, so a file in which any one is another is refused.  What
  * backends/steps.c checks again when programs are made (that a view fits its buffer) is left to it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -34,7 +35,11 @@ static setun_status read_row(st_bundle *b, int i, st_bytes *t, int64_t least, se
 {
     uint32_t kind = st_take_u32(t), zero = st_take_u32(t);
     int64_t at = st_take_i64(t), n = st_take_i64(t), sum = st_take_i64(t);
-    if (kind != (uint32_t)i || zero || at < least || at % ST_BUNDLE_ALIGN || n < 0 || at > b->map.bytes || n > b->map.bytes - at)
+    int ok = kind == (uint32_t)i && !zero && at >= least && at - least < ST_BUNDLE_PAGE && at % ST_BUNDLE_ALIGN == 0 && n >= 0 &&
+             at <= b->map.bytes && n <= b->map.bytes - at && (i + 1 < ST_BUNDLE_N || at + n == b->map.bytes);
+    for (int64_t gap = least; ok && gap < at; gap++)
+        ok = b->map.data[gap] == 0;
+    if (!ok)
         return st_fail(err, SETUN_BAD_FILE, "%s: damaged: section %s is not where it belongs", b->path, section_name[i]);
     if (sum_of(b->map.data + at, n) != (uint64_t)sum)
         return st_fail(err, SETUN_BAD_FILE, "%s: damaged: the checksum of section %s does not fit", b->path, section_name[i]);

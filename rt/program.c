@@ -1,7 +1,7 @@
 /* rt/program.c -- the commands of setun-rt; setun itself comes here when it is given a bundle.
  *
- * A user of setun/rt.h.  Exit codes are those of setun: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 130
- * interrupted.  The first Ctrl-C ends a command between two tokens, the second one ends the process. */
+ * A user of setun/rt.h.  Exit codes are those of setun: 0 done, 1 failed with one sentence on stderr, 2 wrong usage.
+ * Nothing is written but to stdout and stderr, so a signal may end it at any time. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -31,6 +31,8 @@ struct setun_rt {
 
 /* ---------------------------------------------------------------- opening */
 
+int32_t setun_rt_is_bundle(const char *path) { return st_bundle_is(path); }
+
 static setun_status start_backend(setun_rt *rt, int32_t n_threads, setun_error *err)
 {
     static const setun_host host = { sizeof host, SETUN_ABI, SETUN_VERSION, "setun-rt", NULL, NULL, NULL };

@@ -6,8 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
 setun_setup
-# What only tests use: a compiler with libFuzzer, and emulators of other machines.
-setun_install clang-19 libclang-rt-19-dev lld-19 qemu-user-static libxml2-utils ||
+# What only tests use: a compiler with libFuzzer, emulators of other machines, and compilers for those.
+setun_install clang-19 libclang-rt-19-dev lld-19 qemu-user-static libxml2-utils musl-tools gcc-aarch64-linux-gnu \
+  libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross \
+  gcc-s390x-linux-gnu libc6-dev-s390x-cross ||
   echo "test.sh: without these packages some tests are skipped" >&2
 run() { # directory, cmake options...
   local dir=$1

@@ -15,6 +15,8 @@ extern "C" {
 
 typedef struct setun_rt setun_rt;
 
+/* Does the file begin as a bundle does?  0 also for what cannot be opened. */
+SETUN_EXPORT int32_t setun_rt_is_bundle(const char *path);
 /* n_threads: 0 for one per core.  All checksums of the bundle are compared before anything of it is used. */
 SETUN_EXPORT setun_status setun_rt_open(setun_rt **rt, const char *path, int32_t n_threads, setun_error *err);
 SETUN_EXPORT void setun_rt_close(setun_rt *rt); /* NULL is allowed */

@@ -110,6 +110,23 @@ while IFS= read -r line; do
 done <"$TMP/commands"
 grep -q '^{"text": "' "$TMP/out" || bad "docs/chat.md: no answer in JSON"
 
+# docs/export.md: its commands, its program.
+if [ "${SETUN_LLVM:-1}" = 1 ]; then
+  ln -s "$(realpath "$(dirname "$SETUN")/setun-rt")" "$TMP/setun-rt"
+  grep -E '^\$ ' docs/export.md | sed "s/^\$ //; s,/tmp/,$TMP/,g" >"$TMP/commands"
+  same "commands in docs/export.md" "$(wc -l <"$TMP/commands")" 6
+  while IFS= read -r line; do
+    PATH=$TMP:$PATH eval "$line" >"$TMP/out" 2>"$TMP/err" </dev/null || bad "docs/export.md: $line ($(head -c 300 "$TMP/err"))"
+  done <"$TMP/commands"
+  if [ "${SETUN_HARD:-0}" != 1 ]; then # a program without sanitizers cannot use a library with them
+    line=$(grep '^cc docs/examples/greedy.c' docs/export.md | sed "s,/tmp/,$TMP/,g; s,-Lbuild,-L$(realpath "$(dirname "$SETUN")/.."),")
+    eval "$line" 2>"$TMP/err" || bad "docs/export.md: $line ($(head -c 600 "$TMP/err"))"
+    line=$(grep '^/tmp/greedy' docs/export.md | sed "s,/tmp/,$TMP/,g")
+    same "what greedy prints first" "$(eval "$line" | head -n 1)" \
+      "$("$SETUN" logits "$MODEL" --tokens 1,2,3 | awk 'NR == 1 || $1 > most {most = $1; id = NR - 1} END {print id}')"
+  fi
+fi
+
 # docs/tracing.md: its commands, one of which finds a difference, and its map.
 grep -E '^\$ ' docs/tracing.md | sed "s/^\$ //; s,/tmp/,$TMP/,g" >"$TMP/commands"
 same "commands in docs/tracing.md" "$(wc -l <"$TMP/commands")" 10
