@@ -11,7 +11,7 @@ grep -oE '^\$ setun .*' README.md | sed 's/^\$ setun //' >"$TMP/commands"
 [ -s "$TMP/commands" ] || bad "the README shows no commands"
 while IFS= read -r line; do
   # Kernels for other machines are made by the code generator.
-  [[ ${SETUN_LLVM:-1} = 1 || $line != compile* ]] || continue
+  [[ ${SETUN_LLVM:-1} = 1 || $line != compile* && $line != export* ]] || continue
   line=${line//\/tmp\//$TMP/}
   eval "\"$SETUN\" $line" >"$TMP/out" 2>"$TMP/err" </dev/null || bad "README: setun $line ($(head -c 300 "$TMP/err"))"
 done <"$TMP/commands"
