@@ -83,6 +83,8 @@ int  cli_float(const cli *c, const char *name, const char *text, double min, dou
 int  cli_ids(const cli *c, const char *text, int32_t **ids, int64_t *n);
 /* A whole file or, with path "-", standard input; malloc'ed, NUL-terminated.  Prints when it fails. */
 char *cli_read(const char *path, size_t *n);
+/* id, tab and the token's text in quotes, all of it printable, with the end of a line; nonzero: *err says why not. */
+int   cli_print_piece(const setun_vocab *v, int32_t id, setun_error *err);
 
 /* Ctrl-C: the first one is noted, the second one ends the process.  Every command that works for long calls this
  * or the other one: for a command that makes a model, which would leave a directory of temporary files. There any
@@ -116,5 +118,6 @@ int cli_diff(int argc, char **argv);
 int cli_embed(int argc, char **argv);
 int cli_trace(int argc, char **argv);
 int cli_tracediff(int argc, char **argv);
+int cli_repl(int argc, char **argv);
 
 #endif

@@ -15,6 +15,7 @@
 static const struct { const char *name; int (*fn)(int, char **); const char *what; } commands[] = {
     {"run", cli_run, "generate text, streamed"},
     {"chat", cli_chat, "a conversation, in the format that the model was taught"},
+    {"repl", cli_repl, "look inside a model, edit its scripts, reload them in place"},
     {"logits", cli_logits, "logits of the last or every position, or their hash"},
     {"tokenize", cli_tokenize, "text to token ids"},
     {"detokenize", cli_detokenize, "token ids to text"},

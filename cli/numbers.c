@@ -176,7 +176,7 @@ static const char detokenize_help[] =
     "      --no-special  leave special tokens out\n"
     "  -h, --help        this text\n";
 
-static int print_piece(const setun_vocab *v, int32_t id, setun_error *err)
+int cli_print_piece(const setun_vocab *v, int32_t id, setun_error *err)
 {
     const char *bytes;
     size_t n;
@@ -236,7 +236,7 @@ int cli_tokenize(int argc, char **argv)
     for (int64_t i = 0; i < n && code == 0; i++) {
         if (!pieces)
             printf("%s%d", i ? " " : "", ids[i]);
-        else if (print_piece(v, ids[i], &err))
+        else if (cli_print_piece(v, ids[i], &err))
             code = cli_fail(&err);
     }
     if (!pieces && code == 0)

@@ -147,7 +147,7 @@ setun_status st_pack_room(st_pack *p, const char *name, uint32_t dtype, int64_t 
                           uint8_t **buffer, setun_error *err)
 {
     if (p->finished)
-        return st_fail(err, SETUN_BAD_ARG, "%s is asked for after the weights were complete", name);
+        return st_fail(err, SETUN_FULL, "%s is asked for after the weights were complete", name);
     if (p->mode == HIT) { /* another script asked for less when the file was written */
         ST_TRY(reserve(p, p->capacity, 1, err));
         p->n_extra++;

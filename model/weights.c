@@ -37,6 +37,7 @@
 enum { RULE_NONE, RULE_MULTIPLY, RULE_DIVIDE, RULE_ABSMEAN, RULE_STORED };
 
 struct st_weights {
+    const st_weights *of;     /* whose files and pack these are; NULL: its own */
     st_arena        *arena;
     st_log           log;
     const char      *path, *identity;
@@ -92,29 +93,21 @@ static setun_status read_rule(st_weights *w, setun_error *err)
         return SETUN_OK;
     }
     if (strcmp(method, "bitnet") != 0)
-        return st_fail(err, SETUN_UNKNOWN,
-                       "%s: quantization_config.quant_method is %s, Setun knows bitnet", c->path,
-                       method);
+        return st_fail(err, SETUN_UNKNOWN, "%s: quantization_config.quant_method is %s, Setun knows bitnet", c->path, method);
     if (norm && (norm->kind != ST_HP_BOOL || norm->i))
-        return st_fail(
-            err, SETUN_UNKNOWN,
-            "%s: quantization_config.use_rms_norm is on: norms inside linears are not supported",
-            c->path);
+        return st_fail(err, SETUN_UNKNOWN, "%s: quantization_config.use_rms_norm is on: norms inside linears are not supported",
+                       c->path);
     if (strcmp(linear, "autobitlinear") == 0)
         w->rule = RULE_MULTIPLY;
     else if (strcmp(linear, "bitlinear") == 0)
         w->rule = RULE_DIVIDE;
     else
-        return st_fail(
-            err, SETUN_UNKNOWN,
-            "%s: quantization_config.linear_class is %s, Setun knows bitlinear and autobitlinear",
-            c->path, linear);
+        return st_fail(err, SETUN_UNKNOWN, "%s: quantization_config.linear_class is %s, Setun knows bitlinear and autobitlinear",
+                       c->path, linear);
     w->online = strcmp(mode, "online") == 0;
     if (!w->online && strcmp(mode, "offline") != 0)
-        return st_fail(
-            err, SETUN_UNKNOWN,
-            "%s: quantization_config.quantization_mode is %s, Setun knows offline and online",
-            c->path, mode);
+        return st_fail(err, SETUN_UNKNOWN, "%s: quantization_config.quantization_mode is %s, Setun knows offline and online",
+                       c->path, mode);
     return SETUN_OK;
 }
 
@@ -240,18 +233,23 @@ static setun_status open_dir(st_weights *w, const char *path, const st_weights_c
     return SETUN_OK;
 }
 
+/* What is remembered of each tensor, and is each script's own. */
+static setun_status make_notes(st_weights *w, setun_error *err)
+{
+    int64_t n = w->n_tensors + 1;
+    w->used = st_arena_array(w->arena, n, 1);
+    w->made = st_arena_array(w->arena, n, sizeof *w->made);
+    w->scale = st_arena_array(w->arena, n, sizeof *w->scale);
+    return w->used && w->made && w->scale ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", w->path);
+}
+
 static setun_status open_all(st_weights *w, const char *path, const st_weights_choice *choice, setun_error *err)
 {
     static const st_weights_choice none;
     if (!(w->arena = st_arena_new()) || !(w->path = st_arena_strdup(w->arena, path)))
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
     ST_TRY((st_gguf_is(path) ? open_gguf : open_dir)(w, path, choice ? choice : &none, err));
-    int64_t n = w->n_tensors + 1;
-    w->used = st_arena_array(w->arena, n, 1);
-    w->made = st_arena_array(w->arena, n, sizeof *w->made);
-    w->scale = st_arena_array(w->arena, n, sizeof *w->scale);
-    if (!w->used || !w->made || !w->scale)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", path);
+    ST_TRY(make_notes(w, err));
     return build_identity(w, err);
 }
 
@@ -292,11 +290,39 @@ setun_status st_weights_open_as(st_weights **out, const char *path, const st_wei
     return SETUN_OK;
 }
 
+/* Copies that were made for the first are used again; they are in its arena. */
+setun_status st_weights_again(st_weights **out, const st_weights *of, setun_error *err)
+{
+    st_weights *w = malloc(sizeof *w);
+    *out = NULL;
+    if (!w)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", of->path);
+    *w = *of;
+    w->of = of;
+    w->reader = -1; /* another script may have another head */
+    w->seen = w->forms = 0;
+    memset(&w->stats, 0, sizeof w->stats);
+    w->arena = st_arena_new();
+    setun_status s = w->arena ? make_notes(w, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", of->path);
+    if (s != SETUN_OK) {
+        st_weights_close(w);
+        return s;
+    }
+    memcpy(w->made, of->made, (size_t)w->n_tensors * sizeof *w->made);
+    *out = w;
+    return SETUN_OK;
+}
+
 void st_weights_close(st_weights *w)
 {
     if (!w)
         return;
     st_reader_close(w->reader);
+    if (w->of) {
+        st_arena_free(w->arena);
+        free(w);
+        return;
+    }
     st_pack_close(w->pack);
     st_safetensors_close(&w->files);
     st_gguf_model_close(&w->gguf);
@@ -304,15 +330,9 @@ void st_weights_close(st_weights *w)
     free(w);
 }
 
-int64_t st_weights_count(const st_weights *w)
-{
-    return w->n_tensors;
-}
+int64_t st_weights_count(const st_weights *w) { return w->n_tensors; }
 
-const st_tensor *st_weights_at(const st_weights *w, int64_t i)
-{
-    return &w->tensor[i];
-}
+const st_tensor *st_weights_at(const st_weights *w, int64_t i) { return &w->tensor[i]; }
 
 static int64_t find(const st_weights *w, const char *name)
 {
@@ -326,10 +346,7 @@ const st_tensor *st_weights_find(const st_weights *w, const char *name)
     return i < 0 ? NULL : &w->tensor[i];
 }
 
-const char *st_weights_path(const st_weights *w)
-{
-    return w->path;
-}
+const char *st_weights_path(const st_weights *w) { return w->path; }
 
 const char *const *st_weights_lines(const st_weights *w, int64_t *n)
 {
@@ -343,20 +360,14 @@ const st_hparam *st_weights_config(const st_weights *w, int64_t *n)
     return w->config.item;
 }
 
-const char *st_weights_architecture(const st_weights *w)
-{
-    return w->config.architecture;
-}
+const char *st_weights_architecture(const st_weights *w) { return w->config.architecture; }
 
 uint64_t st_weights_identity(const st_weights *w)
 {
     return st_hash(ST_HASH_INIT, w->identity, strlen(w->identity));
 }
 
-int st_weights_has(st_weights *w, const char *name)
-{
-    return find(w, name) >= 0;
-}
+int st_weights_has(st_weights *w, const char *name) { return find(w, name) >= 0; }
 
 int st_weights_repeats(st_weights *w, const char *name, const char *of)
 {
@@ -396,7 +407,6 @@ static setun_status make_copy(st_weights *w, int64_t i, uint32_t want, setun_err
     *v = t->view;
     v->data = data;
     v->dtype = want;
-    w->stats.copied_bytes += bytes;
     return SETUN_OK;
 }
 
@@ -440,6 +450,8 @@ setun_status st_weights_tensor(st_weights *w, const char *name, uint32_t want, s
     } else {
         ST_TRY(make_copy(w, i, want, err));
         *view = w->made[i];
+        if (!w->used[i])
+            w->stats.copied_bytes += setun_view_bytes(view);
     }
     w->used[i] = 1;
     return SETUN_OK;
@@ -465,6 +477,8 @@ setun_status st_weights_all_used(const st_weights *w, setun_error *err)
 
 setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *choice, setun_error *err)
 {
+    if (w->of && w->pack)
+        return SETUN_OK; /* it is complete, and by the same choice */
     const char *identity = st_arena_printf(w->arena, "%stransposed: %s\n", w->identity, choice);
     if (!identity)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to open %s", w->path);
@@ -482,8 +496,7 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
              * codes and scales, of 64 weights or more, need less. */
             if (st_mul_i64(v->dim[0], st_head_blocks(v->dim[1]) * (ST_HEAD_CODE_BYTES + ST_HEAD_FINE_BYTES) + 16, &bytes) ||
                 st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, 192, &capacity))
-                return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->tensor[i].file,
-                               w->tensor[i].name);
+                return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->tensor[i].file, w->tensor[i].name);
         }
         if (w->is_gguf) {
             bytes = v->dim[0] > INT32_MAX || v->dim[1] > INT32_MAX ? -1 : st_gguf_pack_bytes(&w->gguf, i);
@@ -498,8 +511,7 @@ setun_status st_weights_pack_begin(st_weights *w, const char *dir, const char *c
             st_mul_i64(v->dim[1], setun_row_bytes(SETUN_T2, turned), &turned) ||
             st_add_i64(capacity, bytes, &capacity) || st_add_i64(capacity, turned, &capacity) ||
             st_add_i64(capacity, 128, &capacity))
-            return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large",
-                           w->tensor[i].file, w->tensor[i].name);
+            return st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s is too large", w->tensor[i].file, w->tensor[i].name);
     }
     setun_status s =
         st_pack_open(&w->pack, dir, st_hash(w->paths_hash, choice, strlen(choice)), identity, capacity, &w->log, err);
@@ -515,10 +527,7 @@ setun_status st_weights_pack_end(st_weights *w, setun_error *err)
     return w->pack ? st_pack_finish(w->pack, err) : SETUN_OK;
 }
 
-int st_weights_pack_hit(const st_weights *w)
-{
-    return w->pack && st_pack_is_hit(w->pack);
-}
+int st_weights_pack_hit(const st_weights *w) { return w->pack && st_pack_is_hit(w->pack); }
 
 /* The stored weight_scale: one finite positive number. */
 static setun_status read_scale(const st_weights *w, int64_t i, float *scale, setun_error *err)
@@ -959,10 +968,7 @@ setun_status st_weights_head(st_weights *w, const setun_view *head, int32_t n_th
     return SETUN_OK;
 }
 
-int st_weights_has_rows(const st_weights *w)
-{
-    return w->reader >= 0;
-}
+int st_weights_has_rows(const st_weights *w) { return w->reader >= 0; }
 
 int st_weights_row(const st_weights *w, int64_t r, int64_t bytes, void *to)
 {

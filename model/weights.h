@@ -35,6 +35,9 @@ setun_status st_weights_choose(st_weights_choice *c, const char *i2s_layout, con
 setun_status st_weights_open(st_weights **w, const char *path, const st_log *log, setun_error *err);
 setun_status st_weights_open_as(st_weights **w, const char *path, const st_weights_choice *choice, const st_log *log,
                                 setun_error *err);
+/* The same files and packed matrices for another script, for which nothing is consumed yet.  Nothing can be added to what
+ * is packed: a matrix that lies otherwise, or was none, is SETUN_FULL.  Close it before `of`, which it leaves alone.  [any] */
+setun_status st_weights_again(st_weights **w, const st_weights *of, setun_error *err);
 void         st_weights_close(st_weights *w);
 int64_t          st_weights_count(const st_weights *w);
 const st_tensor *st_weights_at(const st_weights *w, int64_t i);

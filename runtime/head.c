@@ -51,6 +51,7 @@ setun_status st_head_prepare(setun_model *m, setun_error *err)
     m->head_dtype = w->dtype;
     m->head_columns = w->dim[1];
     setun_status s = st_weights_head(m->weights, w, m->engine->o.n_threads, &m->head, err);
+    m->lacks |= s == SETUN_FULL;
     return s == SETUN_DECLINED ? SETUN_OK : s;
 }
 

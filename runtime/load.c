@@ -81,6 +81,7 @@ static setun_status tensor(void *user, const char *name, uint32_t want, setun_vi
     setun_model *m = user;
     int64_t t = st_now_ns();
     setun_status s = st_weights_tensor(m->weights, name, want, v, err);
+    m->lacks |= s == SETUN_FULL;
     m->stats.pack_ns += st_now_ns() - t;
     return s;
 }
@@ -99,6 +100,7 @@ static setun_status ternary(void *user, const char *name, int32_t zeros, st_scri
     int64_t start = st_now_ns();
     setun_status s = st_weights_ternary(m->weights, linear, zeros >= m->least_zeros, &t, err);
     m->stats.pack_ns += st_now_ns() - start;
+    m->lacks |= s == SETUN_FULL;
     if (s == SETUN_OK)
         *out = (st_script_ternary){ t.codes, t.scale, t.group, t.across, t.weight_only };
     return s;
@@ -337,7 +339,9 @@ static setun_status add_end(setun_model *m, int64_t id, setun_error *err)
 
 static setun_status open_vocab(setun_model *m, setun_error *err)
 {
-    ST_TRY(st_tokenizer_open(&m->vocab.tokenizer, m->path, err));
+    if (!m->kept->tokenizer)
+        ST_TRY(st_tokenizer_open(&m->kept->tokenizer, m->path, err));
+    m->vocab.tokenizer = m->kept->tokenizer;
     if (st_tokenizer_size(m->vocab.tokenizer) > m->n_vocab)
         return st_fail(err, SETUN_BAD_FILE, "%s: the tokenizer has ids up to %" PRId64 ", but the model only %" PRId64 " rows",
                        m->path, st_tokenizer_size(m->vocab.tokenizer) - 1, m->n_vocab);
@@ -417,17 +421,16 @@ static setun_status account(setun_model *m, setun_error *err)
 }
 
 /* The pipeline.  Every stage can be printed with `setun dump`. */
-static setun_status load(setun_model *m, st_script **script, setun_error *err)
+static setun_status load(setun_model *m, const setun_model *of, st_script **script, setun_error *err)
 {
     int64_t t = st_now_ns(), before;
     st_engine *e = m->engine;
-    st_weights_choice choice;
-    ST_TRY(st_weights_choose(&choice, e->o.i2s_layout, e->o.activations, err));
-    ST_TRY(st_weights_open_as(&m->weights, m->path, &choice, &e->log, err));                   /* files */
+    ST_TRY(st_kept_open(m, of, err));                                                          /* files */
     m->stats.files_ns = st_now_ns() - t;
     ST_TRY(choose_sizes(m, err));
     ST_TRY(st_script_open(script, e->scripts, e->registry, m->arena, NULL, err));
     ST_TRY(run_script(m, *script, err));                                                       /* graph */
+    m->files = st_script_files(*script);
     ST_TRY(check_interface(m, err));
     m->stats.weights_ns = st_now_ns() - t;
     ST_TRY(st_graph_simplify(m->graph, e->registry, m->arena, &m->simple, err));               /* rules */
@@ -445,6 +448,11 @@ static setun_status load(setun_model *m, st_script **script, setun_error *err)
 
 setun_status setun_model_load(setun_model **out, const char *path, const setun_options *o, setun_error *err)
 {
+    return st_model_load(out, path, o, NULL, err);
+}
+
+setun_status st_model_load(setun_model **out, const char *path, const setun_options *o, const setun_model *of, setun_error *err)
+{
     st_arena *arena = st_arena_new();
     setun_model *m = arena ? st_arena_alloc(arena, sizeof *m) : NULL;
     st_script *script = NULL;
@@ -458,12 +466,13 @@ setun_status setun_model_load(setun_model **out, const char *path, const setun_o
     setun_status s = st_engine_open(&m->engine, o, err);
     m->stats.engine_ns = st_now_ns() - start;
     if (s == SETUN_OK)
-        s = load(m, &script, err);
+        s = load(m, of, &script, err);
     m->stats.load_ns = st_now_ns() - start;
     st_script_close(script);
     if (s != SETUN_OK) {
+        int lacks = m->lacks && of;
         setun_model_free(m);
-        return s;
+        return lacks ? st_model_load(out, path, o, NULL, err) : s; /* from the files, as at first */
     }
     *out = m;
     return SETUN_OK;
@@ -473,8 +482,7 @@ void setun_model_free(setun_model *m)
 {
     if (!m)
         return;
-    st_tokenizer_close(m->vocab.tokenizer);
-    st_weights_close(m->weights);
+    st_kept_close(m);
     st_engine_close(m->engine);
     st_arena_free(m->arena);
 }

@@ -2,11 +2,14 @@
 #ifndef ST_RUNTIME_MODEL_H
 #define ST_RUNTIME_MODEL_H
 
+#include <stdatomic.h>
+
 #include "graph/plan.h"
 #include "model/pooling.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
 #include "runtime/kernels.h"
+#include "scripts/host.h"
 
 struct setun_vocab {
     st_tokenizer *tokenizer;
@@ -36,10 +39,20 @@ typedef struct st_packed {
     int64_t     n_matrix, bytes, weights, changed, scales, scales_changed;
 } st_packed;
 
+/* What models by different scripts of the same files share: the last one closes it. */
+typedef struct st_kept {
+    atomic_int    n;         /* models */
+    st_weights   *weights;   /* the files, and the packed matrices */
+    st_tokenizer *tokenizer; /* NULL: not opened yet */
+} st_kept;
+
 struct setun_model {
     st_arena          *arena;    /* owns everything below that has no owner of its own */
     st_engine         *engine;
-    st_weights        *weights;
+    st_kept           *kept;
+    st_weights        *weights;  /* of kept, or again from those */
+    int                lacks;    /* it needs a matrix that is not among the packed ones of kept */
+    const st_script_file *files; /* the scripts it was made by */
     st_graph          *graph;    /* as the script built it; kept for messages */
     st_graph          *simple;   /* after the rules */
     st_kernels        *kernels;
@@ -66,6 +79,12 @@ struct setun_model {
     int32_t            n_end;
     setun_model_stats  stats;
 };
+
+/* setun_model_load, of files that another model has open; of NULL: of those at path. */
+setun_status st_model_load(setun_model **m, const char *path, const setun_options *o, const setun_model *of, setun_error *err);
+/* runtime/reload.c: what a model has its weights and its tokenizer from. */
+setun_status st_kept_open(setun_model *m, const setun_model *of, setun_error *err);
+void         st_kept_close(setun_model *m);
 
 /* Find an input, state or output of a program's graph. */
 st_value_id st_program_output(const st_program *p, const char *name);

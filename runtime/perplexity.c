@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "runtime/inspect.h"
 #include "runtime/model.h"
 #include "runtime/saved_logits.h"
 #include "setun/setun.h"
@@ -111,25 +112,33 @@ static double log_sum(const float *x, int64_t n, int64_t *top)
     return (double)x[*top] + log(sum);
 }
 
-/* The sum of p ln(p / q) over all tokens, p the saved run's probabilities: 0 for equal bits. */
+double st_divergence(const float *p, const float *q, int64_t n, double *log_p, int *same_top)
+{
+    int64_t top_p, top_q;
+    double kl = 0, log_q = log_sum(q, n, &top_q);
+    *log_p = log_sum(p, n, &top_p);
+    *same_top = top_p == top_q;
+    for (int64_t i = 0; i < n; i++) {
+        double lp = (double)p[i] - *log_p;
+        kl += exp(lp) * (lp - ((double)q[i] - log_q));
+    }
+    return kl;
+}
+
 static setun_status compare(run *r, const float *q, int32_t token, double nll, setun_error *err)
 {
     const float *p;
-    int64_t n = r->m->n_vocab, top_p, top_q;
-    double kl = 0;
+    int same_top;
+    double log_p;
     ST_TRY(st_saved_next(&r->base, token, &p, err));
-    double log_p = log_sum(p, n, &top_p), log_q = log_sum(q, n, &top_q);
-    for (int64_t i = 0; i < n; i++) {
-        double lp = (double)p[i] - log_p;
-        kl += exp(lp) * (lp - ((double)q[i] - log_q));
-    }
+    double kl = st_divergence(p, q, r->m->n_vocab, &log_p, &same_top);
     double ratio = nll - (log_p - (double)p[token]);
     r->ratio_sum += ratio;
     r->ratio_squares += ratio * ratio;
     r->kl_sum += kl;
     r->kl_squares += kl * kl;
     r->kl[r->done] = kl;
-    r->agree += top_p == top_q;
+    r->agree += same_top;
     return SETUN_OK;
 }
 

@@ -184,6 +184,8 @@ static setun_status choose_tensors(writer *w, setun_error *err)
 
 /* ---------------------------------------------------------------- writing */
 
+static int looks(const setun_trace_options *o) { return SETUN_HAS(setun_trace_options, o, see) && !o->out; }
+
 static void on_result(void *user, int64_t node, uint32_t port, const setun_view *v)
 {
     writer *w = user;
@@ -191,6 +193,11 @@ static void on_result(void *user, int64_t node, uint32_t port, const setun_view 
     st_str path = {0};
     if (i < 0 || w->status != SETUN_OK || w->there[i])
         return;
+    if (looks(w->o)) {
+        w->o->see(w->o->see_user, w->tensor[i].name, v);
+        w->there[i] = 1;
+        return;
+    }
     char name[MOST_NAME + 48];
     (void)snprintf(name, sizeof name, "%s.npy", w->tensor[i].name);
     w->status = st_newdir_path(&w->dir, name, &path, &w->why);
@@ -223,13 +230,16 @@ static setun_status run(writer *w, setun_session *s, int which, setun_error *err
 static setun_status write_all(writer *w, const setun_model *m, int which, const st_str *index, setun_error *err)
 {
     setun_session *s = NULL;
+    int writes = w->o->out != NULL;
     w->dir.mark = ST_TRACE_INDEX;
-    setun_status st = st_newdir_begin(&w->dir, w->o->out, NULL, w->o->force, err);
+    setun_status st = writes ? st_newdir_begin(&w->dir, w->o->out, NULL, w->o->force, err) : SETUN_OK;
     if (st == SETUN_OK)
         st = setun_session_new(&s, m, err);
     if (st == SETUN_OK)
         st = run(w, s, which, err);
     setun_session_free(s);
+    if (st == SETUN_OK && !writes)
+        return st;
     if (st == SETUN_OK)
         st = st_newdir_text(&w->dir, ST_TRACE_INDEX, index->text, index->len, err);
     if (st == SETUN_OK)
@@ -282,9 +292,9 @@ setun_status setun_trace(const setun_model *m, const setun_trace_options *o, set
     if (st == SETUN_OK && index.len > ST_TRACE_INDEX_LIMIT)
         st = st_fail(err, SETUN_BAD_ARG, ST_TRACE_INDEX " would be longer than 8 MiB; trace fewer tensors (--select) or tokens");
     const st_str *said = o->json ? &index : &text;
-    if (st == SETUN_OK && write(user, said->text, said->len))
+    if (st == SETUN_OK && !looks(o) && write(user, said->text, said->len))
         st = st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text");
-    if (st == SETUN_OK && o->out)
+    if (st == SETUN_OK && (o->out || looks(o)))
         st = write_all(&w, m, which, &index, err);
     st_str_free(&index);
     st_str_free(&text);

@@ -57,6 +57,10 @@ struct st_script {
 
     void         (*print)(void *user, const char *text);
     void          *print_user;
+    int          (*stop)(void *user); /* asked now and then; nonzero ends what runs.  NULL: nobody is asked */
+    void          *stop_user;
+    st_script_file *files;            /* all that were read, newest first */
+    const st_console *console;        /* bind_console.c; NULL: this is none */
 };
 
 /* One graph under construction; a userdata. */

@@ -57,9 +57,12 @@ static void hook(lua_State *L, lua_Debug *ar)
     s->steps_left -= STRIDE;
     if (!s->broken && s->used > s->soft)
         lua_gc(L, LUA_GCCOLLECT); /* the sum may be mostly garbage */
-    if (s->broken || s->big_string || s->used > s->soft || s->steps_left < 0 || st_now_ns() > s->deadline) {
+    int stopped = !s->broken && s->stop && s->stop(s->stop_user);
+    if (stopped || s->broken || s->big_string || s->used > s->soft || s->steps_left < 0 || st_now_ns() > s->deadline) {
         s->broken = 1;
         watch(s, 1);
+        if (stopped)
+            st_bind_fail(L, "interrupted");
         if (s->big_string)
             st_bind_fail(L, "a string of %I bytes; a script's strings have at most %d",
                          (lua_Integer)s->big_string, ST_SCRIPT_STRING);
@@ -594,11 +597,27 @@ static int l_require(lua_State *L)
 
 /* ---------------------------------------------------------------- opening */
 
+/* Size and time are asked for first: who writes meanwhile is then seen to have written later. */
+static void note_file(lua_State *L, const char *path)
+{
+    st_script *s = st_bind_script(L);
+    st_script_file *f = st_arena_alloc(s->arena, sizeof *f);
+    if (!f || !(f->path = st_arena_strdup(s->arena, path)))
+        st_bind_fail(L, "out of memory");
+    if (st_file_stat(path, &f->bytes, &f->mtime_ns, NULL) != SETUN_OK)
+        f->bytes = f->mtime_ns = -1;
+    f->next = s->files;
+    s->files = f;
+}
+
+const st_script_file *st_script_files(const st_script *s) { return s->files; }
+
 void st_bind_file(lua_State *L, const char *path, const char *chunk)
 {
     setun_error err;
     char *text = NULL;
     int64_t n = 0;
+    note_file(L, path);
     if (st_file_read(path, MAX_FILE, &text, &n, &err) != SETUN_OK)
         st_bind_error(L, &err);
     int binary = n > 0 && text[0] == LUA_SIGNATURE[0];

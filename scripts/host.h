@@ -11,6 +11,7 @@
 #include "base/message.h"
 #include "graph/graph.h"
 #include "graph/registry.h"
+#include "setun/inspect.h"
 
 typedef struct st_script st_script;
 
@@ -63,6 +64,15 @@ typedef struct st_script_packing {
     struct st_script_packing *next;        /* an earlier one */
 } st_script_packing;
 
+/* A file that was read, as it was just before. */
+typedef struct st_script_file {
+    const char *path;
+    int64_t     bytes, mtime_ns; /* -1: it could not be asked */
+    const struct st_script_file *next; /* an earlier one */
+} st_script_file;
+/* They live as long as the arena. */
+const st_script_file *st_script_files(const st_script *s);
+
 typedef struct st_script_made {
     st_graph   *graph;
     const char *path;    /* of the script that was used */
@@ -76,6 +86,25 @@ typedef struct st_script_made {
  * made live in the arena. */
 setun_status st_script_model_build(st_script *s, const char *file, const char *arch, const st_script_model *m,
                                    st_script_made *made, setun_error *err);
+
+/* ---------------------------------------------------------------- consoles */
+
+/* What somebody at a console may ask beside what scripts can; the host knows no models. */
+typedef struct st_console {
+    void *user;
+    int          (*stop)(void *user); /* nonzero ends what runs */
+    /* tensor(name): *t goes to the others, and in the end to drop. */
+    setun_status (*get)(void *user, const char *name, setun_tensor **t, setun_error *err);
+    void         (*drop)(setun_tensor *t);
+    setun_status (*about)(void *user, const setun_tensor *t, setun_tensor_info *info, setun_error *err);
+    setun_status (*at)(const setun_tensor *t, const int64_t *index, int32_t n, double *value, setun_error *err);
+    setun_status (*print)(const setun_tensor *t, const char *slice, setun_write_fn *write, void *user, setun_error *err);
+} st_console;
+
+/* Adds tensor() to what scripts have; c is the caller's, and lives as long as the script. */
+setun_status st_script_console(st_script *s, const st_console *c, setun_error *err);
+/* One input: an expression, whose values are printed, or statements.  Its global variables stay. */
+setun_status st_script_eval(st_script *s, const char *text, setun_error *err);
 
 /* ---------------------------------------------------------------- chat templates */
 

@@ -563,8 +563,11 @@ typedef struct setun_trace_options {
     int32_t            reserved;
     int              (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
     void              *user;
+    void             (*see)(void *see_user, const char *name, const setun_view *v); /* instead of out: gets each tensor
+                                                                         * while it is there; NULL: nobody looks */
+    void              *see_user;
 } setun_trace_options;
-/* The list, or if there is an out the sizes, go to `write` before anything is computed. */
+/* The list, or if there is an out the sizes, go to `write` before anything is computed.  With `see` nothing is written. */
 SETUN_EXPORT setun_status setun_trace(const setun_model *m, const setun_trace_options *o, setun_write_fn *write, void *user,
                                       setun_error *err);
 
