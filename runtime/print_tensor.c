@@ -1,6 +1,6 @@
 /* runtime/print_tensor.c -- tensors as NumPy prints them.
  *
- * The rules are those of numpy.array2string with its defaults, for arrays of float32 or of integers: more than 1000
+ * The rules are those of numpy.array2string of NumPy 2 with its defaults, for arrays of float32 or of integers: more than 1000
  * numbers are cut to three at each end of each dimension; floats have the fewest digits that read back the same, at most
  * 8 behind the point; all numbers that are shown share one format, which has an exponent if one is 1e8 or more, one
  * is below 1e-4, or the largest is more than 1000 times the smallest; lines have at most 75 characters.
@@ -163,7 +163,7 @@ static void choose_format(const part *p, format *f)
     uint32_t type = p->t->view.dtype;
     f->integers = type == SETUN_I8 || type == SETUN_U8 || type == SETUN_I16 || type == SETUN_I32 || type == SETUN_I64;
     measure(p, 0, index, f, 0);
-    f->exponent = f->most > 0 && (f->most >= 1e8 || f->least < 1e-4 || (float)f->most / (float)f->least > 1000.0f);
+    f->exponent = f->most > 0 && (f->most >= 1e8 || (float)f->least < 1e-4f || (float)f->most / (float)f->least > 1000.0f);
     measure(p, 0, index, f, 1);
     if (f->exponent)
         f->right = f->digits + 4; /* "e-05"; 32-bit floats have no longer ones */

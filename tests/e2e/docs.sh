@@ -145,6 +145,16 @@ cp "$TMP/trace/logits.npy" "$TMP/theirs/lm_head.npy"
 for i in 0 1 2 3; do cp "$TMP/trace/blk.$i.attn_q.npy" "$TMP/theirs/layers.$i.q_proj.npy"; done
 "$SETUN" tracediff "$TMP/trace" "$TMP/theirs" --map "$TMP/map" >"$TMP/out" 2>&1 || bad "the map in docs/tracing.md: $(cat "$TMP/out")"
 grep -q '^6 tensors compared: all equal' "$TMP/out" || bad "the map in docs/tracing.md: $(cat "$TMP/out")"
+# docs/repl.md: its commands, and all its lines in one session.
+grep -E '^    \$ ' docs/repl.md | sed "s/^ *\$ //; s,/tmp/,$TMP/," >"$TMP/commands"
+same "commands in docs/repl.md" "$(wc -l <"$TMP/commands")" 2
+grep '^setun> ' docs/repl.md | sed 's/^setun> //' >"$TMP/lines"
+same "lines in docs/repl.md" "$(wc -l <"$TMP/lines")" 13
+while IFS= read -r line; do
+  PATH=$TMP:$PATH eval "$line" >"$TMP/out" 2>"$TMP/err" <"$TMP/lines" || bad "docs/repl.md: $line ($(head -c 600 "$TMP/err"))"
+done <"$TMP/commands"
+grep -qx 'equal, bit for bit' "$TMP/out" || bad "docs/repl.md: $(head -c 300 "$TMP/out")"
+
 # docs/writing-a-packing.md: its file, its picture, its commands, its mistakes.
 lua5.4 - "$TMP" <<'L' || bad "docs/writing-a-packing.md: listings"
 local dir, text = arg[1], io.open("docs/writing-a-packing.md"):read("a")
