@@ -415,6 +415,17 @@ setun_status st_out_commit(st_out *o, setun_error *err)
     return s;
 }
 
+setun_status st_file_write(const char *path, const char *text, int64_t bytes, int durable, setun_error *err)
+{
+    st_out *out;
+    ST_TRY(st_out_open(&out, path, durable, err));
+    setun_status st = st_out_write(out, text, bytes, err);
+    if (st == SETUN_OK)
+        return st_out_commit(out, err);
+    st_out_abort(out);
+    return st;
+}
+
 setun_status st_rename(const char *from, const char *to, setun_error *err)
 {
     return rename(from, to) ? refuse(err, "make", to, errno) : sync_parent(to, err);

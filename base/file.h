@@ -41,6 +41,9 @@ int64_t      st_out_tell(const st_out *o);
 setun_status st_out_commit(st_out *o, setun_error *err); /* frees o, also when it fails */
 void         st_out_abort(st_out *o);                    /* frees o; NULL is allowed */
 
+/* A whole text: all three at once. */
+setun_status st_file_write(const char *path, const char *text, int64_t bytes, int durable, setun_error *err);
+
 /* Rename, and wait until that is on disk, too. */
 setun_status st_rename(const char *from, const char *to, setun_error *err);
 

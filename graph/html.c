@@ -10,6 +10,7 @@
  * Names come from scripts and files, so all text is escaped, and what XML does not allow is replaced. */
 #include <string.h>
 
+#include "base/html.h"
 #include "graph/graph.h"
 
 #define ROW 24
@@ -27,36 +28,11 @@ typedef struct page {
     st_str         *out;
 } page;
 
-/* At most `most` characters of text; what is cut off ends with an ellipsis. */
-static void add_escaped(st_str *out, const char *text, size_t most)
-{
-    size_t n = strlen(text), shown = 0;
-    for (size_t i = 0; i < n; shown++) {
-        size_t step = 1;
-        unsigned char c = (unsigned char)text[i];
-        if (shown == most) {
-            st_str_add(out, "\xe2\x80\xa6");
-            return;
-        }
-        while (step < 4 && i + step < n && ((unsigned char)text[i + step] & 0xc0) == 0x80 && c >= 0xc0)
-            step++;
-        int bad = !st_text_plain(text + i, step) || c < ' ' ||
-                  (step == 3 && memcmp(text + i, "\xef\xbf\xbe", 2) == 0 && (unsigned char)text[i + 2] >= 0xbe); /* U+FFFE, U+FFFF */
-        if (bad)
-            st_str_add(out, "\xef\xbf\xbd");
-        else if (strchr("<>&\"'", c))
-            st_str_addf(out, "&#%d;", c);
-        else
-            st_str_addn(out, text + i, step);
-        i += step;
-    }
-}
-
 static void add_view(st_str *out, const setun_view *v)
 {
     st_str s = {0};
     st_view_print(v, &s);
-    add_escaped(out, s.text ? s.text : "", 60);
+    st_html_text(out, s.text ? s.text : "", 60);
     out->failed |= s.failed;
     st_str_free(&s);
 }
@@ -157,7 +133,7 @@ static void draw_stored(const page *p, st_node_id n, int y)
             continue;
         int inside = scope && strncmp(v->name, node->scope, scope) == 0 && v->name[scope] == '.';
         st_str_add(p->out, shown++ ? ", " : "");
-        add_escaped(p->out, v->name + (inside ? scope + 1 : 0), 30);
+        st_html_text(p->out, v->name + (inside ? scope + 1 : 0), 30);
         if (v->kind != ST_INPUT) {
             st_str_add(p->out, " ");
             add_view(p->out, &v->view);
@@ -176,15 +152,15 @@ static void draw_node(const page *p, st_node_id first, st_node_id n)
     for (uint32_t i = 0; i < node->op->n_out; i++)
         bytes += node->op->out[i].shares ? 0 : bytes_of(&p->g->value[node->out[i]]);
     st_str_addf(p->out, "<g id=\"n%u\"><title>", n);
-    add_escaped(p->out, node->op->name, 200);
+    st_html_text(p->out, node->op->name, 200);
     st_str_add(p->out, node->scope[0] ? " in " : "");
-    add_escaped(p->out, node->scope, 200);
+    st_html_text(p->out, node->scope, 200);
     st_str_addf(p->out, ", node %u", n);
     st_str_add(p->out, node->where[0] ? ", " : "");
-    add_escaped(p->out, node->where, 200);
+    st_html_text(p->out, node->where, 200);
     st_str_addf(p->out, "</title><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" rx=\"4\"/>", X_BOX, top + 2, X_TYPE - X_BOX - 12, ROW - 4);
     st_str_addf(p->out, "<text class=\"op\" x=\"%d\" y=\"%d\">", X_BOX + 8, y);
-    add_escaped(p->out, node->op->name, 26);
+    st_html_text(p->out, node->op->name, 26);
     st_str_addf(p->out, "</text><text x=\"%d\" y=\"%d\">", X_TYPE, y);
     for (uint32_t i = 0; i < node->op->n_out; i++) {
         st_str_add(p->out, i ? " " : "");
@@ -214,7 +190,7 @@ static void draw_layer(const page *p, st_node_id first, st_node_id last, int ope
     for (st_node_id i = first; i < last && p->ns; i++)
         ns += p->ns[i];
     st_str_addf(p->out, "<details%s><summary><b>", open ? " open=\"open\"" : "");
-    add_escaped(p->out, n && name.text ? name.text : "outside layers", 80);
+    st_html_text(p->out, n && name.text ? name.text : "outside layers", 80);
     st_str_addf(p->out, "</b> %u node%s, weights ", last - first, last - first == 1 ? "" : "s");
     add_size(p->out, stored_bytes(g, first, last, ST_CONST));
     double state = stored_bytes(g, first, last, ST_STATE);
@@ -240,7 +216,7 @@ static void add_values(const page *p, st_value_kind kind, const char *title)
     for (st_value_id v = 0; v < p->g->n_value; v++)
         if (p->g->value[v].kind == kind) {
             st_str_addf(p->out, "%s", n++ ? ", " : title);
-            add_escaped(p->out, p->g->value[v].name, 80);
+            st_html_text(p->out, p->g->value[v].name, 80);
             st_str_add(p->out, " ");
             add_view(p->out, &p->g->value[v].view);
         }
@@ -255,9 +231,9 @@ static void add_head(const page *p, const char *title)
         "svg rect{fill:#eef3fa;stroke:#7a94b8}svg .bar{fill:#d9822b;stroke:none}\n"
         "svg path{fill:none;stroke:#7a94b8}svg .far{stroke-dasharray:3 2}\n";
     st_str_add(p->out, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head><meta charset=\"utf-8\"/><title>");
-    add_escaped(p->out, title, 200);
+    st_html_text(p->out, title, 200);
     st_str_addf(p->out, "</title>\n<style>\n%s</style></head>\n<body>\n<h1>", style);
-    add_escaped(p->out, title, 200);
+    st_html_text(p->out, title, 200);
     double weights = 0;
     for (st_value_id v = 0; v < p->g->n_value; v++)
         weights += p->g->value[v].kind == ST_CONST ? bytes_of(&p->g->value[v]) : 0;
@@ -269,7 +245,7 @@ static void add_head(const page *p, const char *title)
     add_values(p, ST_INPUT, "Inputs: ");
     for (uint32_t i = 0; i < p->g->n_output; i++) {
         st_str_add(p->out, i ? ", " : ". Outputs: ");
-        add_escaped(p->out, p->g->output[i].name, 80);
+        st_html_text(p->out, p->g->output[i].name, 80);
         st_str_add(p->out, " ");
         add_view(p->out, &p->g->value[p->g->output[i].value].view);
     }
