@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "model/convert.h"
+#include "runtime/divergence.h"
 #include "runtime/model.h"
 #include "setun/op_blocks.h"
 #include "setun/op_help.h"

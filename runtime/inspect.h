@@ -14,8 +14,4 @@ struct setun_tensor {
 /* Element c of row r, a row being the last dimension. */
 double st_tensor_value(const setun_tensor *t, int64_t r, int64_t c);
 
-/* The sum of p ln(p / q) over all tokens, p and q given as n logits: 0 for equal bits.  *log_p gets the logarithm of the
- * sum of p's exponentials. */
-double st_divergence(const float *p, const float *q, int64_t n, double *log_p, int *same_top);
-
 #endif

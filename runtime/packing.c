@@ -19,17 +19,15 @@ enum { Q, SCALE, SUM, W, WS };
 
 /* ---------------------------------------------------------------- which */
 
-setun_status st_packing_choose(setun_model *m, st_script *script, const st_script_packing *from_script,
-                               const st_script_packing **p, setun_error *err)
+setun_status st_packing_find(st_script *script, st_arena *arena, const char *option, const char **out_file,
+                             const st_script_packing **p, setun_error *err)
 {
-    const char *option = m->engine->o.packing, *end = option ? strstr(option, ".lua:") : NULL;
-    const char *name = end ? end + 5 : NULL;
-    *p = from_script;
-    if (!option)
-        return SETUN_OK;
-    const char *file = end ? st_arena_strndup(m->arena, option, (size_t)(end + 4 - option)) : option;
+    const char *end = strstr(option, ".lua:"), *name = end ? end + 5 : NULL;
+    const char *file = end ? st_arena_strndup(arena, option, (size_t)(end + 4 - option)) : option;
     if (!file)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a file's name");
+    if (out_file)
+        *out_file = file;
     const st_script_packing *before = st_script_packings(script);
     ST_TRY(st_script_ops(script, file, err));
     const st_script_packing *found = NULL;
@@ -46,6 +44,13 @@ setun_status st_packing_choose(setun_model *m, st_script *script, const st_scrip
                        file, n, file, found->name);
     *p = found;
     return SETUN_OK;
+}
+
+setun_status st_packing_choose(setun_model *m, st_script *script, const st_script_packing *from_script,
+                               const st_script_packing **p, setun_error *err)
+{
+    *p = from_script;
+    return m->engine->o.packing ? st_packing_find(script, m->arena, m->engine->o.packing, NULL, p, err) : SETUN_OK;
 }
 
 /* ---------------------------------------------------------------- one matrix */

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "runtime/inspect.h"
+#include "runtime/divergence.h"
 #include "runtime/model.h"
 #include "runtime/saved_logits.h"
 #include "setun/setun.h"
@@ -115,30 +115,32 @@ static double log_sum(const float *x, int64_t n, int64_t *top)
 double st_divergence(const float *p, const float *q, int64_t n, double *log_p, int *same_top)
 {
     int64_t top_p, top_q;
-    double kl = 0, log_q = log_sum(q, n, &top_q);
+    double kl = 0;
     *log_p = log_sum(p, n, &top_p);
-    *same_top = top_p == top_q;
+    double log_q = log_sum(q, n, &top_q);
     for (int64_t i = 0; i < n; i++) {
         double lp = (double)p[i] - *log_p;
         kl += exp(lp) * (lp - ((double)q[i] - log_q));
     }
+    *same_top = top_p == top_q;
     return kl;
 }
 
+/* p: the saved run's row, q: this one's. */
 static setun_status compare(run *r, const float *q, int32_t token, double nll, setun_error *err)
 {
     const float *p;
-    int same_top;
     double log_p;
+    int same;
     ST_TRY(st_saved_next(&r->base, token, &p, err));
-    double kl = st_divergence(p, q, r->m->n_vocab, &log_p, &same_top);
+    double kl = st_divergence(p, q, r->m->n_vocab, &log_p, &same);
     double ratio = nll - (log_p - (double)p[token]);
     r->ratio_sum += ratio;
     r->ratio_squares += ratio * ratio;
     r->kl_sum += kl;
     r->kl_squares += kl * kl;
     r->kl[r->done] = kl;
-    r->agree += same_top;
+    r->agree += same;
     return SETUN_OK;
 }
 

@@ -65,8 +65,7 @@ void st_trace_see(setun_session *s, int which, st_node_id n, const setun_args *a
 
 /* ---------------------------------------------------------------- two of them */
 
-/* The number in "blk.0.attn_q"; -1: there is none. */
-static int64_t layer_of(const char *scope)
+int64_t st_trace_layer(const char *scope)
 {
     for (const char *p = scope; *p; p++)
         if (strchr("0123456789", *p) && (p == scope || p[-1] == '.')) {
@@ -83,7 +82,7 @@ static const st_trace_step *layer_output(const st_trace *t, int64_t *layer)
     const st_trace_step *last = NULL;
     *layer = -1;
     for (int64_t i = 0; i < t->n; i++) {
-        int64_t at = layer_of(t->step[i].scope);
+        int64_t at = st_trace_layer(t->step[i].scope);
         if (*layer < 0)
             *layer = at;
         if (at >= 0 && at == *layer && t->step[i].columns)

@@ -26,6 +26,9 @@ typedef struct st_trace {
  * backend does not show what it computes. */
 setun_status st_trace_start(setun_session *s, st_trace *t, setun_error *err);
 
+/* The number in "blk.0.attn_q"; -1: there is none. */
+int64_t st_trace_layer(const char *scope);
+
 typedef struct st_trace_difference {
     int64_t first;  /* the first step whose results differ, or that only one model has; -1: none */
     int     apart;  /* it is of the latter kind: nothing behind it was compared step by step */
