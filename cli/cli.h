@@ -16,6 +16,7 @@
 typedef struct cli {
     const char   *command; /* "run" */
     const char   *help;    /* its help text */
+    const char   *place;   /* where the options stand, "x.lua, variant 'q8'"; NULL: on the command line */
     setun_options o;
     int           quiet, verbose, json;
     char          cache[4096], plugins[8192];
@@ -119,5 +120,7 @@ int cli_embed(int argc, char **argv);
 int cli_trace(int argc, char **argv);
 int cli_tracediff(int argc, char **argv);
 int cli_repl(int argc, char **argv);
+int cli_lab(int argc, char **argv);
+int cli_card(int argc, char **argv);
 
 #endif

@@ -30,6 +30,8 @@ static const struct { const char *name; int (*fn)(int, char **); const char *wha
     {"diff", cli_diff, "do two files hold the same model?"},
     {"trace", cli_trace, "what every step computes, as NumPy files"},
     {"tracediff", cli_tracediff, "the first tensor in which two traces differ"},
+    {"lab", cli_lab, "variants of a model measured side by side, as a file says"},
+    {"card", cli_card, "what a packing is, and what can be said for it"},
     {"dump", cli_dump, "graph, plan, kernels, LLVM IR, assembly"},
     {"check", cli_check, "every operator through every witness"},
     {"plugins", cli_plugins, "what is loaded"},
@@ -107,9 +109,12 @@ int cli_usage(const cli *c, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    fprintf(stderr, "setun %s: ", c->command);
+    fprintf(stderr, c->place ? "setun: %s: " : "setun %s: ", c->place ? c->place : c->command);
     vfprintf(stderr, fmt, ap);
-    fprintf(stderr, "; see setun %s --help\n", c->command);
+    if (c->place)
+        fputs("\n", stderr);
+    else
+        fprintf(stderr, "; see setun %s --help\n", c->command);
     va_end(ap);
     return CLI_USAGE;
 }

@@ -41,6 +41,7 @@ struct st_script {
     st_script_op  *ops;       /* all of them, newest first */
     int64_t        n_ops;
     st_script_packing *packings; /* all of them, newest first */
+    const st_script_lab *lab;     /* the experiment that setun.lab described, or NULL */
     char           place[80];  /* of the callback, while none of its lines is running */
     int            callback;   /* inside eval or lower: graphs and setun.op are out of reach */
     int64_t        generation; /* raised when eval or lower ends: objects of older ones are dead */
@@ -130,6 +131,7 @@ void st_bind_model_open(lua_State *L);
 void st_bind_template_open(lua_State *L);
 void st_bind_op_open(lua_State *L);
 void st_bind_packing_open(lua_State *L);
+void st_bind_lab_open(lua_State *L);
 /* The packing at index i, or NULL. */
 const st_script_packing *st_bind_packing(lua_State *L, int i);
 /* Makes metatables only. */

@@ -137,6 +137,36 @@ setun_status st_script_template_render(st_script *s, const st_chat *chat,
                                        setun_status (*add)(void *user, int64_t i, const char *text, int64_t n, setun_error *err),
                                        void *user, setun_error *err);
 
+/* ---------------------------------------------------------------- experiments */
+
+/* What can be measured of a variant, in the order of doing it; bit i of st_script_lab.measure. */
+enum { ST_LAB_SIZE, ST_LAB_PERPLEXITY, ST_LAB_KL, ST_LAB_LAYERS, ST_LAB_SPEED, ST_LAB_MEASURES };
+const char *st_script_lab_measure(int i); /* "size", ... */
+
+typedef struct st_script_option {
+    const char *name, *value; /* as on the command line, "cpu-features"; value NULL: it takes none */
+} st_script_option;
+
+typedef struct st_script_variant {
+    const char             *name, *model; /* model NULL: the experiment's */
+    const st_script_option *option;       /* in the order of their names */
+    int32_t                 n_option;
+} st_script_variant;
+
+/* An experiment, as the file says it: paths are not resolved. */
+typedef struct st_script_lab {
+    const char *model, *text, *convention; /* text NULL: none; convention NULL: the default */
+    int64_t     window, stride, windows;   /* 0: the defaults of perplexity */
+    int64_t     tokens;                    /* that layers are compared for */
+    int64_t     prefill, decode, runs;     /* of speed: tokens, tokens, how often */
+    uint32_t    measure;
+    int32_t     base, n_variant;           /* the variant that others are compared with */
+    const st_script_variant *variant;
+} st_script_lab;
+
+/* Run a file that calls setun.lab { ... } once; what it describes lives as long as the arena. */
+setun_status st_script_lab_read(st_script *s, const char *file, const st_script_lab **lab, setun_error *err);
+
 /* Operators defined by a script infer always, lower while the script is open, and eval then and on
  * its thread only. */
 /* Run a file that defines operators with setun.op, which are in the registry afterwards, or packings. */

@@ -588,6 +588,47 @@ typedef struct setun_tracediff_options {
 SETUN_EXPORT setun_status setun_tracediff(const setun_tracediff_options *o, int32_t *differs, setun_write_fn *out, void *user,
                                           setun_error *err);
 
+/* An experiment: a Lua file with setun.lab { ... } that says which variants of a model are measured for what, as
+ * docs/lab.md has it.  A variant's options have the names of the command line, and whoever runs it makes
+ * setun_options of them; what is not known must be refused there. */
+typedef struct setun_lab setun_lab;
+SETUN_EXPORT setun_status setun_lab_open(setun_lab **l, const char *file, setun_error *err);
+SETUN_EXPORT void setun_lab_free(setun_lab *l); /* NULL is allowed */
+SETUN_EXPORT int32_t setun_lab_count(const setun_lab *l);
+SETUN_EXPORT const char *setun_lab_variant(const setun_lab *l, int32_t i); /* its name; NULL outside */
+/* Option k of variant i: "kv" and "q8"; value NULL: it has none.  Paths are as seen from here.  Returns 0 behind the last. */
+SETUN_EXPORT int32_t setun_lab_option(const setun_lab *l, int32_t i, int32_t k, const char **name, const char **value);
+
+typedef struct setun_lab_options {
+    uint32_t             size;
+    int32_t              again;   /* 1: nothing that was measured before counts */
+    const char          *out;     /* a directory, made if it is not there: results.json, report.html, base.logits */
+    const setun_options *variant; /* how each is loaded, setun_lab_count of them; n_outputs is chosen here */
+    int32_t              json;    /* what is written to `write`: a table, or what results.json holds */
+    int32_t              reserved;
+    void               (*begin)(void *user, const char *variant, const char *measure); /* NULL is allowed */
+    int                (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels, keeping what is complete */
+    void                *user;
+} setun_lab_options;
+/* What results.json has for the same inputs is not measured again. */
+SETUN_EXPORT setun_status setun_lab_run(const setun_lab *l, const setun_lab_options *o, setun_write_fn *write, void *user,
+                                        setun_error *err);
+
+/* What a packing has to show: definition, picture, tests, what it does to a model, speed beside the built-in form. */
+typedef struct setun_card_options {
+    uint32_t             size;
+    int32_t              html;    /* a page; 0: Markdown */
+    const char          *packing; /* FILE.lua, or FILE.lua:NAME */
+    const char          *model;   /* NULL: none */
+    const char          *out;     /* a file, replaced at once or not at all; NULL: to `write` */
+    const setun_options *run;
+    int                (*progress)(void *user, const char *what); /* nonzero cancels; NULL is allowed */
+    void                *user;
+} setun_card_options;
+/* *failed: tests of the packing that did. */
+SETUN_EXPORT setun_status setun_card(const setun_card_options *o, int64_t *failed, setun_write_fn *write, void *user,
+                                     setun_error *err);
+
 /* A dense array of numbers as a NumPy file, the same bytes on every host; the name is given to a whole file only. */
 SETUN_EXPORT setun_status setun_npy_save(const char *path, const setun_view *v, setun_error *err);
 
