@@ -195,6 +195,43 @@ wrong "$trits group = 128, { fields = 128, bits = 2 }"
 wrong "$trits { fields = 8, bits = 2, decode = function(c) if c < 3 then return { c - 1 } end end, encode = function(d) return 1 - d end }"
 same "mistakes in docs/writing-a-packing.md" "$(wc -l <"$TMP/sentences")" $sentence
 
+# docs/lab.md: its experiments are read, its first is the file in the tree, its commands work, its sentences are said.
+lua5.4 - "$TMP" <<'L' || bad "docs/lab.md: listings"
+local dir, text = arg[1], io.open("docs/lab.md"):read("a")
+local function write(name, body) local f = assert(io.open(dir .. "/" .. name, "w")) f:write(body) f:close() end
+local lua, plain = {}, {}
+for piece in text:gmatch("```lua\n(.-)```") do lua[#lua + 1] = piece end
+for piece in text:gsub("```lua\n.-```", ""):gmatch("```\n(.-)```") do plain[#plain + 1] = piece end
+assert(#lua == 2 and #plain == 3)
+assert(io.open("docs/examples/lab.lua"):read("a"):find(lua[1], 1, true))
+write("loops.lua", (lua[2]:gsub("%.%./%.%.", io.popen("pwd"):read())))
+write("said", plain[2])
+L
+grep -E '^\$ ' docs/lab.md | sed "s/^\$ //; s,/tmp/,$TMP/,g" >"$TMP/commands"
+same "commands in docs/lab.md" "$(wc -l <"$TMP/commands")" 4
+if [ "${SETUN_LLVM:-1}" = 1 ] && [ "${SETUN_HARD:-0}" != 1 ]; then # interpreted, or with sanitizers, it is e2e.lab's smaller one that is run
+  while IFS= read -r line; do
+    (PATH=$TMP:$PATH eval "$line") >"$TMP/out" 2>"$TMP/err" </dev/null || bad "docs/lab.md: $line ($(head -c 300 "$TMP/err"))"
+  done <"$TMP/commands"
+  same "variants of docs/lab.md" "$(grep -c '"measure": "speed"' "$TMP/lab/results.json")" 4
+fi
+"$SETUN" lab "$TMP/loops.lua" -q >"$TMP/out" 2>"$TMP/err" || bad "the loops in docs/lab.md: $(cat "$TMP/err")"
+same "variants of the loops in docs/lab.md" "$(wc -l <"$TMP/out")" 5
+sentence=0
+said() {
+  sentence=$((sentence + 1))
+  echo "setun.lab { $1 }" >"$TMP/lab.lua"
+  (cd "$TMP" && ./setun lab lab.lua) >"$TMP/out" 2>&1
+  same "mistake $sentence of docs/lab.md" "$(cat "$TMP/out")" "setun: $(sed -n "${sentence}p" "$TMP/said")"
+}
+said "modell = 'x'"
+said "variants = { { name = 'a' } }"
+said "model = 'x', text = 'y', measure = { 'speeed' }, variants = { { name = 'a' } }"
+said "model = 'x', text = 'y', variants = { { name = 'a' }, { name = 'a' } }"
+said "model = 'x', text = 'y', variants = { { name = 'a', kw = 'q8' } }"
+said "model = 'x', text = 'y', variants = { { name = 'a', threads = 'many' } }"
+same "mistakes in docs/lab.md" "$(wc -l <"$TMP/said")" $sentence
+
 # docs/performance.md, with a small model in place of the large one.
 "$SETUN" synth --like tiny --as hf -o "$TMP/DIR" -q || bad "synth"
 grep -E '^    setun bench' docs/performance.md | sed 's/^ *setun //' >"$TMP/commands"
