@@ -27,12 +27,9 @@
 #include "base/error.h"
 #include "base/str.h"
 
-#define NO_PAIR UINT64_MAX
 #define SHORT 48
 #define SPACE "\xe2\x96\x81" /* U+2581, which stands for a space */
-#define LOOSE (ST_BPE_MAX_ID + 1) /* numbers of loose characters, from here on */
 #define MAX_SCORED 256            /* bytes of a token: reading it takes their square */
-#define MAX_PAIRS (1 << 23)
 
 /* Merges wait here for each other: looking up the tokens of many at once hides the time that memory
  * takes, which is most of the time to read a large vocabulary. */
@@ -59,14 +56,14 @@ static const st_pair_slot *find_pair(const st_bpe *b, int32_t left, int32_t righ
 {
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
     for (uint64_t at = pair_slot(b, key);; at = (at + 1) & b->mask)
-        if (b->pair[at].key == key || b->pair[at].key == NO_PAIR)
+        if (b->pair[at].key == key || b->pair[at].key == ST_BPE_NO_PAIR)
             return &b->pair[at];
 }
 
 static uint32_t rank_of(const st_bpe *b, int32_t left, int32_t right)
 {
     const st_pair_slot *p = find_pair(b, left, right);
-    return p->key == NO_PAIR ? UINT32_MAX : p->rank;
+    return p->key == ST_BPE_NO_PAIR ? UINT32_MAX : p->rank;
 }
 
 /* Room for pairs pairs, half of it free. */
@@ -82,9 +79,9 @@ static setun_status grow_pairs(st_bpe *b, int64_t pairs, const char *path, setun
     b->pair = to;
     b->mask = room - 1;
     for (uint64_t i = 0; i < old; i++)
-        if (from[i].key != NO_PAIR) {
+        if (from[i].key != ST_BPE_NO_PAIR) {
             uint64_t at = pair_slot(b, from[i].key);
-            while (to[at].key != NO_PAIR)
+            while (to[at].key != ST_BPE_NO_PAIR)
                 at = (at + 1) & b->mask;
             to[at] = from[i];
         }
@@ -210,8 +207,7 @@ setun_status st_bpe_begin(st_bpe *b, int64_t entries, int64_t bytes, int64_t mer
     b->waiting = calloc(1, sizeof *b->waiting);
     if (!b->pool || !b->by_bytes || !b->waiting)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the vocabulary of %s", path);
-    b->seed = (uint64_t)(uintptr_t)b->pool * 0x9e3779b97f4a7c15u ^ (uint64_t)st_now_ns();
-    return grow_pairs(b, merges < MAX_PAIRS ? merges : MAX_PAIRS, path, err); /* looking up then needs no test for an empty table */
+    return st_bpe_begin_pairs(b, merges < ST_BPE_MAX_PAIRS ? merges : ST_BPE_MAX_PAIRS, path, err);
 }
 
 setun_status st_bpe_entry(st_bpe *b, int64_t id, const char *s, size_t n, int literal,
@@ -274,14 +270,29 @@ setun_status st_bpe_vocab(st_bpe *b, st_jscan *j, const char *path, setun_error 
 static setun_status put_pair(st_bpe *b, int64_t left, int64_t right, uint32_t rank, int64_t merged,
                              const char *path, setun_error *err)
 {
-    if (b->n_pairs == MAX_PAIRS)
-        return st_fail(err, SETUN_FULL, "%s: more than %d merges are not supported", path, MAX_PAIRS);
+    if (b->n_pairs == ST_BPE_MAX_PAIRS)
+        return st_fail(err, SETUN_FULL, "%s: more than %d merges are not supported", path, ST_BPE_MAX_PAIRS);
     if (2 * (uint64_t)b->n_pairs >= b->mask)
         ST_TRY(grow_pairs(b, 2 * b->n_pairs, path, err));
     st_pair_slot *p = (st_pair_slot *)(uintptr_t)find_pair(b, (int32_t)left, (int32_t)right);
     *p = (st_pair_slot){ (uint64_t)left << 32 | (uint64_t)right, rank, (int32_t)merged };
     b->n_pairs++;
     return SETUN_OK;
+}
+
+/* Looking up needs no test for an empty table: there always is one. */
+setun_status st_bpe_begin_pairs(st_bpe *b, int64_t pairs, const char *path, setun_error *err)
+{
+    b->seed = (uint64_t)(uintptr_t)b * 0x9e3779b97f4a7c15u ^ (uint64_t)st_now_ns();
+    return grow_pairs(b, pairs, path, err);
+}
+
+setun_status st_bpe_pair(st_bpe *b, const st_pair_slot *p, const char *path, setun_error *err)
+{
+    int64_t left = (int64_t)(p->key >> 32), right = (int64_t)(uint32_t)p->key;
+    if (find_pair(b, (int32_t)left, (int32_t)right)->key != ST_BPE_NO_PAIR)
+        return st_fail(err, SETUN_BAD_FILE, "%s: a merge is there twice", path);
+    return put_pair(b, left, right, p->rank, p->merged, path, err);
 }
 
 /* Over characters, at[split] begins the right part. */
@@ -310,7 +321,7 @@ static setun_status add_waiting(st_bpe *b, const char *path, setun_error *err)
         const int64_t *t = id + 3 * i;
         if (t[0] < 0 || t[1] < 0 || t[2] < 0)
             return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is not made of tokens", path, (long long)b->n_pairs);
-        if (find_pair(b, (int32_t)t[0], (int32_t)t[1])->key != NO_PAIR)
+        if (find_pair(b, (int32_t)t[0], (int32_t)t[1])->key != ST_BPE_NO_PAIR)
             return st_fail(err, SETUN_BAD_FILE, "%s: merge %lld is there twice", path, (long long)b->n_pairs);
         ST_TRY(put_pair(b, t[0], t[1], (uint32_t)b->n_pairs, t[2], path, err));
     }
@@ -450,7 +461,7 @@ static int64_t part_of(st_bpe *b, const float *score, const char *s, size_t n, i
         id = st_table_count(b->loose);
         *bad |= st_table_put(b->loose, s, n, id);
     }
-    return LOOSE + id;
+    return ST_BPE_LOOSE + id;
 }
 
 static setun_status split_token(st_bpe *b, const float *score, const scored *t, uint32_t rank,
@@ -536,13 +547,13 @@ static setun_status emit(const st_bpe *b, int32_t id, int64_t start, st_ids *out
     const void *s;
     size_t n;
     int64_t index;
-    if (!b->loose || (id < LOOSE && (b->byte_fallback || id != b->unk)))
+    if (!b->loose || (id < ST_BPE_LOOSE && (b->byte_fallback || id != b->unk)))
         return st_ids_add(out, id, err);
     if (!b->byte_fallback)
         return b->unk < 0 ? st_fail(err, SETUN_BAD_ARG, "the tokenizer has no token for a character of the text")
                : out->n > start && out->id[out->n - 1] == b->unk ? SETUN_OK
                                                                  : st_ids_add(out, b->unk, err);
-    st_table_at(b->loose, id - LOOSE, &s, &n, &index);
+    st_table_at(b->loose, id - ST_BPE_LOOSE, &s, &n, &index);
     for (size_t i = 0; i < n; i++)
         ST_TRY(st_ids_add(out, b->byte_id[((const uint8_t *)s)[i]], err));
     return SETUN_OK;
@@ -678,7 +689,7 @@ static setun_status symbols(const st_bpe *b, const char *text, int64_t bytes, in
         } else if (c >= 0x80 && st_table_get(b->by_bytes, text + at, (size_t)len, &found)) {
             id[made++] = (int32_t)found;
         } else if (b->loose && st_table_get(b->loose, text + at, (size_t)len, &found)) {
-            id[made++] = LOOSE + (int32_t)found;
+            id[made++] = ST_BPE_LOOSE + (int32_t)found;
         } else if (b->byte_fallback) {
             for (int64_t i = 0; i < len; i++)
                 id[made++] = b->byte_id[(uint8_t)text[at + i]];

@@ -7,6 +7,9 @@
 #include "setun/types.h"
 
 #define ST_BPE_MAX_ID ((1 << 22) - 1) /* bounds tables that are indexed by id */
+#define ST_BPE_LOOSE (ST_BPE_MAX_ID + 1) /* numbers of loose characters, from here on */
+#define ST_BPE_MAX_PAIRS (1 << 23)
+#define ST_BPE_NO_PAIR UINT64_MAX
 
 typedef struct st_token {
     const char *bytes; /* NULL: no token has this id */
@@ -60,6 +63,9 @@ setun_status st_bpe_merge(st_bpe *b, const char *text, size_t n, size_t split, c
 /* Instead of merges, over characters: a score for each id; NaN for those which never merge. */
 setun_status st_bpe_scores(st_bpe *b, const float *score, const char *path, setun_error *err);
 setun_status st_bpe_ready(st_bpe *b, const char *unk, const char *path, setun_error *err);
+/* Or the pairs as they are merged, from a file that has been through all of that: room for so many, then each. */
+setun_status st_bpe_begin_pairs(st_bpe *b, int64_t pairs, const char *path, setun_error *err);
+setun_status st_bpe_pair(st_bpe *b, const st_pair_slot *pair, const char *path, setun_error *err);
 void         st_bpe_free(st_bpe *b);
 
 /* A byte-mapped string ("\u0120the") as bytes (" the").  Returns the length, or -1 when a character is

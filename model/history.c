@@ -10,35 +10,13 @@
 #include "base/str.h"
 #include "model/json.h"
 
-static const char *const roles[] = {"system", "user", "assistant"};
-
-const char *st_history_role(const char *role)
-{
-    for (size_t i = 0; role && i < sizeof roles / sizeof roles[0]; i++)
-        if (strcmp(role, roles[i]) == 0)
-            return roles[i];
-    return NULL;
-}
-
-setun_status st_history_check(const st_message *list, int64_t n, const char *who, setun_error *err)
-{
-    int64_t first = n && strcmp(list[0].role, "system") == 0;
-    for (int64_t i = first; i < n; i++) {
-        const char *want = (i - first) % 2 ? "assistant" : "user";
-        if (strcmp(list[i].role, want))
-            return st_fail(err, SETUN_BAD_ARG, "%s: message %lld is of '%s', but '%s' is next: a system message comes first, then user "
-                           "and assistant take turns", who, (long long)i + 1, list[i].role, want);
-    }
-    return SETUN_OK;
-}
-
 static setun_status read_message(const json_t *item, const char *path, size_t i, st_arena *arena, st_message *m, setun_error *err)
 {
     const char *role = json_string_value(json_object_get(item, "role"));
     const json_t *content = json_object_get(item, "content");
     if (json_object_size(item) != 2 || !role || !json_is_string(content))
         return st_fail(err, SETUN_BAD_FILE, "%s: message %zu is not {\"role\": text, \"content\": text}", path, i + 1);
-    if (!(m->role = st_history_role(role)))
+    if (!(m->role = st_message_role(role)))
         return st_fail(err, SETUN_BAD_FILE, "%s: message %zu has the role '%.40s'; system, user and assistant are known", path, i + 1, role);
     m->n = (int64_t)json_string_length(content);
     m->text = st_arena_strndup(arena, json_string_value(content), (size_t)m->n);
@@ -60,7 +38,7 @@ static setun_status read_root(const json_t *root, const char *path, st_arena *ar
         ST_TRY(read_message(json_array_get(messages, i), path, i, arena, &h[i], err));
     *list = h;
     *n = (int64_t)count;
-    return st_history_check(h, *n, path, err);
+    return st_message_check(h, *n, path, err);
 }
 
 setun_status st_history_read(const char *path, st_arena *arena, const st_message **list, int64_t *n, setun_error *err)

@@ -13,8 +13,4 @@
 setun_status st_history_read(const char *path, st_arena *arena, const st_message **list, int64_t *n, setun_error *err);
 setun_status st_history_write(const char *path, const st_message *list, int64_t n, setun_error *err);
 
-/* "system" at most at the first place, then "user" and "assistant" by turns?  who names the whole in errors. */
-const char  *st_history_role(const char *role); /* the constant of that text; NULL: there is no such role */
-setun_status st_history_check(const st_message *list, int64_t n, const char *who, setun_error *err);
-
 #endif

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "model/chars.h"
+
 static int fail(st_jscan *j)
 {
     j->bad = 1;
@@ -44,26 +46,6 @@ static int hex4(st_jscan *j, uint32_t *v)
     return 1;
 }
 
-static char *put_utf8(char *q, uint32_t u)
-{
-    if (u < 0x80) {
-        *q++ = (char)u;
-    } else if (u < 0x800) {
-        *q++ = (char)(0xc0 | u >> 6);
-        *q++ = (char)(0x80 | (u & 63));
-    } else if (u < 0x10000) {
-        *q++ = (char)(0xe0 | u >> 12);
-        *q++ = (char)(0x80 | (u >> 6 & 63));
-        *q++ = (char)(0x80 | (u & 63));
-    } else {
-        *q++ = (char)(0xf0 | u >> 18);
-        *q++ = (char)(0x80 | (u >> 12 & 63));
-        *q++ = (char)(0x80 | (u >> 6 & 63));
-        *q++ = (char)(0x80 | (u & 63));
-    }
-    return q;
-}
-
 /* One escape after the backslash; NULL when it is wrong.  Never longer than what it is written as. */
 static char *escape(st_jscan *j, char *q)
 {
@@ -87,7 +69,7 @@ static char *escape(st_jscan *j, char *q)
             return NULL;
         u = 0x10000 + ((u - 0xd800) << 10) + (low - 0xdc00);
     }
-    return put_utf8(q, u);
+    return q + st_char_put(u, q);
 }
 
 int st_jscan_string(st_jscan *j, const char **s, size_t *n)

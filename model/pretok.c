@@ -1,9 +1,6 @@
-/* model/pretok.c -- cut text into pieces with the tokenizer's own regular expressions.
+/* model/pretok.c -- read a pre-tokenizer's stages from JSON, and find their matches with PCRE2.
  *
- * A pre-tokenizer is a list of stages.  A stage cuts every piece of the one before into matches and
- * the gaps between them, and joins or drops them as its behavior says; or it rewrites the piece.
- * Stages after ByteLevel see the characters that stand for bytes, as they would elsewhere; what
- * comes out in the end is bytes again.
+ * Not here: cutting by the matches (pieces.c).
  *
  * The expressions were written for another engine (Oniguruma).  Where PCRE2 reads the same text
  * differently it would cut differently without a word, so translate() lets through only what both
@@ -25,10 +22,9 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/str.h"
-#include "model/bpe.h"
 #include "model/normal.h"
+#include "model/pattern_read.h"
 
-#define MAX_STAGES 16
 #define MAX_PATTERN 8192
 #define FIRST_LIMIT 1000u  /* steps; an ordinary piece takes some tens */
 #define LAST_LIMIT 256000000u
@@ -36,26 +32,8 @@
 #define DEADLINE_NS 20000000000 /* plus 20 us for each byte */
 #define MATCHES_PER_LOOK 64     /* at the clock */
 
-enum { ISOLATED, REMOVED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS, N_BEHAVIORS };
-static const char *const behaviors[N_BEHAVIORS] = { "Isolated", "Removed", "MergedWithPrevious",
+static const char *const behaviors[ST_N_BEHAVIORS] = { "Isolated", "Removed", "MergedWithPrevious",
                                                     "MergedWithNext", "Contiguous" };
-
-/* PREFIX puts a space before a piece that has none; METASPACE writes a character for each space and
- * may put one in front; MAP writes bytes as characters (only if a stage follows that sees them). */
-enum { CUT, PREFIX, METASPACE, MAP };
-enum { NEVER, FIRST, ALWAYS };
-
-typedef struct stage {
-    int         kind, behavior, invert, prepend;
-    pcre2_code *code;
-    char        space[5];
-} stage;
-
-struct st_pretok {
-    int         n_stages, bytes, mapped;
-    stage       stage[MAX_STAGES];
-    const char *path;
-};
 
 /* Unicode White_Space, as the inside of a class. */
 static const char white[] =
@@ -145,12 +123,12 @@ static setun_status translate(const char *regex, const char *path, st_str *out, 
 /* A new stage; the first after ByteLevel has the bytes made visible. */
 static setun_status add_stage(st_pretok *p, int kind, setun_error *err)
 {
-    if (p->n_stages + 2 > MAX_STAGES)
+    if (p->n_stages + 2 > ST_STAGES)
         return st_fail(err, SETUN_UNKNOWN, "%s: more than %d pre-tokenizers", p->path,
-                       MAX_STAGES - 2);
+                       ST_STAGES - 2);
     if (p->bytes && !p->mapped) {
         p->mapped = 1;
-        p->stage[p->n_stages++].kind = MAP;
+        p->stage[p->n_stages++].kind = ST_MAP;
     }
     p->stage[p->n_stages++].kind = kind;
     return SETUN_OK;
@@ -162,7 +140,7 @@ static setun_status add_cut(st_pretok *p, const char *regex, int literal, int be
     st_str s = { 0 };
     int code;
     PCRE2_SIZE offset;
-    ST_TRY(add_stage(p, CUT, err));
+    ST_TRY(add_stage(p, ST_CUT, err));
     if (!regex[0] || strlen(regex) > MAX_PATTERN)
         return st_fail(err, SETUN_BAD_FILE, "%s: a pattern of %zu bytes", p->path, strlen(regex));
     if (!literal) {
@@ -172,11 +150,18 @@ static setun_status add_cut(st_pretok *p, const char *regex, int literal, int be
             return st;
         }
     }
+    st_stage *made = &p->stage[p->n_stages - 1];
+    made->behavior = behavior;
+    made->literal = literal;
+    if (!(made->source = strdup(literal ? regex : s.text))) {
+        st_str_free(&s);
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for the regex of %s", p->path);
+    }
+    st_str_free(&s);
     pcre2_code *re =
-        pcre2_compile((PCRE2_SPTR)(literal ? regex : s.text), PCRE2_ZERO_TERMINATED,
+        pcre2_compile((PCRE2_SPTR)made->source, PCRE2_ZERO_TERMINATED,
                       PCRE2_UTF | PCRE2_NO_UTF_CHECK | (literal ? PCRE2_LITERAL : PCRE2_UCP), &code,
                       &offset, NULL);
-    st_str_free(&s);
     if (!re) {
         PCRE2_UCHAR text[128];
         (void)pcre2_get_error_message(code, text, sizeof text);
@@ -186,10 +171,90 @@ static setun_status add_cut(st_pretok *p, const char *regex, int literal, int be
     /* Refused where memory may not be made executable; the interpreter gives the same answers, and takes the
      * time of encoding times 2.4.  PCRE2 keeps this code in memory that stays writable; kernels never lie there. */
     (void)pcre2_jit_compile(re, PCRE2_JIT_COMPLETE);
-    p->stage[p->n_stages - 1].code = re;
-    p->stage[p->n_stages - 1].behavior = behavior;
+    made->pattern = re;
     return SETUN_OK;
 }
+
+/* ---------------------------------------------------------------- matching */
+
+typedef struct searching {
+    const st_pretok     *p;
+    pcre2_match_data    *match[ST_STAGES];
+    pcre2_match_context *context;
+    pcre2_jit_stack     *stack;
+    int64_t              allowance, deadline, n_matches;
+} searching;
+
+static void end_search(void *state)
+{
+    searching *c = state;
+    if (!c)
+        return;
+    for (int i = 0; i < ST_STAGES; i++)
+        pcre2_match_data_free(c->match[i]);
+    pcre2_jit_stack_free(c->stack);
+    pcre2_match_context_free(c->context);
+    free(c);
+}
+
+static setun_status begin_search(const st_pretok *p, int64_t n, void **state, setun_error *err)
+{
+    searching *c = calloc(1, sizeof *c);
+    *state = c;
+    if (!c)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to split the text");
+    c->p = p;
+    c->allowance = ALLOWANCE + 64 * n;
+    c->deadline = st_now_ns() + DEADLINE_NS + 20000 * n;
+    c->context = pcre2_match_context_create(NULL);
+    c->stack = pcre2_jit_stack_create(32 << 10, 8 << 20, NULL);
+    int good = c->context && c->stack;
+    for (int i = 0; i < p->n_stages; i++) {
+        c->match[i] = pcre2_match_data_create(1, NULL);
+        good &= c->match[i] != NULL;
+    }
+    if (!good)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory to split the text");
+    (void)pcre2_set_heap_limit(c->context, 256 << 10); /* KiB: the interpreter's frames */
+    pcre2_jit_stack_assign(c->context, NULL, c->stack);
+    return SETUN_OK;
+}
+
+/* pcre2_match with limits that rise as long as the allowance lasts. */
+static int match(searching *c, int at_stage, const char *text, int64_t n, int64_t from)
+{
+    if (c->n_matches++ % MATCHES_PER_LOOK == 0 && st_now_ns() > c->deadline)
+        return PCRE2_ERROR_MATCHLIMIT;
+    for (uint32_t limit = FIRST_LIMIT;; limit *= 16) {
+        (void)pcre2_set_match_limit(c->context, limit);
+        int rc = pcre2_match(c->p->stage[at_stage].pattern, (PCRE2_SPTR)text, (PCRE2_SIZE)n, (PCRE2_SIZE)from,
+                             PCRE2_NO_UTF_CHECK, c->match[at_stage], c->context);
+        if (rc != PCRE2_ERROR_MATCHLIMIT || limit > LAST_LIMIT / 16)
+            return rc;
+        c->allowance -= 16 * (int64_t)limit;
+        if (c->allowance < 0 || st_now_ns() > c->deadline)
+            return rc;
+    }
+}
+
+static int search(void *state, int stage, const char *text, int64_t n, int64_t from, int64_t span[2], setun_error *err)
+{
+    searching *c = state;
+    int rc = match(c, stage, text, n, from);
+    if (rc == PCRE2_ERROR_NOMATCH)
+        return 0;
+    if (rc < 0)
+        return st_fail(err, rc == PCRE2_ERROR_NOMEMORY ? SETUN_NO_MEMORY : SETUN_FULL,
+                       "the pre-tokenizer's regex gave up on the text (error %d): too much backtracking", rc);
+    const PCRE2_SIZE *found = pcre2_get_ovector_pointer(c->match[stage]);
+    span[0] = (int64_t)found[0];
+    span[1] = (int64_t)found[1];
+    return 1;
+}
+
+static void free_code(void *pattern) { pcre2_code_free(pattern); }
+
+static const st_matcher pcre2 = { begin_search, end_search, search, free_code };
 
 /* ---------------------------------------------------------------- reading the JSON */
 
@@ -198,7 +263,7 @@ static setun_status read_behavior(const st_pretok *p, json_t *json, int absent, 
 {
     json_t *v = json_object_get(json, "behavior");
     const char *name = json_string_value(v);
-    for (*behavior = 0; name && *behavior < N_BEHAVIORS; ++*behavior)
+    for (*behavior = 0; name && *behavior < ST_N_BEHAVIORS; ++*behavior)
         if (strcmp(name, behaviors[*behavior]) == 0)
             return SETUN_OK;
     *behavior = absent;
@@ -236,9 +301,9 @@ static setun_status add_bytes(st_pretok *p, json_t *json, setun_error *err)
         return st_fail(err, SETUN_UNKNOWN, "%s: pre_tokenizer ByteLevel twice is not supported",
                        p->path);
     if (space)
-        ST_TRY(add_stage(p, PREFIX, err));
+        ST_TRY(add_stage(p, ST_PREFIX, err));
     if (regex)
-        ST_TRY(add_cut(p, gpt2, 0, ISOLATED, err));
+        ST_TRY(add_cut(p, gpt2, 0, ST_ISOLATED, err));
     p->bytes = 1;
     return SETUN_OK;
 }
@@ -259,22 +324,22 @@ static setun_status add_metaspace(st_pretok *p, json_t *json, setun_error *err)
     size_t chars = 0;
     for (const char *c = space; c && *c; c++)
         chars += ((uint8_t)*c & 0xc0) != 0x80;
-    if (chars != 1 || prepend < 0 || prepend > ALWAYS || (!add && prepend != NEVER))
+    if (chars != 1 || prepend < 0 || prepend > ST_ALWAYS || (!add && prepend != ST_NEVER))
         return st_fail(err, SETUN_UNKNOWN,
                        "%s: pre_tokenizer Metaspace needs a replacement of one character and a "
                        "prepend_scheme of always, first or never that fits add_prefix_space",
                        p->path);
     /* What "first" means for pieces that others have cut or changed is not written down anywhere. */
-    if (prepend == FIRST && p->n_stages > 0)
+    if (prepend == ST_FIRST && p->n_stages > 0)
         return st_fail(err, SETUN_UNKNOWN,
                        "%s: pre_tokenizer Metaspace with prepend_scheme first after another is not "
                        "supported",
                        p->path);
-    ST_TRY(add_stage(p, METASPACE, err));
-    stage *s = &p->stage[p->n_stages - 1];
+    ST_TRY(add_stage(p, ST_METASPACE, err));
+    st_stage *s = &p->stage[p->n_stages - 1];
     s->prepend = prepend;
     memcpy(s->space, space, strlen(space) + 1);
-    return split ? add_cut(p, s->space, 1, MERGED_WITH_NEXT, err) : SETUN_OK;
+    return split ? add_cut(p, s->space, 1, ST_MERGED_WITH_NEXT, err) : SETUN_OK;
 }
 
 static setun_status add_one(st_pretok *p, json_t *json, int depth, setun_error *err)
@@ -300,11 +365,11 @@ static setun_status add_one(st_pretok *p, json_t *json, int depth, setun_error *
     if (strcmp(type, "Digits") == 0) {
         ST_TRY(st_json_known(json, "individual_digits ", "pre_tokenizer Digits", p->path, err));
         ST_TRY(st_json_flag(json, "individual_digits", 0, &single, p->path, err));
-        return add_cut(p, "\\p{N}", 0, single ? ISOLATED : CONTIGUOUS, err);
+        return add_cut(p, "\\p{N}", 0, single ? ST_ISOLATED : ST_CONTIGUOUS, err);
     }
     if (strcmp(type, "Punctuation") == 0) { /* of ASCII, all that is neither letter nor digit */
         ST_TRY(st_json_known(json, "behavior ", "pre_tokenizer Punctuation", p->path, err));
-        ST_TRY(read_behavior(p, json, ISOLATED, &behavior, err));
+        ST_TRY(read_behavior(p, json, ST_ISOLATED, &behavior, err));
         return add_cut(p, "[\\p{P}$+<=>^`|~]", 0, behavior, err);
     }
     return st_fail(err, SETUN_UNKNOWN, "%s: pre_tokenizer %s is not supported", p->path, type);
@@ -317,193 +382,37 @@ setun_status st_pretok_new(st_pretok **out, json_t *json, const char *path, setu
     if (!p)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for %s", path);
     p->path = path;
+    p->matcher = &pcre2;
     if (json && !json_is_null(json))
         ST_TRY(add_one(p, json, 0, err));
     p->path = NULL; /* borrowed only while reading */
     return SETUN_OK;
 }
 
-void st_pretok_free(st_pretok *p)
+/* ---------------------------------------------------------------- as bytes */
+
+setun_status st_pretok_put(const st_pretok *p, const char *path, st_str *out, setun_error *err)
 {
-    for (int i = 0; p && i < p->n_stages; i++)
-        pcre2_code_free(p->stage[i].code);
-    free(p);
-}
-
-int st_pretok_is_bytes(const st_pretok *p) { return p->bytes; }
-
-/* ---------------------------------------------------------------- cutting */
-
-typedef struct cutter {
-    const st_pretok     *p;
-    pcre2_match_data    *match[MAX_STAGES];
-    st_str               held[MAX_STAGES + 1]; /* what a rewriting stage made of its piece */
-    int                  first;
-    pcre2_match_context *context;
-    pcre2_jit_stack     *stack;
-    int64_t              allowance, deadline, n_matches;
-    st_piece_fn          piece;
-    void                *user;
-    setun_error         *err;
-} cutter;
-
-/* pcre2_match with limits that rise as long as the allowance lasts. */
-static int match(cutter *c, int at_stage, const char *text, int64_t n, int64_t from)
-{
-    if (c->n_matches++ % MATCHES_PER_LOOK == 0 && st_now_ns() > c->deadline)
-        return PCRE2_ERROR_MATCHLIMIT;
-    for (uint32_t limit = FIRST_LIMIT;; limit *= 16) {
-        (void)pcre2_set_match_limit(c->context, limit);
-        int rc = pcre2_match(c->p->stage[at_stage].code, (PCRE2_SPTR)text, (PCRE2_SIZE)n, (PCRE2_SIZE)from,
-                             PCRE2_NO_UTF_CHECK, c->match[at_stage], c->context);
-        if (rc != PCRE2_ERROR_MATCHLIMIT || limit > LAST_LIMIT / 16)
-            return rc;
-        c->allowance -= 16 * (int64_t)limit;
-        if (c->allowance < 0 || st_now_ns() > c->deadline)
-            return rc;
-    }
-}
-
-static setun_status pass(cutter *c, int at_stage, const char *text, int64_t n);
-
-/* Joins the matches and gaps of a piece as the behavior says: a part is held back until it is known
- * that the next does not belong to it.  The rules are those of splitting on a delimiter; a match
- * is the delimiter, or, inverted, a gap is. */
-typedef struct joiner {
-    cutter *c;
-    int     stage, was_match;
-    int64_t begin, end; /* held back; empty at first */
-} joiner;
-
-static setun_status join(joiner *j, const char *text, int64_t begin, int64_t end, int is_match)
-{
-    const stage *s = &j->c->p->stage[j->stage];
-    int was = j->was_match, joins = 0;
-    if (begin == end)
-        return SETUN_OK;
-    is_match ^= s->invert;
-    if (s->behavior == MERGED_WITH_PREVIOUS)
-        joins = is_match && !was;
-    else if (s->behavior == MERGED_WITH_NEXT)
-        joins = !is_match && was;
-    else if (s->behavior == CONTIGUOUS)
-        joins = is_match == was;
-    j->was_match = is_match;
-    if (s->behavior == REMOVED && is_match)
-        return SETUN_OK;
-    if (j->begin < j->end && joins) {
-        j->end = end;
-        return SETUN_OK;
-    }
-    int64_t from = j->begin, n = j->end - j->begin;
-    j->begin = begin;
-    j->end = end;
-    return pass(j->c, j->stage + 1, text + from, n);
-}
-
-static setun_status cut(cutter *c, int at_stage, const char *text, int64_t n)
-{
-    joiner j = { c, at_stage, 0, 0, 0 };
-    for (int64_t at = 0; at < n;) {
-        int rc = match(c, at_stage, text, n, at);
-        if (rc == PCRE2_ERROR_NOMATCH) {
-            ST_TRY(join(&j, text, at, n, 0));
-            break;
-        }
-        if (rc < 0)
-            return st_fail(
-                c->err, rc == PCRE2_ERROR_NOMEMORY ? SETUN_NO_MEMORY : SETUN_FULL,
-                "the pre-tokenizer's regex gave up on the text (error %d): too much backtracking",
-                rc);
-        const PCRE2_SIZE *span = pcre2_get_ovector_pointer(c->match[at_stage]);
-        int64_t begin = (int64_t)span[0], end = (int64_t)span[1];
-        if (begin < at || end <= begin || end > n)
-            return st_fail(c->err, SETUN_UNKNOWN,
-                           "the pre-tokenizer's regex matches the empty text");
-        ST_TRY(join(&j, text, at, begin, 0));
-        ST_TRY(join(&j, text, begin, end, 1));
-        at = end;
-    }
-    return pass(c, at_stage + 1, text + j.begin, j.end - j.begin);
-}
-
-/* Stages that change their piece.  A buffer for each stage: the piece of one is done with, in all
- * later stages, before its next one is made. */
-static setun_status rewrite(cutter *c, int at_stage, const char *text, int64_t n)
-{
-    const stage *s = &c->p->stage[at_stage];
-    st_str *out = &c->held[at_stage];
-    int midst = c->first < 0; /* only the first piece goes on from a text */
-    out->len = 0;
-    if (midst && s->kind != MAP)
-        c->first = 0;
-    if (s->kind == PREFIX) {
-        if (text[0] == ' ' || midst)
-            return pass(c, at_stage + 1, text, n);
-        st_str_add(out, " ");
-        st_str_addn(out, text, (size_t)n);
-    } else if (s->kind == METASPACE) {
-        size_t len = strlen(s->space);
-        int has = text[0] == ' ' || ((size_t)n >= len && memcmp(text, s->space, len) == 0);
-        if (!has && !midst && (s->prepend == ALWAYS || (s->prepend == FIRST && c->first)))
-            st_str_add(out, s->space);
-        for (int64_t i = 0; i < n; i++)
-            st_str_addn(out, text[i] == ' ' ? s->space : text + i, text[i] == ' ' ? len : 1);
-    } else {
-        char two[2];
-        for (int64_t i = 0; i < n; i++)
-            st_str_addn(out, two, (size_t)st_bpe_map(text + i, 1, two));
-    }
-    if (out->failed)
-        return st_fail(c->err, SETUN_NO_MEMORY, "no memory to split the text");
-    return pass(c, at_stage + 1, out->text, (int64_t)out->len);
-}
-
-static setun_status pass(cutter *c, int at_stage, const char *text, int64_t n)
-{
-    if (n == 0)
-        return SETUN_OK;
-    if (at_stage < c->p->n_stages)
-        return c->p->stage[at_stage].kind == CUT ? cut(c, at_stage, text, n)
-                                                 : rewrite(c, at_stage, text, n);
-    if (!c->p->mapped)
-        return c->piece(c->user, text, n, c->err);
-    st_str *out = &c->held[MAX_STAGES];
-    out->len = 0;
-    st_str_addn(out, text, (size_t)n);
-    if (out->failed)
-        return st_fail(c->err, SETUN_NO_MEMORY, "no memory to split the text");
-    return c->piece(c->user, out->text, st_bpe_unmap(text, (size_t)n, out->text), c->err);
-}
-
-setun_status st_pretok_split(const st_pretok *p, const char *text, int64_t n, int first,
-                             st_piece_fn piece, void *user, setun_error *err)
-{
-    if (p->n_stages == 0)
-        return n ? piece(user, text, n, err) : SETUN_OK;
-    cutter c = { .p = p, .first = first, .piece = piece, .user = user, .err = err };
-    c.allowance = ALLOWANCE + 64 * n;
-    c.deadline = st_now_ns() + DEADLINE_NS + 20000 * n;
-    c.context = pcre2_match_context_create(NULL);
-    c.stack = pcre2_jit_stack_create(32 << 10, 8 << 20, NULL);
-    int good = c.context && c.stack;
+    int mapped = 0;
+    st_put_u32(out, (uint32_t)p->bytes);
+    st_put_u32(out, (uint32_t)p->mapped);
+    st_put_u32(out, (uint32_t)p->n_stages);
     for (int i = 0; i < p->n_stages; i++) {
-        c.match[i] = pcre2_match_data_create(1, NULL);
-        good &= c.match[i] != NULL;
+        const st_stage *s = &p->stage[i];
+        if (mapped && s->kind != ST_CUT)
+            return st_fail(err, SETUN_UNKNOWN, "%s: a bundle cannot have a pre_tokenizer that changes text behind ByteLevel", path);
+        mapped |= s->kind == ST_MAP;
+        st_put_u32(out, (uint32_t)s->kind);
+        st_put_u32(out, (uint32_t)s->behavior);
+        st_put_u32(out, (uint32_t)s->invert);
+        st_put_u32(out, (uint32_t)s->prepend);
+        st_put_text(out, s->space, (int64_t)strlen(s->space));
+        if (s->kind != ST_CUT)
+            continue;
+        st_pattern *program;
+        ST_TRY(st_pattern_read(&program, s->source, s->literal, path, err));
+        st_pattern_put(program, out);
+        st_pattern_free(program);
     }
-    setun_status st = SETUN_OK;
-    if (good) {
-        (void)pcre2_set_heap_limit(c.context, 256 << 10); /* KiB: the interpreter's frames */
-        pcre2_jit_stack_assign(c.context, NULL, c.stack);
-        st = pass(&c, 0, text, n);
-    } else {
-        st = st_fail(err, SETUN_NO_MEMORY, "no memory to split the text");
-    }
-    for (int i = 0; i < p->n_stages; i++)
-        pcre2_match_data_free(c.match[i]);
-    for (int i = 0; i <= MAX_STAGES; i++)
-        st_str_free(&c.held[i]);
-    pcre2_jit_stack_free(c.stack);
-    pcre2_match_context_free(c.context);
-    return st;
+    return SETUN_OK;
 }

@@ -1,11 +1,12 @@
-/* model/tokenizer.h -- BPE from tokenizer.json or a GGUF file, over bytes or over characters.
+/* model/tokenizer.h -- BPE from tokenizer.json, a GGUF file or a bundle, over bytes or over characters.
  *
- * Text is split on added tokens, normalized, split by the pre-tokenizer (PCRE2), then merged by
+ * Text is split on added tokens, normalized, split by the pre-tokenizer, then merged by
  * rank.  Immutable after opening; [any] for all functions with a const tokenizer (each call has its
  * own scratch).  Ids are int32. */
 #ifndef ST_MODEL_TOKENIZER_H
 #define ST_MODEL_TOKENIZER_H
 
+#include "base/str.h"
 #include "setun/types.h"
 
 typedef struct st_tokenizer st_tokenizer;
@@ -13,6 +14,11 @@ typedef struct st_tokenizer st_tokenizer;
 /* path: a directory that holds tokenizer.json, or a GGUF file.  Refuses what it does not know (model
  * type, normalizer, pre-tokenizer, decoder, post-processor), naming it. */
 setun_status st_tokenizer_open(st_tokenizer **t, const char *path, setun_error *err);
+/* The same tokenizer as bytes that are read without any library, from which it makes the same ids.  Refuses, naming
+ * it, what that cannot do.  Equal tokenizers are equal bytes. */
+setun_status st_tokenizer_save(const st_tokenizer *t, st_str *out, setun_error *err);
+/* bytes must stay as long as the tokenizer; name begins what is said of them. */
+setun_status st_tokenizer_load(st_tokenizer **t, const void *bytes, int64_t n, const char *name, setun_error *err);
 void         st_tokenizer_close(st_tokenizer *t);
 int64_t      st_tokenizer_size(const st_tokenizer *t); /* 1 + largest id */
 

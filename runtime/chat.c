@@ -132,7 +132,7 @@ setun_status setun_chat_get(const setun_chat *c, int64_t i, setun_message *m, se
 
 setun_status setun_chat_insert(setun_chat *c, int64_t i, const char *role, const char *text, size_t n, setun_error *err)
 {
-    const char *known = st_history_role(role);
+    const char *known = st_message_role(role);
     if (!known)
         return st_fail(err, SETUN_BAD_ARG, "the role '%s' is not known; system, user and assistant are", role);
     if (i < 0 || i > c->n)
@@ -208,7 +208,7 @@ static setun_status render(const setun_chat *c, int64_t without, int prompt, ren
     }
     const st_chat chat = {without ? rest : c->message, c->n - without, prompt,
                           c->o.think == SETUN_THINK_DEFAULT ? -1 : c->o.think == SETUN_THINK_ON, f->file.bos, f->file.eos, c->date};
-    setun_status s = st_history_check(chat.message, chat.n, "the conversation", err);
+    setun_status s = st_message_check(chat.message, chat.n, "the conversation", err);
     if (s == SETUN_OK && f->add_bos)
         s = add_piece(r, -1, f->file.bos, (int64_t)strlen(f->file.bos), err);
     if (s == SETUN_OK)

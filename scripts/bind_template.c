@@ -58,23 +58,6 @@ static int part(lua_State *L, int64_t begin, int64_t end)
     return 1;
 }
 
-/* White space of the language that templates were written for: what str.strip removes.  Bytes of the one that
- * begins at p, at most n; 0: none does. */
-static int64_t space(const char *p, int64_t n)
-{
-    static const char *const wide[] = {"\xc2\x85", "\xc2\xa0", "\xe1\x9a\x80", "\xe2\x80\xa8", "\xe2\x80\xa9",
-                                       "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80"};
-    uint8_t c = (uint8_t)p[0];
-    if (c == ' ' || (c >= 9 && c <= 13) || (c >= 28 && c <= 31))
-        return 1;
-    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++) {
-        int64_t m = (int64_t)strlen(wide[i]);
-        if (m <= n && memcmp(p, wide[i], (size_t)m) == 0)
-            return m;
-    }
-    return n >= 3 && memcmp(p, "\xe2\x80", 2) == 0 && (uint8_t)p[2] >= 0x80 && (uint8_t)p[2] <= 0x8a ? 3 : 0; /* U+2000 to U+200A */
-}
-
 /* s:trim(), s:trim("\n"): without white space, or these characters, at both ends; ltrim, rtrim: at one. */
 static int trim(lua_State *L, int left, int right)
 {
@@ -82,13 +65,14 @@ static int trim(lua_State *L, int left, int right)
     const char *set = lua_isnoneornil(L, 2) ? NULL : st_bind_text(L, 2, "what is cut off");
     const char *p = s->of->chat->message[s->i].text;
     int64_t b = s->begin, e = s->end;
-    for (int64_t m = 1; left && b < e && m; b += m)
-        m = set ? strchr(set, p[b]) && p[b] ? 1 : 0 : space(p + b, e - b);
-    for (int64_t m = 1; right && b < e && m; e -= m) {
-        m = set ? strchr(set, p[e - 1]) && p[e - 1] ? 1 : 0 : 0;
-        for (int64_t k = 1; !set && !m && k <= 3 && k <= e - b; k++)
-            m = space(p + e - k, k) == k ? k : 0;
+    if (!set) {
+        st_message_trim(p, &b, &e, left, right);
+        return part(L, b, e);
     }
+    while (left && b < e && p[b] && strchr(set, p[b]))
+        b++;
+    while (right && b < e && p[e - 1] && strchr(set, p[e - 1]))
+        e--;
     return part(L, b, e);
 }
 

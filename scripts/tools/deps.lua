@@ -43,7 +43,7 @@ local owners = {
   ["^lualib%.h$"]    = { "^scripts/host%.c$" },
   ["^llvm"]          = { "^codegen/llvm", "^codegen/target%.c$" },
   ["^jansson%.h$"]   = { "^model/" },
-  ["^pcre2%.h$"]     = { "^model/pretok%.c$", "^model/normal%.c$" },
+  ["^pcre2%.h$"]     = { "^model/pretok%.c$", "^model/pattern_read%.c$" },
   ["intrin%.h$"]     = {},
   ["^arm_neon%.h$"]  = {},
 }

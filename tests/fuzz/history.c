@@ -31,9 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     fuzz_judge(s, &err, "chat.json");
     if (s == SETUN_OK) {
         for (int64_t i = 0; i < n_list; i++)
-            FUZZ_CHECK(st_history_role(list[i].role) == list[i].role && list[i].n >= 0 &&
+            FUZZ_CHECK(st_message_role(list[i].role) == list[i].role && list[i].n >= 0 &&
                        st_utf8_valid(list[i].text, (size_t)list[i].n) == (size_t)list[i].n);
-        fuzz_judge(st_history_check(list, n_list, "the chat", &err), &err, "the chat");
+        fuzz_judge(st_message_check(list, n_list, "the chat", &err), &err, "the chat");
         again(list, n_list, a);
     }
     FUZZ_CHECK(st_arena_bytes(a) < ((int64_t)64 << 20));

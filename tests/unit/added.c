@@ -140,15 +140,18 @@ static void test_words(void **state)
         {"\xf0\x9f\x84\xaf", 0, 0}, {"\xf0\x9d\x9f\x8e", 1, 0}, {"\x1f", 0, 0}, {"\xef\xbb\xbf", 0, 0},
     };
     (void)state;
+    st_chars words = {0};
+    assert_int_equal(st_word_chars(&words, NULL), SETUN_OK);
     for (size_t i = 0; i < sizeof chars / sizeof *chars; i++) {
         int64_t n = (int64_t)strlen(chars[i].text);
-        if (st_word_after(chars[i].text, n, 0) != chars[i].word || st_word_before(chars[i].text, n) != chars[i].word ||
+        if (st_word_after(&words, chars[i].text, n, 0) != chars[i].word || st_word_before(&words, chars[i].text, n) != chars[i].word ||
             st_space_after(chars[i].text, n, 0) != (chars[i].space ? n : 0) ||
             st_space_before(chars[i].text, 0, n) != (chars[i].space ? 0 : n))
             fail_msg("character %zu", i);
     }
-    assert_false(st_word_before("", 0) || st_word_after("", 0, 0));
+    assert_false(st_word_before(&words, "", 0) || st_word_after(&words, "", 0, 0));
     assert_true(st_space_before("  ", 1, 2) == 1 && st_space_after("  a", 3, 0) == 2);
+    st_chars_free(&words);
 }
 
 int main(void)
