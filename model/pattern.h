@@ -44,7 +44,7 @@ typedef struct st_pattern_run {
     struct st_pback *stack;
     int64_t          n_stack, cap_stack;
 } st_pattern_run;
-#define ST_PATTERN_STEPS(bytes) ((INT64_C(1) << 28) + 4096 * (bytes)) /* enough for a text of so many bytes */
+#define ST_PATTERN_STEPS(bytes) ((INT64_C(1) << 26) + 4096 * (bytes)) /* enough for a text of so many bytes */
 
 /* The first match at from or behind it, in text, which is valid UTF-8.  1: it is span[0] to span[1]; 0: there is none;
  * -1: it took too many steps, or too much memory.  [any] */

@@ -64,7 +64,7 @@ static setun_status ask(reader *r, const char *text, size_t n, st_chars *set)
     setun_status status = r->all ? SETUN_OK : make_all(r);
     st_str_add(&s, r->fold ? "(?i:" : "(?:");
     st_str_addn(&s, text, n);
-    st_str_add(&s, ")+");
+    st_str_add(&s, ")++");
     pcre2_code *re = status != SETUN_OK || s.failed ? NULL
                      : pcre2_compile((PCRE2_SPTR)s.text, s.len, PCRE2_UTF | PCRE2_NO_UTF_CHECK | PCRE2_UCP, &code, &offset, NULL);
     pcre2_match_data *match = pcre2_match_data_create(1, NULL);
@@ -189,8 +189,6 @@ static setun_status read_quantifier(reader *r, quantifier *q, int *is)
     r->at++;
     if (*r->at == '?' || *r->at == '+')
         q->how = *r->at++ == '?' ? LAZY : POSSESSIVE;
-    if (*r->at && strchr("?*+{", *r->at))
-        return refuse(r, "a repetition of a repetition");
     return SETUN_OK;
 }
 

@@ -410,6 +410,8 @@ setun_status st_pretok_put(const st_pretok *p, const char *path, st_str *out, se
         if (s->kind != ST_CUT)
             continue;
         st_pattern *program;
+        if (!s->source) /* read from bytes itself */
+            return st_fail(err, SETUN_UNKNOWN, "%s: a bundle's tokenizer cannot be put into another bundle", path);
         ST_TRY(st_pattern_read(&program, s->source, s->literal, path, err));
         st_pattern_put(program, out);
         st_pattern_free(program);

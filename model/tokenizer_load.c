@@ -196,6 +196,7 @@ static setun_status load(reader *r)
     if (!magic || memcmp(magic, ST_TB_MAGIC, 8) != 0)
         return st_fail(r->err, SETUN_BAD_FILE, "%s: there is no tokenizer where one should be", r->name);
     uint32_t version = st_take_u32(&r->in), flags = st_take_u32(&r->in);
+    ST_TRY(judge(r, "first bytes"));
     if (version != ST_TB_VERSION || flags & ~ST_TB_ALL)
         return st_fail(r->err, SETUN_UNKNOWN, "%s: a tokenizer of version %u with flags %u; this Setun reads version %d", r->name, version,
                        flags, ST_TB_VERSION);

@@ -24,14 +24,59 @@ static setun_status open_json(st_pretok **p, const char *json, setun_error *err)
     return st;
 }
 
-/* The pieces of a text, each followed by '|'. */
+/* Pre-tokenizers as a bundle has them: programs instead of expressions.  Made once each, because PCRE2 is asked about
+ * every character there is. */
+static struct bundled {
+    char      *json;
+    st_str     bytes;
+    st_pretok *p;
+} bundled[256];
+static size_t n_bundled;
+
+static const st_pretok *in_bundle(const char *json, const st_pretok *p)
+{
+    struct bundled *b = bundled;
+    setun_error err = { 0 };
+    for (; b < bundled + n_bundled; b++)
+        if (strcmp(b->json, json) == 0)
+            return b->p;
+    assert_true(n_bundled < sizeof bundled / sizeof *bundled);
+    if (st_pretok_put(p, "test", &b->bytes, &err) != SETUN_OK)
+        fail_msg("%s: %s", json, err.text);
+    st_bytes in = { (const uint8_t *)b->bytes.text, (const uint8_t *)b->bytes.text + b->bytes.len, 0 };
+    assert_int_equal(st_pretok_take(&b->p, &in, NULL), SETUN_OK);
+    assert_true(!in.bad && in.at == in.end);
+    assert_non_null(b->json = strdup(json));
+    n_bundled++;
+    return b->p;
+}
+
+static int free_bundled(void **state)
+{
+    (void)state;
+    while (n_bundled > 0) {
+        struct bundled *b = &bundled[--n_bundled];
+        free(b->json);
+        st_str_free(&b->bytes);
+        st_pretok_free(b->p);
+    }
+    return 0;
+}
+
+/* The pieces of a text, each followed by '|'; those that a bundle makes have to be the same. */
 static void pieces(const char *json, const char *text, size_t n, int first, st_str *out)
 {
     st_pretok *p;
+    st_str own = { 0 };
     setun_error err = { 0 };
+    size_t had = out->len;
     if (open_json(&p, json, &err) != SETUN_OK ||
-        st_pretok_split(p, text, (int64_t)n, first, add_piece, out, &err) != SETUN_OK)
+        st_pretok_split(p, text, (int64_t)n, first, add_piece, out, &err) != SETUN_OK ||
+        st_pretok_split(in_bundle(json, p), text, (int64_t)n, first, add_piece, &own, &err) != SETUN_OK)
         fail_msg("%s: %s", json, err.text);
+    if (own.len != out->len - had || (own.len && memcmp(own.text, out->text + had, own.len) != 0))
+        fail_msg("%s: '%.*s' gives '%s' in a bundle and not '%s'", json, (int)n, text, own.text ? own.text : "", out->text + had);
+    st_str_free(&own);
     st_pretok_free(p);
 }
 
@@ -403,5 +448,5 @@ int main(void)
         cmocka_unit_test(test_cases), cmocka_unit_test(test_behaviors), cmocka_unit_test(test_by_hand), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_long),  cmocka_unit_test(test_normal),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, free_bundled);
 }

@@ -23,6 +23,7 @@
 #include "graph/registry.h"
 #include "model/history.h"
 #include "model/template.h"
+#include "runtime/export_text.h"
 #include "scripts/host.h"
 #include "tests/unit/gguf_files.h"
 
@@ -439,6 +440,91 @@ static void conversations(void **state)
     close_world(&w);
 }
 
+/* The same, from the table that a bundle has: every format but one is a table. */
+static void tables(void **state)
+{
+    world w = open_world();
+    setun_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const row *r = &rows[i];
+        st_format f = {.arena = w.arena, .script = w.script, .file = {.bos = "<s>", .eos = "</s>"}};
+        st_turns *t = calloc(1, sizeof *t), *back;
+        st_str bytes = {0}, got = {0};
+        assert_non_null(t);
+        t->name = strdup(r->name);
+        t->why = strdup("");
+        t->bos = strdup("<s>");
+        assert_int_equal(st_script_template_find(w.script, r->name, NULL, NULL, 0, &f.t, &err), SETUN_OK);
+        setun_status s = st_export_turns(&f, t, &err);
+        if (strcmp(r->name, "qwen3") == 0) { /* shows an answer without its thoughts */
+            assert_int_equal(s, SETUN_UNKNOWN);
+            assert_non_null(strstr(err.text, "depends on more"));
+            st_turns_free(t);
+            continue;
+        }
+        if (s != SETUN_OK)
+            fail_msg("%s: %s", r->name, err.text);
+        st_turns_put(t, &bytes);
+        if (st_turns_load(&back, bytes.text, (int64_t)bytes.len, "a bundle", &err) != SETUN_OK)
+            fail_msg("%s: %s", r->name, err.text);
+        /* Tables have no way to end behind a question, and nobody asks for one; and they have the date of those who give none. */
+        int ends = r->prompt || strcmp(r->m[r->n - 1].role, "assistant") == 0, dated = strcmp(r->name, "llama3.1") == 0;
+        s = st_turns_render(back, r->m, r->n, r->prompt, add, &got, &err);
+        assert_int_equal(s, ends ? SETUN_OK : SETUN_BAD_ARG);
+        if (dated)
+            assert_non_null(strstr(got.text, "Today Date: 26 Jul 2024\n\n"));
+        else if (ends && strcmp(got.text, r->want))
+            fail_msg("%s, row %zu:\n%s\ninstead of\n%s", r->name, i, got.text, r->want);
+        /* Gemma's first template refuses a system message, and so does its table. */
+        st_str_free(&got);
+        if (strcmp(r->name, "gemma2") == 0) {
+            assert_int_equal(st_turns_render(back, talk, 4, 1, add, &got, &err), SETUN_BAD_ARG);
+            assert_non_null(strstr(err.text, "has no system prompt"));
+            st_str_free(&got);
+        }
+        st_str_free(&bytes);
+        st_turns_free(t);
+        st_turns_free(back);
+    }
+    close_world(&w);
+}
+
+/* Tables of strangers: cut short, or with a byte changed, they are refused or are a table. */
+static void damaged_tables(void **state)
+{
+    st_turns t = {.name = "x", .why = "", .bos = "<s>", .control = {7}, .n_control = 1, .stop = {3, 9}, .n_stop = 2}, *back;
+    st_str bytes = {0};
+    setun_error err;
+    uint64_t r = 11;
+    (void)state;
+    t.edge[ST_TURN_START][ST_TURN_FIRST] = "U:";
+    t.edge[ST_TURN_FIRST][ST_TURN_PROMPT] = "A:";
+    st_turns_put(&t, &bytes);
+    assert_int_equal(st_turns_load(&back, bytes.text, (int64_t)bytes.len, "a bundle", &err), SETUN_OK);
+    assert_int_equal(st_turns_check(back, 10, "a bundle", &err), SETUN_OK);
+    assert_int_equal(st_turns_check(back, 9, "a bundle", &err), SETUN_BAD_FILE);
+    st_turns_free(back);
+    for (size_t n = 0; n < bytes.len; n++) {
+        assert_int_equal(st_turns_load(&back, bytes.text, (int64_t)n, "a bundle", &err), SETUN_BAD_FILE);
+        assert_null(back);
+        assert_int_equal(strncmp(err.text, "a bundle: ", 10), 0);
+    }
+    for (int round = 0; round < 2000; round++) {
+        size_t at = next_random(&r) % bytes.len;
+        char old = bytes.text[at];
+        bytes.text[at] = (char)next_random(&r);
+        if (st_turns_load(&back, bytes.text, (int64_t)bytes.len, "a bundle", &err) == SETUN_OK) {
+            st_str got = {0};
+            (void)st_turns_render(back, talk + 1, 3, 1, add, &got, &err);
+            st_str_free(&got);
+            st_turns_free(back);
+        }
+        bytes.text[at] = old;
+    }
+    st_str_free(&bytes);
+}
+
 /* The format that docs/chat.md shows works in a directory of its own. */
 static void the_one_in_the_documents(void **state)
 {
@@ -718,7 +804,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written), cmocka_unit_test(what_can_run), cmocka_unit_test(damaged_texts),
-        cmocka_unit_test(known_formats), cmocka_unit_test(conversations), cmocka_unit_test(the_one_in_the_documents),
+        cmocka_unit_test(known_formats), cmocka_unit_test(conversations), cmocka_unit_test(tables), cmocka_unit_test(damaged_tables), cmocka_unit_test(the_one_in_the_documents),
         cmocka_unit_test(trimming), cmocka_unit_test(what_rendering_refuses), cmocka_unit_test(long_messages),
         cmocka_unit_test(template_files), cmocka_unit_test(gguf_files), cmocka_unit_test(histories),
     };
