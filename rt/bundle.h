@@ -106,6 +106,9 @@ setun_status st_bundle_open(st_bundle *b, const char *path, setun_error *err);
 void         st_bundle_close(st_bundle *b);
 /* Can this machine run it?  If not, the sentence says what it lacks. */
 setun_status st_bundle_fits(const st_bundle *b, setun_error *err);
+/* Of one that is open, as long as that is. */
+struct setun_rt;
+const st_bundle *st_rt_bundle(const struct setun_rt *rt);
 /* Is this a file that begins as a bundle does? */
 int          st_bundle_is(const char *path);
 

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "rt/text.h"
 #include "setun/rt.h"
 
 #define FAILED 1
@@ -22,6 +23,7 @@
 static const char help[] =
     "setun-rt -- runs a bundle of setun export\n\n"
     "usage: setun-rt logits BUNDLE --tokens 1,2,3 [--hash] [--chunk N]\n"
+    "       setun-rt run BUNDLE [-p TEXT] [options]    (setun-rt run --help)\n"
     "       setun-rt bench BUNDLE [--prompt-tokens N] [-n N]\n"
     "       setun-rt info BUNDLE\n\n"
     "      --tokens IDS      token ids, separated by commas\n"
@@ -204,6 +206,8 @@ int setun_rt_main(int argc, char **argv)
     setun_rt *rt;
     setun_error err = { 0, "" };
     int is_logits, is_bench, code = 0;
+    if (argc > 0 && strcmp(argv[0], "run") == 0)
+        return st_rt_run(argc, argv);
     for (int i = 0; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return fputs(help, stdout) < 0 ? FAILED : close_out();

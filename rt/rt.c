@@ -150,6 +150,8 @@ void setun_rt_close(setun_rt *rt)
     free(rt);
 }
 
+const st_bundle *st_rt_bundle(const setun_rt *rt) { return &rt->bundle; }
+
 /* ---------------------------------------------------------------- feeding */
 
 static setun_status check(const setun_rt *rt, const int32_t *tokens, int64_t n, setun_error *err)

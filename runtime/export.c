@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "rt/bundle.h"
+#include "runtime/export_text.h"
 #include "runtime/model.h"
 
 #define KERNEL_WORK ((int64_t)1 << 20) /* bytes that take as long as making a kernel, for the progress */
@@ -446,6 +447,10 @@ static setun_status export(exporter *x, setun_error *err)
     x->total = x->n_kernel * KERNEL_WORK + 2 * x->weights;
     put_meta(x);
     ST_TRY(put_plan(x, err));
+    if (x->m->vocab.tokenizer) {
+        ST_TRY(st_export_tokenizer(x->m, &x->section[ST_BUNDLE_TOKENIZER], err));
+        ST_TRY(st_export_template(x->m, NULL, &x->section[ST_BUNDLE_TEMPLATE], NULL, 0, err));
+    }
     return write_file(x, err);
 }
 
