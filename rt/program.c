@@ -24,6 +24,7 @@ static const char help[] =
     "setun-rt -- runs a bundle of setun export\n\n"
     "usage: setun-rt logits BUNDLE --tokens 1,2,3 [--hash] [--chunk N]\n"
     "       setun-rt run BUNDLE [-p TEXT] [options]    (setun-rt run --help)\n"
+    "       setun-rt chat BUNDLE [-s TEXT] [options]   (setun-rt chat --help)\n"
     "       setun-rt bench BUNDLE [--prompt-tokens N] [-n N]\n"
     "       setun-rt info BUNDLE\n\n"
     "      --tokens IDS      token ids, separated by commas\n"
@@ -208,6 +209,8 @@ int setun_rt_main(int argc, char **argv)
     int is_logits, is_bench, code = 0;
     if (argc > 0 && strcmp(argv[0], "run") == 0)
         return st_rt_run(argc, argv);
+    if (argc > 0 && strcmp(argv[0], "chat") == 0)
+        return st_rt_chat(argc, argv);
     for (int i = 0; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return fputs(help, stdout) < 0 ? FAILED : close_out();

@@ -57,6 +57,7 @@ int st_rt_text_option(st_rt_text *t, const char *command, int opt, const char *v
 
 /* The commands; argv[0] is the command's name.  Return exit codes as setun-rt's other commands do. */
 int st_rt_run(int argc, char **argv);
+int st_rt_chat(int argc, char **argv);
 int st_rt_fail(const setun_error *err);
 int st_rt_usage(const char *command, const char *what, const char *value);
 
