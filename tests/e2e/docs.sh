@@ -114,7 +114,7 @@ grep -q '^{"text": "' "$TMP/out" || bad "docs/chat.md: no answer in JSON"
 if [ "${SETUN_LLVM:-1}" = 1 ]; then
   ln -s "$(realpath "$(dirname "$SETUN")/setun-rt")" "$TMP/setun-rt"
   grep -E '^\$ ' docs/export.md | sed "s/^\$ //; s,/tmp/,$TMP/,g" >"$TMP/commands"
-  same "commands in docs/export.md" "$(wc -l <"$TMP/commands")" 6
+  same "commands in docs/export.md" "$(wc -l <"$TMP/commands")" 8
   while IFS= read -r line; do
     PATH=$TMP:$PATH eval "$line" >"$TMP/out" 2>"$TMP/err" </dev/null || bad "docs/export.md: $line ($(head -c 300 "$TMP/err"))"
   done <"$TMP/commands"

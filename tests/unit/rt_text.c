@@ -312,6 +312,7 @@ static st_tokenizer *small(const char *extra)
     if (st_tokenizer_open(&t, dir, &err) != SETUN_OK)
         fail_msg("%s", err.text);
     remove_tree(dir);
+    free(dir);
     st_str_free(&json);
     return t;
 }
@@ -351,6 +352,7 @@ static st_tokenizer *by_scores(void)
     st_tokenizer *t = open_model(path);
     free(path);
     remove_tree(dir);
+    free(dir);
     st_str_free(&tokens);
     st_str_free(&types);
     st_str_free(&scores);
