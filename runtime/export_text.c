@@ -140,7 +140,7 @@ static setun_status compare(const st_format *f, const st_turns *t, const st_mess
 
 /* Texts that templates are known to treat in their own ways, and all that counts as white space somewhere. */
 static const char *const tries[] = {
-    "one", "", "  two  words ", "\n\nlines\n\n", " ", "\xc2\xa0no break\xe2\x80\x83", "\x1c" "file\x1f", "<think>\nhm\n</think>\n\nanswer",
+    "one", "", "  two  words ", "\n\nlines\n\n", " ", "\xc2\xa0no break\xe2\x80\x83", "\034file\037", "<think>\nhm\n</think>\n\nanswer",
     "\xe3\x80\x80wide\xe2\x80\xa8", "</think>", "<|im_end|>", "\xc2\x85next\xc2\x85", "\t\r\n", "\n</think>\nx", "\xe2\x80\x8bzero\xe2\x80\x8b",
     "a: b\n\nUser: c", "<think>", "{{ x }}", "\xe1\xa0\x8ey\xe1\xa0\x8e", "\xe2\x81\x9fz\xe1\x9a\x80", "\v\fpage\f\v",
 };
