@@ -71,11 +71,11 @@ static const char *const published[] = {
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
     "(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+",
-    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    ("[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}|"
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]\\^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|"
-    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
+    ("[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]\\^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
     "[0-9][0-9][0-9]", "\\p{N}", "\\p{N}{1,3}", "[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "\\d{1,3}(?=(?:\\d{3})*\\D)", ".",
     "[\xe4\xb8\x80-\xe9\xbe\xa5\xe3\x81\x80-\xe3\x82\x9f]+", "(?:\\r?\\n)+", "[^(\\s|.,!?\xe3\x80\x82)]+", "(?<word>\\p{L}+)|(\\p{N})",
 };
@@ -216,7 +216,7 @@ static void test_too_much(void **state)
 
 static st_tokenizer *from_bytes(const st_tokenizer *t, st_str *bytes)
 {
-    st_tokenizer *back;
+    st_tokenizer *back = NULL;
     st_str again = {0};
     setun_error err = {0};
     if (st_tokenizer_save(t, bytes, &err) != SETUN_OK || st_tokenizer_load(&back, bytes->text, (int64_t)bytes->len, "a bundle", &err) != SETUN_OK)
@@ -253,7 +253,7 @@ static void same_ids(const st_tokenizer *t, const st_tokenizer *back, const char
 
 static void same_tokenizer(const st_tokenizer *t)
 {
-    static const char *const texts[] = {"", " ", "To be, or not to be", "<|begin_of_text|>x <|eot_id|>", "<s>a</s> <unk>", "\xe2\x96\x81 \xe2\x96\x81" "a",
+    static const char *const texts[] = {"", " ", "To be, or not to be", "<|begin_of_text|>x <|eot_id|>", "<s>a</s> <unk>", "\xe2\x96\x81 \xe2\x96\201a",
                                         "\xf0\x9f\x98\x80\xe4\xb8\xad", "a<mask> b", "aab qra qr q raab"};
     st_str bytes = {0};
     st_tokenizer *back = from_bytes(t, &bytes);
