@@ -12,6 +12,8 @@ void bench_json_machine(const bench_run *r)
     const setun_limits *l = &r->limits;
     printf(", \"threads\": %d, \"backend\": \"%s\", \"kernels\": \"%s\", \"n_kernels\": %d, \"compiled\": %d, \"cached\": %d, "
            "\"runs\": %lld,\n", s->n_threads, s->backend, s->isa, s->n_kernels, s->n_compiled, s->n_cached, r->b->n_run);
+    if (*s->quantizer)
+        printf("   \"quantizer\": \"%s\",\n", s->quantizer);
     printf("   \"limits\": {\"read_gb_s\": %.4g, \"int8_gmac_s\": %.5g, \"int8_with\": \"%s\", \"float_gmac_s\": %.5g, \"barrier_ns\": %.4g, "
            "\"cache_bytes\": %lld, \"all_cache_bytes\": %lld, \"at\": [", l->read_gb_s, l->int8_gmac_s, l->int8_with, l->float_gmac_s, l->barrier_ns,
            (long long)l->cache_bytes, (long long)l->all_cache_bytes);

@@ -6,6 +6,8 @@ void bench_text_machine(const bench_run *r)
     const setun_model_stats *s = &r->stats;
     printf("threads %d, backend %s, kernels %s (%d: %d compiled, %d cached)\n", s->n_threads, s->backend, s->isa, s->n_kernels,
            s->n_compiled, s->n_cached);
+    if (*s->quantizer)
+        printf("  quantizer %s: not the one that the model was trained with\n", s->quantizer);
     for (int i = 0; i < r->limits.n_at; i++) {
         const setun_limit *l = &r->limits.at[i];
         printf("  limits    %d thread%s: read %.1f GB/s, int8 %.0f GMAC/s (%s), float %.0f GMAC/s, barrier %.0f ns\n", l->n_threads,

@@ -239,9 +239,10 @@ int cli_common(cli *c, int opt)
     long long n;
     size_t used;
     /* An empty name is a shell variable that was never set, not a wish. */
-    if ((opt == CLI_SCRIPT || opt == CLI_CACHE_DIR || opt == CLI_PLUGIN || opt == CLI_PACKING) && !*optarg) {
+    if ((opt == CLI_SCRIPT || opt == CLI_CACHE_DIR || opt == CLI_PLUGIN || opt == CLI_PACKING ||
+         opt == CLI_QUANTIZER) && !*optarg) {
         (void)cli_usage(c, "%s needs a name", opt == CLI_SCRIPT ? "--script" : opt == CLI_PLUGIN ? "--plugin"
-                                              : opt == CLI_PACKING ? "--packing" : "--cache-dir");
+                                              : opt == CLI_PACKING ? "--packing" : opt == CLI_QUANTIZER ? "--quantizer" : "--cache-dir");
         return -1;
     }
     switch (opt) {
@@ -261,6 +262,7 @@ int cli_common(cli *c, int opt)
     case CLI_I2S_LAYOUT: c->o.i2s_layout = optarg; return 1;
     case CLI_ACTIVATIONS: c->o.activations = optarg; return 1;
     case CLI_PACKING: c->o.packing = optarg; return 1;
+    case CLI_QUANTIZER: c->o.quantizer = optarg; return 1;
     case CLI_NO_TUNE: c->o.tune = SETUN_TUNE_NEVER; return 1;
     case CLI_RETUNE: c->o.tune = SETUN_TUNE_AGAIN; return 1;
     case CLI_CANDIDATE:

@@ -36,6 +36,7 @@ static setun_status take_options(st_engine *e, const setun_options *o, setun_err
     e->o.i2s_layout = copy(e, e->o.i2s_layout);
     e->o.activations = copy(e, e->o.activations);
     e->o.packing = copy(e, e->o.packing);
+    e->o.quantizer = copy(e, e->o.quantizer);
     e->o.target = copy(e, e->o.target);
     e->o.kernels = copy(e, e->o.kernels);
     e->o.down = copy(e, e->o.down ? e->o.down : "auto");

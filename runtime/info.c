@@ -289,6 +289,12 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
         number(&f, "near_rounding_threshold", w.near_threshold, "master weights within 1e-6 of a rounding threshold");
     number(&f, "transposed_matrices", w.n_across, "that are not read where their input is 0");
     text(&f, "packed_weights", !w.ternary_weights ? "none" : st_weights_pack_hit(m->weights) ? "mapped from the cache" : "packed now");
+    text(&f, "quantizer", m->quantizer.name);
+    if (!m->quantizer.is_own) {
+        text(&f, "quantizer_own", m->quantizer.own);
+        text(&f, "quantizer_doc", m->quantizer.doc);
+        text(&f, "quantizer_source", *m->quantizer.source ? m->quantizer.source : "not said");
+    }
     if (m->packed.name) {
         text(&f, "packing", m->packed.name);
         begin(&f, "packing_bits");
@@ -324,7 +330,9 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
     text(&f, "tuned", tuned.text ? tuned.text : "nothing: kernels are the default ones");
     f.t.failed |= tuned.failed;
     st_str_free(&tuned);
-    text(&f, "exact", w.n_weight_only ?
+    text(&f, "exact", !m->quantizer.is_own ?
+         "ternary weights as trained, activations by another quantizer than in the training, the same bits on every machine" :
+         w.n_weight_only ?
          "ternary weights, 32-bit activations: as trained, in a fixed order, the same bits on every machine" : w.ternary_weights ?
          "ternary sums and int8 activations as trained, other weights as stored, the same bits on every machine" :
          "no ternary weights; 32-bit sums in a fixed order, the same bits on every machine");

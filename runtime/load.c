@@ -11,6 +11,7 @@
 #include "graph/rules.h"
 #include "runtime/head.h"
 #include "runtime/packing.h"
+#include "runtime/quantizer.h"
 #include "runtime/tune.h"
 #include "scripts/host.h"
 
@@ -133,7 +134,8 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
     if (!sm.kv_dtype)
         return st_fail(err, SETUN_UNKNOWN, "KV cache type '%s' is not known; f32, f16, bf16 and q8 are", o->kv);
     ST_TRY(choose_down(m, err));
-    ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), o->down, err));
+    ST_TRY(st_quantizer_choose(m, script, err));
+    ST_TRY(st_weights_pack_begin(m->weights, st_cache_dir(m->engine->cache), m->least_zeros == INT32_MAX ? "row" : o->down, err));
     int64_t built = st_now_ns();
     st_script_made made;
     ST_TRY(st_script_model_build(script, o->script, st_weights_architecture(m->weights), &sm, &made, err));
@@ -145,6 +147,7 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
     ST_TRY(st_weights_pack_end(m->weights, err));
     m->stats.pack_ns = st_now_ns() - start - m->stats.graph_ns;
     ST_TRY(st_weights_all_used(m->weights, err));
+    ST_TRY(st_quantizer_settle(m, script, &made, err));
     ST_TRY(st_graph_verify(m->graph, err));
     const st_script_packing *packing;
     ST_TRY(st_packing_choose(m, script, made.packing, &packing, err));
@@ -415,6 +418,8 @@ static setun_status account(setun_model *m, setun_error *err)
         s->n_cached += !m->engine->o.interpret && !k->compiled && !k->interpreted;
     }
     s->n_threads = m->engine->o.n_threads;
+    if (!m->quantizer.is_own)
+        (void)snprintf(s->quantizer, sizeof s->quantizer, "%s", m->quantizer.name);
     (void)snprintf(s->isa, sizeof s->isa, "%s", m->engine->backend->backend_info.wants_code ? st_engine_isa(m->engine) : "eval");
     (void)snprintf(s->backend, sizeof s->backend, "%s", m->engine->backend->backend_info.name);
     return SETUN_OK;

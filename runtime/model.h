@@ -46,6 +46,13 @@ typedef struct st_kept {
     st_tokenizer *tokenizer; /* NULL: not opened yet */
 } st_kept;
 
+/* How activations are rounded before they meet ternary weights. */
+typedef struct st_quantizer {
+    const char *name, *own;    /* the one in use, with its value, and the one of the training: "int8", "none" */
+    const char *doc, *source;  /* "" where nobody chose one */
+    int         is_own;
+} st_quantizer;
+
 struct setun_model {
     st_arena          *arena;    /* owns everything below that has no owner of its own */
     st_engine         *engine;
@@ -58,6 +65,7 @@ struct setun_model {
     st_kernels        *kernels;
     struct st_tune    *tune;
     st_packed          packed;
+    st_quantizer       quantizer;
     st_head            head;      /* short rows of the screened head; data NULL: there is none */
     int32_t            least_zeros; /* ST_ZEROS_... from which on ternary matrices are transposed */
     const void        *head_rows; /* the full head; NULL without a screened one */

@@ -217,8 +217,8 @@ static setun_status copy_node(rewrite *r, const st_graph *g, const st_node *n, s
     int across = strcmp(n->op->name, "ternary_matmul_t") == 0;
     if (strcmp(n->op->name, "ternary_matmul_f32") == 0)
         return st_fail(err, SETUN_UNKNOWN,
-                       "%s: activations of this model are floats, and a declared packing is for 8-bit ones: %s cannot be "
-                       "in the packing %s", n->where, g->value[n->in[1]].name, r->declared->name);
+                       "%s: %s has no activations in 8 bits, so declared packings such as %s are not for it; --quantizer int8 would "
+                       "round them", n->where, g->value[n->in[1]].name, r->declared->name);
     if (across || strcmp(n->op->name, "ternary_matmul") == 0) {
         ST_TRY(replace(r, g, n, across, out, err));
     } else {

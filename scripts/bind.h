@@ -42,6 +42,8 @@ struct st_script {
     int64_t        n_ops;
     st_script_packing *packings; /* all of them, newest first */
     const st_script_lab *lab;     /* the experiment that setun.lab described, or NULL */
+    st_script_quantizer *quantizer; /* that g:quantize uses; NULL: the model's own by its weights */
+    int            quantizing;   /* inside its apply */
     char           place[80];  /* of the callback, while none of its lines is running */
     int            callback;   /* inside eval or lower: graphs and setun.op are out of reach */
     int64_t        generation; /* raised when eval or lower ends: objects of older ones are dead */
@@ -132,6 +134,13 @@ void st_bind_template_open(lua_State *L);
 void st_bind_op_open(lua_State *L);
 void st_bind_packing_open(lua_State *L);
 void st_bind_lab_open(lua_State *L);
+void st_bind_quantizer_open(lua_State *L);
+/* Use the quantizer at index i, a name or a setun.quantizer, from now on; one that a script asks for (not from_outside)
+ * only if none is in use, and never from a file.  Returns its name with its value, in the arena.  Raises. */
+const char *st_bind_quantizer_use(lua_State *L, int i, int from_outside);
+/* Call apply of the one that is used on the graph and the value at these indices; pushes what it gives, and returns how
+ * many that are. */
+int  st_bind_quantizer_apply(lua_State *L, int graph, int x, const char *name);
 /* The packing at index i, or NULL. */
 const st_script_packing *st_bind_packing(lua_State *L, int i);
 /* Makes metatables only. */

@@ -166,6 +166,10 @@ static int call_op(lua_State *L)
     st_value_id in[ST_MAX_PORTS];
     setun_value attr[ST_MAX_ATTRS];
     st_handle *g = check_graph(L, &b);
+    const st_script *s = st_bind_script(L);
+    if (s->quantizer && !s->quantizing && strcmp(op->name, "quantize_i8") == 0)
+        return st_bind_fail(L, "the quantizer %s cannot take the place of quantize_i8 that a script calls itself: call g:quantize, "
+                            "or leave it to nn.linear", s->quantizer->name);
     for (int i = 0; i < n_in; i++)
         in[i] = check_value(L, i + 2 <= n ? i + 2 : b + 1, g->b, op->name, op->in[i].name)->id;
     if (n > n_in + 2 || (n == n_in + 2 && !lua_istable(L, n)))
@@ -429,6 +433,52 @@ static int graph_weight(lua_State *L)
     return add_value(L, g, b, name, ST_CONST, &v);
 }
 
+/* Do the outcomes of a quantizer at the indices first .. first + n - 1 have the types that products want for x? */
+static void check_quantized(lua_State *L, const st_build *b, const st_script_quantizer *q, const setun_view *x, int first, int n)
+{
+    static const uint32_t types[] = { SETUN_I8, SETUN_F32, SETUN_I32 };
+    setun_view want = *x;
+    for (int i = 0; i < n; i++) {
+        const setun_view *v = &b->g->value[check_value(L, first + i, b, q->name, "a result of apply")->id].view;
+        setun_text is, wants;
+        if (n == 3) {
+            want = (setun_view){ NULL, types[i], i ? 1 : 2, { x->dim[0], i ? 1 : setun_t2_padded(x->dim[1]), 1, 1 } };
+        } else if (!q->floats) {
+            st_bind_fail(L, "quantizer %s: apply gives floats, and so the declaration must say floats = true", q->name);
+        }
+        if (!st_view_same(v, &want))
+            st_bind_fail(L, "quantizer %s: result %d of apply is %s, not %s", q->name, i + 1, setun_view_text(v, &is),
+                         setun_view_text(&want, &wants));
+    }
+}
+
+/* q, scale, sum = g:quantize(x, name [, weight_only]): x for a product of ternary weights, in the way that was chosen; or
+ * x alone, if it stays floats.  name is that of the weight; weight_only: it was trained with floats. */
+static int graph_quantize(lua_State *L)
+{
+    int b;
+    const st_script *s = st_bind_script(L);
+    const char *name = st_bind_text(L, 3, "the name of the weight");
+    lua_settop(L, 4);
+    st_handle *g = check_graph(L, &b), *x = check_value(L, 2, g->b, "quantize", "x");
+    const setun_view view = g->b->g->value[x->id].view;
+    if (!s->quantizer && lua_toboolean(L, 4)) {
+        lua_pushvalue(L, 2);
+        return 1;
+    }
+    if (!s->quantizer) {
+        const setun_op *op = st_registry_find(s->registry, "quantize_i8");
+        return op ? add_node(L, g->b, b, check_op(L, op), &x->id, NULL, g->text, "") : st_bind_fail(L, "there is no operator 'quantize_i8'");
+    }
+    if (view.dtype != SETUN_F32 || view.rank != 2)
+        return st_bind_fail(L, "quantize: x must be f32 of rank 2");
+    int first = lua_gettop(L) + 1, n = st_bind_quantizer_apply(L, 1, 2, name);
+    if (n != 1 && n != 3)
+        return st_bind_fail(L, "quantizer %s: apply gave %d results, wants q, scale and sum, or floats alone", s->quantizer->name, n);
+    check_quantized(L, g->b, s->quantizer, &view, first, n);
+    return n;
+}
+
 /* What the graph so far tells about the zeros of value v, seen through a norm, which keeps them. */
 static int32_t zeros_of(const st_graph *g, st_value_id v)
 {
@@ -478,7 +528,8 @@ static int graph_ternary(lua_State *L)
     int has_input = !lua_isnoneornil(L, 3);
     lua_settop(L, 3);
     st_handle *g = check_graph(L, &b);
-    if (has_input)
+    const st_script_quantizer *q = st_bind_script(L)->quantizer;
+    if (has_input && !(q && q->floats)) /* products of floats want rows */
         zeros = zeros_of(g->b->g, check_value(L, 3, g->b, "ternary", "x")->id);
     const char *name = push_name(L, g->text, part);
     const char *scale_name = lua_pushfstring(L, "%s.scale", name), *across_name = lua_pushfstring(L, "%s.t", name);
@@ -722,7 +773,7 @@ void st_bind_graph_open(lua_State *L)
 {
     static const luaL_Reg graph[] = {
         { "const", graph_const },   { "has", graph_has },     { "input", graph_input },
-        { "name", graph_name }, { "output", graph_output }, { "repeats", graph_repeats }, { "scope", graph_scope },
+        { "name", graph_name }, { "output", graph_output }, { "quantize", graph_quantize }, { "repeats", graph_repeats }, { "scope", graph_scope },
         { "state", graph_state },
         { "ternary", graph_ternary }, { "text", graph_text }, { "weight", graph_weight },
         { NULL, NULL }

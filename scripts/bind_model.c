@@ -128,11 +128,11 @@ static void check_list(lua_State *L, int table, const char *field, int required)
 }
 
 /* setun.model { architectures = {...}, keys = {...}, tensors = {...}, names = {...}, ignore = {...},
- *               pooling = "last", packing = setun.packing "..." {...}, build = function(g, hp) } */
+ *               pooling = "last", packing = setun.packing "..." {...}, quantizer = "int4", build = function(g, hp) } */
 static int l_model(lua_State *L)
 {
     static const char *const fields[] = { "architectures", "build", "ignore", "keys", "names", "packing", "pooling",
-                                          "tensors" };
+                                          "quantizer", "tensors" };
     enum { FIELDS = sizeof fields / sizeof fields[0] };
     lua_settop(L, 1);
     if (!lua_istable(L, 1) || lua_getmetatable(L, 1))
@@ -177,6 +177,7 @@ typedef struct model_job {
     st_build              *b;
     const char            *pooling;
     const st_script_packing *packing;
+    const char            *quantizer;
     int                    fit;        /* of the script that was chosen */
     const char            *best, *best_chunk; /* its path and name; NULL: none yet */
     st_str                 known;      /* "BitNetForCausalLM (bitnet_b158.lua), ..." */
@@ -283,6 +284,9 @@ static int run_build(lua_State *L)
     if (lua_getfield(L, def, "pooling") == LUA_TSTRING &&
         !(j->pooling = st_arena_strdup(st_bind_script(L)->arena, lua_tostring(L, -1))))
         return st_bind_fail(L, "out of memory");
+    if (lua_getfield(L, def, "quantizer") != LUA_TNIL)
+        j->quantizer = st_bind_quantizer_use(L, lua_gettop(L), 0);
+    lua_settop(L, def);
     lua_getfield(L, def, "packing");
     j->packing = st_bind_packing(L, -1);
     lua_getfield(L, def, "names");
@@ -359,7 +363,7 @@ setun_status st_script_model_build(st_script *s, const char *file, const char *a
     model_job j = { .arch = arch, .m = m };
     setun_status status = build_model(s, &j, file, err);
     st_str_free(&j.known);
-    *made = (st_script_made){ NULL, j.path, j.pooling, j.packing };
+    *made = (st_script_made){ NULL, j.path, j.pooling, j.packing, j.quantizer };
     if (j.b) {
         j.b->open = 0; /* the script may still hold it; m is gone when this returns */
         made->graph = j.b->g;

@@ -738,6 +738,7 @@ static int open_world(lua_State *L)
     st_bind_op_open(L);
     st_bind_packing_open(L);
     st_bind_lab_open(L);
+    st_bind_quantizer_open(L);
     st_bind_kernel_open(L);
     lua_setfield(L, 1, "setun");
 

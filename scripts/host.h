@@ -73,11 +73,27 @@ typedef struct st_script_file {
 /* They live as long as the arena. */
 const st_script_file *st_script_files(const st_script *s);
 
+/* How activations are rounded before they meet ternary weights, if not as the weights' form says: setun.quantizer. */
+typedef struct st_script_quantizer {
+    const char *name;        /* "topk=0.5": with its value */
+    const char *doc, *source;
+    double      value;
+    int32_t     whole, floats; /* the value is an integer; activations may stay floats */
+    int64_t     used;        /* products whose input went through it */
+} st_script_quantizer;
+
+/* Use one in all graphs that are built from now on: NAME or NAME=VALUE of lib_dir/quantizers, or FILE.lua[=VALUE].
+ * A model script's own does not come in between. */
+setun_status st_script_quantizer_choose(st_script *s, const char *spec, setun_error *err);
+/* The one in use; NULL: none was chosen, here or by a model script. */
+const st_script_quantizer *st_script_quantizer_chosen(const st_script *s);
+
 typedef struct st_script_made {
     st_graph   *graph;
     const char *path;    /* of the script that was used */
     const char *pooling; /* "last", "mean", "cls": how the script says that embeddings are made; NULL: it does not */
     const st_script_packing *packing; /* that the script wants its ternary matrices in; NULL: none */
+    const char *quantizer; /* that the script says its model was trained with; NULL: it does not say */
 } st_script_made;
 
 /* Run a model script: find in lib_dir/models the one for the architecture arch, or use file when it is

@@ -57,6 +57,8 @@ typedef struct setun_options {
     const char *kernels;      /* a directory of setun_model_compile for this machine, used instead of compiling; NULL: none */
     int32_t     vlen;         /* with target "riscv64": bits of a vector register, 128 (also 0) or 256 */
     int32_t     reserved;
+    const char *quantizer;    /* how activations are rounded before they meet ternary weights: NAME or NAME=VALUE of
+                               * scripts/quantizers, or FILE.lua[=VALUE]; NULL: as the model was trained */
 } setun_options;
 #define SETUN_TUNE_ONCE  0   /* measure at the first load of a large model, and keep the choice in cache_dir */
 #define SETUN_TUNE_NEVER 1   /* defaults */
@@ -125,6 +127,7 @@ typedef struct setun_model_stats {
     int64_t  graph_ns;       /* running the script */
     int64_t  tokenizer_ns;
     int64_t  tune_ns;        /* of kernels_ns: trying kernels against each other; 0: none were */
+    char     quantizer[64];  /* of activations, "topk=0.5"; "": the model's own */
 } setun_model_stats;
 SETUN_EXPORT void setun_model_get_stats(const setun_model *m, setun_model_stats *s);
 

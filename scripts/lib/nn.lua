@@ -166,10 +166,10 @@ local function product(g, x, name, rows, at)
   if not w then
     return g:matmul(x, nn.matrix(g, name, rows, columns), { at = at })
   end
-  if form.weight_only then
-    return g:ternary_matmul_f32(x, check_dims(w, rows, columns), scale, { at = at, group = form.group })
+  local q, s, sum = g:quantize(x, name, form.weight_only)
+  if not s then
+    return g:ternary_matmul_f32(q, check_dims(w, rows, columns), scale, { at = at, group = form.group })
   end
-  local q, s, sum = g:quantize_i8(x)
   if across then
     return g:ternary_matmul_t(q, s, sum, check_dims(w, columns, rows), scale, { at = at })
   end
@@ -177,8 +177,8 @@ local function product(g, x, name, rows, at)
 end
 
 -- x times the transpose of weight `name`, [rows, columns of x].  A ternary weight is a bitlinear
--- layer: the activations of each row become 8-bit integers with one scale, the sums are exact
--- integers, and both scales are applied at the end.  Several layers that read the same x quantise it
+-- layer: the activations of each row become 8-bit integers with one scale (or what --quantizer says),
+-- the sums are exact integers, and both scales are applied at the end.  Several layers that read the same x quantise it
 -- once: equal nodes are merged when the graph is simplified.  Where x is likely to have many zeros the
 -- weights come transposed, so that those of a zero need not be read; the result is the same.  Of a model
 -- that was trained with ternary weights alone (weight_only) the activations stay floats.

@@ -128,7 +128,7 @@ static void build(st_script *s, const char *path)
     st_script_model m = {.hp = hp, .n_hp = sizeof hp / sizeof *hp, .n_ctx = 64, .kv_dtype = SETUN_F16, .has = has, .tensor = tensor,
                          .ternary = ternary};
     setun_error err = {0, ""};
-    st_script_made made = {NULL, NULL, NULL, NULL};
+    st_script_made made = {0};
     setun_status st = st_script_model_build(s, path, "Any", &m, &made, &err);
     fuzz_judge(st, &err, "");
     if (st == SETUN_OK)
