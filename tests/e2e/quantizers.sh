@@ -78,6 +78,8 @@ grep -q "no activations in 8 bits, so declared packings such as base3 are not fo
 grep -E '^\| `[a-z]' "$SOURCE/docs/quantizers.md" | sed 's/[|`]/ /g' >"$TMP/table"
 [ "$(wc -l <"$TMP/table")" -ge 8 ] || bad "docs/quantizers.md has no table"
 while read -r name few rest; do
+  [ "${SETUN_LLVM:-1}" = 1 ] || break # interpreted, a thousand tokens take minutes
+  case ${SETUN_HARD:-0}$name in 1topk=0.5 | 0*) ;; *) continue ;; esac
   got=$("$SETUN" perplexity "$MODEL" "$MODEL/heldout.txt" --kv f32 --windows 4 --quantizer "$name" 2>/dev/null | head -1)
   case $got in "ppl $few"*) ;; *) bad "docs/quantizers.md: $name has $few, but: $got" ;; esac
 done <"$TMP/table"
@@ -86,6 +88,7 @@ PATH=$(dirname "$SETUN"):$PATH
 grep -E '^    setun ' "$SOURCE/docs/quantizers.md" | sed "s,MODEL,$MODEL,g; s/^ *//" >"$TMP/commands"
 same "commands in docs/quantizers.md" "$(wc -l <"$TMP/commands")" 3
 while IFS= read -r line; do
+  case ${SETUN_LLVM:-1}$line in 0*perplexity*) continue ;; esac
   eval "$line" >"$TMP/out" 2>"$TMP/err" </dev/null || bad "docs/quantizers.md: $line ($(head -c 300 "$TMP/err"))"
 done <"$TMP/commands"
 lua5.4 - "$SOURCE" <<'L' || bad "docs/quantizers.md: its listing is not scripts/quantizers/topk.lua"
