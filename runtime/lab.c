@@ -37,11 +37,19 @@ static const char *from_file(const setun_lab *l, const char *path)
     return st_arena_printf(l->arena, "%.*s/%s", (int)(slash - l->file), l->file, path);
 }
 
-/* "base3.lua", "all.lua:base3" and whatever has a slash: options need not say which of them are paths. */
+/* The end of the script's name in "base3.lua", "all.lua:base3" and "topk.lua=0.5", or NULL. */
+static const char *behind_script(const char *value)
+{
+    for (const char *at = value; (at = strstr(at, ".lua")); at += 4)
+        if (at > value && strchr(":=", at[4])) /* which finds the end, too */
+            return at + 4;
+    return NULL;
+}
+
+/* Scripts and whatever has a slash: options need not say which of them are paths. */
 static int is_path(const char *value)
 {
-    size_t n = strlen(value);
-    return strchr(value, '/') || strstr(value, ".lua:") || (n > 4 && strcmp(value + n - 4, ".lua") == 0);
+    return strchr(value, '/') || behind_script(value);
 }
 
 static setun_status resolve(setun_lab *l, const st_script_lab *said, setun_error *err)
@@ -192,11 +200,11 @@ static uint64_t hash_model(uint64_t h, const char *path)
 /* What an option names: a script by its contents, anything else as a file or directory is told from another. */
 static uint64_t hash_named(uint64_t h, const char *value)
 {
-    const char *colon = strstr(value, ".lua:");
+    const char *end = behind_script(value);
     char *text = NULL;
     int64_t n;
     st_str path = {0};
-    st_str_addf(&path, "%.*s", colon ? (int)(colon + 4 - value) : (int)strlen(value), value);
+    st_str_addf(&path, "%.*s", end ? (int)(end - value) : (int)strlen(value), value);
     h = hash_text(h, value);
     if (path.failed || st_is_absent(path.text))
         h = hash_text(h, NULL);
@@ -215,7 +223,7 @@ static uint64_t hash_named(uint64_t h, const char *value)
 static uint64_t hash_options(uint64_t h, const setun_options *o)
 {
     const char *const text[] = {o->backend, o->plugins, o->script, o->cpu_features, o->kv, o->down, o->i2s_layout, o->activations,
-                                o->packing, o->target, o->kernels};
+                                o->packing, o->quantizer, o->target, o->kernels};
     const int64_t number[] = {o->n_threads, o->interpret, o->full_head, o->n_ctx, o->n_batch, o->vlen};
     for (size_t i = 0; i < sizeof text / sizeof text[0]; i++)
         h = text[i] && is_path(text[i]) ? hash_named(h, text[i]) : hash_text(h, text[i]);
