@@ -6,7 +6,7 @@
 #include "cli.h"
 
 enum { GRAPH = CLI_OWN, PLAN, KIR, LLVM, ASM, KERNEL, OP, LIKE, CONFIG, SEED, AS, MASTER, SHARD, ZEROS, DENSITY, DOWN_DENSITY,
-       STATS, VALUES, TIME, TARGET, VLEN };
+       STATS, VALUES, TIME, TARGET, VLEN, CASE };
 
 /* Common parsing for commands whose own options all take no part in the loop: 1 go on, else exit code in *code. */
 static int common(cli *c, int opt, int *code)
@@ -120,14 +120,17 @@ int cli_info(int argc, char **argv)
 }
 
 static const char dump_help[] =
-    "usage: setun dump MODEL --graph[=script|dot|html] [--time] | --plan | --kir | --llvm | --asm [--kernel NAME]\n\n"
-    "One stage of a loaded model in its own syntax.\n\n"
+    "usage: setun dump MODEL --graph[=script|dot|html] [--time] | --plan | --kir | --llvm | --asm [--kernel NAME]\n"
+    "       setun dump [FILE.lua] [--op NAME] [--case TEXT] --kir | --llvm | --asm\n\n"
+    "One stage of a loaded model in its own syntax, or the kernel of one operator.\n\n"
     "      --graph           what is computed, after the rules; =script before them; =dot for Graphviz;\n"
     "                        =html a page for a browser: layers that fold, shapes, bytes\n"
     "      --time            in that page, how long each node takes while tokens are decoded\n"
     "      --plan            order, memory, who runs what\n"
     "      --kir             kernels in Setun's own IR;  --llvm: as LLVM IR;  --asm: as assembly\n"
     "      --kernel NAME     only kernels whose name contains NAME\n"
+    "      --op NAME         instead: the operator NAME, of FILE.lua or built in; what a script made names its lines\n"
+    "      --case TEXT       for these shapes, such as \"x:f32[n3,256]\" (without: the operator's first case)\n"
     "      --target ARCH     as kernels are made for another machine; --cpu-features are its, and --vlen N is the\n"
     "                        number of bits of its vector registers if it is a riscv64 (see setun compile)\n"
     CLI_COMMON_HELP;
@@ -138,10 +141,11 @@ int cli_dump(int argc, char **argv)
         {"graph", optional_argument, NULL, GRAPH}, {"plan", no_argument, NULL, PLAN}, {"kir", no_argument, NULL, KIR},
         {"llvm", no_argument, NULL, LLVM}, {"asm", no_argument, NULL, ASM}, {"kernel", required_argument, NULL, KERNEL},
         {"target", required_argument, NULL, TARGET}, {"vlen", required_argument, NULL, VLEN},
-        {"time", no_argument, NULL, TIME}, CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
+        {"time", no_argument, NULL, TIME}, {"op", required_argument, NULL, OP}, {"case", required_argument, NULL, CASE},
+        CLI_COMMON_OPTIONS, {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
-    const char *what = NULL, *kernel = NULL;
+    const char *what = NULL, *kernel = NULL, *op = NULL, *text = NULL;
     char graph[32];
     long long vlen;
     int opt, code = 0, timed = 0;
@@ -158,6 +162,8 @@ int cli_dump(int argc, char **argv)
         case ASM: what = "asm"; break;
         case KERNEL: kernel = optarg; break;
         case TIME: timed = 1; break;
+        case OP: op = optarg; break;
+        case CASE: text = optarg; break;
         case TARGET: c.o.target = optarg; break;
         case VLEN: if (cli_int(&c, "--vlen", optarg, 1, 65536, &vlen)) return CLI_USAGE; c.o.vlen = (int32_t)vlen; break;
         default:
@@ -165,8 +171,16 @@ int cli_dump(int argc, char **argv)
                 return code;
         }
     }
-    if (optind + 1 != argc)
-        return cli_usage(&c, optind == argc ? "a model is missing" : "one model is enough");
+    const char *name = argc > optind ? argv[optind] : "";
+    int is_op = op || text || (strlen(name) > 4 && !strcmp(name + strlen(name) - 4, ".lua"));
+    if (argc > optind + 1)
+        return cli_usage(&c, is_op ? "one file is enough" : "one model is enough");
+    if (!is_op && optind == argc)
+        return cli_usage(&c, "a model is missing");
+    if (is_op && optind == argc && !op)
+        return cli_usage(&c, "--case goes with --op or a file that defines an operator");
+    if (is_op && (!what || !strcmp(what, "plan") || !strncmp(what, "graph", 5) || kernel || timed))
+        return cli_usage(&c, "of an operator there are --kir, --llvm and --asm");
     if (!what)
         return cli_usage(&c, "say which stage: --graph, --plan, --kir, --llvm or --asm");
     if (timed && strcmp(what, "graph=html"))
@@ -174,6 +188,9 @@ int cli_dump(int argc, char **argv)
     if (timed)
         what = "graph=html+time";
     cli_finish(&c);
+    if (is_op)
+        return setun_op_dump(*name ? name : NULL, op, text, what, &c.o, cli_write, stdout, &err) == SETUN_OK ? cli_close_out()
+                                                                                                             : cli_fail(&err);
     setun_model *m = NULL;
     if (cli_load(&c, argv[optind], &m, &err) != SETUN_OK ||
         setun_model_dump(m, what, kernel, cli_write, stdout, &err) != SETUN_OK)

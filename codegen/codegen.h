@@ -8,14 +8,15 @@
 #include "codegen/kir.h"
 #include "codegen/target.h"
 
-#define ST_CODEGEN_ABI 5u
+#define ST_CODEGEN_ABI 6u
 
 #define ST_EMIT_OBJECT 1u /* an ELF relocatable object, for st_image_link */
 #define ST_EMIT_ASM    2u
 #define ST_EMIT_IR     3u /* LLVM IR after the passes */
+#define ST_EMIT_LINES  8u /* or-ed to the two texts: name the script's lines that a kernel was made by */
 
 typedef struct st_emit {
-    uint32_t what;     /* ST_EMIT_... */
+    uint32_t what;     /* one of ST_EMIT_..., and perhaps ST_EMIT_LINES */
     uint32_t simple;   /* 1: few passes, whose time grows with the kernel's length and not faster */
     int64_t  limit_ns; /* give up with SETUN_FULL when passes have taken longer; 0: never */
 } st_emit;

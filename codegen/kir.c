@@ -229,6 +229,40 @@ setun_status st_kir_add_slot(st_kir *k, int32_t arg, int32_t dim, int64_t *at, s
     return SETUN_OK;
 }
 
+/* ---------------------------------------------------------------- lines of scripts */
+
+void st_kir_blame(st_origin at, setun_error *err)
+{
+    if (at.file && err)
+        st_wrap(err, "%s:%d", at.file, (int)at.line);
+}
+
+/* Value v is of the line at hand.  Without memory its line stays unknown, which no kernel needs. */
+static void stamp(st_kir *k, k_val v)
+{
+    if (!k->now.file)
+        return;
+    if (!k->origin || k->cap_origin < k->cap_inst) {
+        st_origin *to = st_arena_array(k->arena, k->cap_inst, (int64_t)sizeof *to);
+        if (!to)
+            return;
+        memset(to, 0, k->cap_inst * sizeof *to);
+        if (k->origin)
+            memcpy(to, k->origin, k->cap_origin * sizeof *to);
+        k->origin = to;
+        k->cap_origin = k->cap_inst;
+    }
+    k->origin[v] = k->now;
+}
+
+static void line(setun_kernel *head, const char *file, int32_t number)
+{
+    st_kir *k = (st_kir *)(void *)head;
+    if (!k->now.file || strcmp(k->now.file, file))
+        k->now.file = st_arena_strdup(k->arena, file);
+    k->now.line = number;
+}
+
 /* ---------------------------------------------------------------- the table */
 
 static st_kir *kir(setun_kernel *k) { return (st_kir *)(void *)k; }
@@ -312,6 +346,7 @@ static k_val emit(setun_kernel *head, uint32_t op, k_type type, k_val a, k_val b
         k->failed = 1;
         return 0;
     }
+    stamp(k, v);
     v = fold(k, v);
     return k->inst[v].type ? v : 0;
 }
@@ -370,6 +405,7 @@ static void grid(setun_kernel *head, const setun_grid *g)
             k->grid.granule[f] = 1;
         }
     k->has_grid = 1;
+    k->grid_origin = k->now;
 }
 
 static int64_t scratch(setun_kernel *head, int64_t bytes)
@@ -441,7 +477,8 @@ static const setun_builder table = { sizeof(setun_builder),
                                      scratch,
                                      info,
                                      fail,
-                                     fault };
+                                     fault,
+                                     line };
 
 /* ---------------------------------------------------------------- making one */
 

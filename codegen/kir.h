@@ -20,6 +20,12 @@ typedef struct st_inst {
     int64_t  imm;
 } st_inst;
 
+/* The line of a text that an instruction was made by; file NULL: of none. */
+typedef struct st_origin {
+    const char *file;
+    int32_t     line;
+} st_origin;
+
 #define ST_MAX_ARGS 16
 #define ST_MAX_SLOTS 16
 
@@ -43,6 +49,10 @@ typedef struct st_kir {
     const st_target *target; /* what info() answers from */
     int          failed;     /* sticky; why is in fault */
     setun_error  fault;
+    st_origin   *origin;     /* [cap_origin], no part of the kernel's identity; NULL: no text made it */
+    uint32_t     cap_origin;
+    st_origin    now;        /* of what is made next */
+    st_origin    grid_origin;
     int64_t      local_bytes; /* of all locals, each rounded up to 64 */
     int64_t      max_steps;  /* st_kir_eval stops a loop that runs longer; 0: ST_MAX_STEPS */
     const struct st_kir_code *code; /* what the interpreter runs; made by st_kir_verify */
@@ -78,8 +88,19 @@ setun_status st_kir_add_mask(st_kir *k, const int32_t *mask, uint32_t n, int64_t
                              setun_error *err);
 setun_status st_kir_add_slot(st_kir *k, int32_t arg, int32_t dim, int64_t *at, setun_error *err);
 
+/* Where instruction i was made; file is NULL when that is not known. */
+static inline st_origin st_kir_origin(const st_kir *k, uint32_t i)
+{
+    const st_origin none = { NULL, 0 };
+    return i < k->n_inst && i < k->cap_origin ? k->origin[i] : none;
+}
+/* "rmsnorm_lua.lua:31: " in front of the message in err, for an instruction of a script. */
+void         st_kir_blame(st_origin at, setun_error *err);
+
 /* Text form, both ways; printing what was parsed gives the same bytes. */
 void         st_kir_print(const st_kir *k, st_str *out);
+/* The same with the scripts' lines as comments: behind the first instruction of each. */
+void         st_kir_print_lines(const st_kir *k, st_str *out);
 setun_status st_kir_parse(const char *text, const char *name, const st_target *target,
                           st_arena *arena, st_kir **out, setun_error *err);
 

@@ -483,7 +483,7 @@ void st_kir_run(const setun_launch *launch, const setun_tile *tile)
 }
 
 /* "argument 2" and its size, for messages. */
-static setun_status explain(const machine *m, int fault, setun_error *err)
+static setun_status describe(const machine *m, int fault, setun_error *err)
 {
     const st_kir *k = m->k;
     const st_inst *in = &k->inst[m->at];
@@ -544,7 +544,9 @@ setun_status st_kir_eval(const st_kir *k, const setun_launch *l, const int64_t *
         if (own)
             memset(own, 0xa5, (size_t)k->scratch_bytes);
         int fault = run(&m);
-        status = fault == FAULT_NONE ? SETUN_OK : explain(&m, fault, err);
+        status = fault == FAULT_NONE ? SETUN_OK : describe(&m, fault, err);
+        if (fault != FAULT_NONE)
+            st_kir_blame(st_kir_origin(k, m.at), err);
     }
     free(own);
     free(m.frame);

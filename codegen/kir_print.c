@@ -16,6 +16,7 @@
 #include "codegen/kir.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char *dtype_name(uint32_t dtype)
 {
@@ -131,7 +132,21 @@ static void add_type(line *l, const st_inst *in)
         add_number(l, "x", K_LANES(t));
 }
 
-static void print_inst(const st_kir *k, uint32_t i, int indent, st_str *out)
+/* The line of the script, and the end of the line. */
+static void end_line(line *l, const char *text, const st_origin *from)
+{
+    add(l, text);
+    if (from) {
+        add(l, "  # ");
+        add(l, from->file);
+        add_number(l, ":", from->line);
+    }
+    add(l, "\n");
+    flush(l);
+}
+
+/* from: the script's line to be named behind it, or NULL */
+static void print_inst(const st_kir *k, uint32_t i, int indent, const st_origin *from, st_str *out)
 {
     const st_inst *in = &k->inst[i];
     const k_val operand[3] = { in->a, in->b, in->c };
@@ -141,8 +156,7 @@ static void print_inst(const st_kir *k, uint32_t i, int indent, st_str *out)
     while (indent--)
         add(&l, " ");
     if (in->op == K_stop || in->op == K_else) {
-        add(&l, in->op == K_stop ? "}\n" : "} else {\n");
-        flush(&l);
+        end_line(&l, in->op == K_stop ? "}" : "} else {", from);
         return;
     }
     if (in->type) {
@@ -154,12 +168,12 @@ static void print_inst(const st_kir *k, uint32_t i, int indent, st_str *out)
     for (uint32_t o = 0; o < st_kir_op_operands(in->op); o++)
         add_number(&l, " %", operand[o]);
     add_immediate(&l, k, in);
-    add(&l, in->op == K_for || in->op == K_if ? " {\n" : "\n");
-    flush(&l);
+    end_line(&l, in->op == K_for || in->op == K_if ? " {" : "", from);
 }
 
-void st_kir_print(const st_kir *k, st_str *out)
+static void print(const st_kir *k, int lines, st_str *out)
 {
+    st_origin last = { NULL, 0 };
     st_str_addf(out, "kernel %s\n", k->name);
     print_args(k, "in", 0, k->n_in, out);
     print_args(k, "out", k->n_in, k->n_in + k->n_out, out);
@@ -170,9 +184,22 @@ void st_kir_print(const st_kir *k, st_str *out)
         uint32_t op = k->inst[i].op;
         if ((op == K_stop || op == K_else) && depth > 1)
             depth--;
-        print_inst(k, i, 2 * depth, out);
+        st_origin at = st_kir_origin(k, i);
+        int shown = lines && at.file && (at.line != last.line || !last.file || strcmp(at.file, last.file));
+        print_inst(k, i, 2 * depth, shown ? &at : NULL, out);
+        last = at;
         if (op == K_for || op == K_if || op == K_else)
             depth++;
     }
     st_str_add(out, "}\n");
+}
+
+void st_kir_print(const st_kir *k, st_str *out)
+{
+    print(k, 0, out);
+}
+
+void st_kir_print_lines(const st_kir *k, st_str *out)
+{
+    print(k, 1, out);
 }

@@ -52,6 +52,8 @@ static setun_status bad(const st_kir *k, uint32_t i, setun_error *err, const cha
     setun_status status =
         st_fail(err, SETUN_BAD_ARG, "%s", s.text && !s.failed ? s.text : "a bad instruction");
     st_str_free(&s);
+    if (i < k->n_inst) /* the whole is being checked; while it is built, the builder's caller knows the place */
+        st_kir_blame(st_kir_origin(k, i), err);
     return status;
 }
 
@@ -484,7 +486,10 @@ setun_status st_kir_verify(st_kir *k, setun_error *err)
     if (k->n_in + k->n_out > ST_MAX_ARGS || k->n_slot > ST_MAX_SLOTS || k->n_inst < 1 ||
         k->n_inst > ST_MAX_INSTS || k->scratch_bytes < 0 || k->scratch_bytes > ST_MAX_SCRATCH)
         return st_fail(err, SETUN_BAD_ARG, "kernel %s: a count is outside its limit", k->name);
-    ST_TRY(check_grid(k, err));
+    if (check_grid(k, err) != SETUN_OK) {
+        st_kir_blame(k->has_grid ? k->grid_origin : k->now, err);
+        return SETUN_BAD_ARG;
+    }
     for (uint32_t s = 0; s < k->n_slot; s++)
         if (k->slot[s].arg < 0 || (uint32_t)k->slot[s].arg >= k->n_in + k->n_out ||
             k->slot[s].dim < 0 || (uint32_t)k->slot[s].dim >= k->arg_rank[k->slot[s].arg])

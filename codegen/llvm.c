@@ -733,12 +733,14 @@ static void attributes(st_gen *g)
     }
 }
 
-static void translate(st_gen *g, const char *symbol)
+static setun_status translate(st_gen *g, const char *symbol, uint32_t what, setun_error *err)
 {
     LLVMTypeRef ptr = LLVMPointerTypeInContext(g->ctx, 0), param[2] = { ptr, ptr };
     g->fn = LLVMAddFunction(g->mod, symbol,
                             LLVMFunctionType(LLVMVoidTypeInContext(g->ctx), param, 2, 0));
     attributes(g);
+    if (what & ST_EMIT_LINES)
+        ST_TRY(st_gen_lines_begin(g, err));
     scopes(g);
     LLVMPositionBuilderAtEnd(g->entry, block(g));
     LLVMBasicBlockRef body = block(g);
@@ -748,14 +750,21 @@ static void translate(st_gen *g, const char *symbol)
         tiles |= g->k->inst[i].op >= K_tile_zero;
     if (tiles)
         st_gen_tiles_begin(g);
-    for (uint32_t i = 1; i < g->k->n_inst && g->status == SETUN_OK; i++)
+    for (uint32_t i = 1; i < g->k->n_inst && g->status == SETUN_OK; i++) {
+        st_gen_lines_at(g, i);
         g->v[i] = instruction(g, &g->k->inst[i]);
-    if (g->status != SETUN_OK)
-        return;
+    }
+    if (g->status != SETUN_OK) {
+        if (err)
+            *err = g->fault;
+        return g->status;
+    }
     if (tiles)
         st_gen_tiles_end(g);
     (void)LLVMBuildRetVoid(g->b);
     (void)LLVMBuildBr(g->entry, body);
+    st_gen_lines_end(g);
+    return SETUN_OK;
 }
 
 /* About how many machine instructions a kernel becomes. */
@@ -821,12 +830,26 @@ static setun_status optimise(st_gen *g, LLVMTargetMachineRef tm, const st_emit *
     return s;
 }
 
+/* take, or where lines were asked for the text with them in place of what debuggers read */
+static setun_status take_text(const st_gen *g, uint32_t what, const char *text, size_t size, char **bytes, int64_t *n,
+                              setun_error *err)
+{
+    st_str lines = {0};
+    if (!g->lines)
+        return take(text, size, bytes, n, err);
+    st_gen_lines_text(g, what, text, &lines);
+    setun_status s = lines.failed ? st_fail(err, SETUN_NO_MEMORY, "kernel %s: no memory to print it", g->k->name)
+                                  : take(lines.text ? lines.text : "", lines.len, bytes, n, err);
+    st_str_free(&lines);
+    return s;
+}
+
 static setun_status output(st_gen *g, LLVMTargetMachineRef tm, uint32_t what, char **bytes, int64_t *n,
                            setun_error *err)
 {
     if (what == ST_EMIT_IR) {
         char *text = LLVMPrintModuleToString(g->mod);
-        setun_status s = take(text, strlen(text), bytes, n, err);
+        setun_status s = take_text(g, what, text, strlen(text), bytes, n, err);
         LLVMDisposeMessage(text);
         return s;
     }
@@ -845,7 +868,7 @@ static setun_status output(st_gen *g, LLVMTargetMachineRef tm, uint32_t what, ch
     if (s != SETUN_OK && err)
         *err = g->fault;
     if (s == SETUN_OK)
-        s = take(start, size, bytes, n, err);
+        s = take_text(g, what, start, size, bytes, n, err);
     LLVMDisposeMemoryBuffer(buffer);
     return s;
 }
@@ -858,14 +881,9 @@ static setun_status compile(st_gen *g, LLVMTargetMachineRef tm, const char *symb
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(tm);
     LLVMSetModuleDataLayout(g->mod, layout);
     LLVMDisposeTargetData(layout);
-    translate(g, symbol);
-    if (g->status != SETUN_OK) {
-        if (err)
-            *err = g->fault;
-        return g->status;
-    }
+    ST_TRY(translate(g, symbol, how->what, err));
     ST_TRY(optimise(g, tm, how, err));
-    return output(g, tm, how->what, bytes, n, err);
+    return output(g, tm, how->what & ~ST_EMIT_LINES, bytes, n, err);
 }
 
 setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbol, const st_emit *how,
@@ -873,7 +891,8 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
 {
     *bytes = NULL;
     *n = 0;
-    if (how->what < ST_EMIT_OBJECT || how->what > ST_EMIT_IR)
+    uint32_t form = how->what & ~ST_EMIT_LINES;
+    if (form < ST_EMIT_OBJECT || form > ST_EMIT_IR || how->what == (ST_EMIT_OBJECT | ST_EMIT_LINES))
         return st_fail(err, SETUN_UNKNOWN,
                        "kernel %s: form %u is not one that a kernel is compiled to", k->name, how->what);
     int most = how->simple ? MAX_SIMPLE_WORK : MAX_WORK;
@@ -915,6 +934,7 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
         find_masked(&g);
     if (s == SETUN_OK)
         s = compile(&g, tm, symbol, how, bytes, n, err);
+    st_gen_lines_free(&g);
     LLVMDisposeBuilder(g.b);
     LLVMDisposeBuilder(g.entry);
     LLVMDisposeModule(g.mod);

@@ -28,6 +28,7 @@ setun_status st_llvm_emit(const st_kir *k, const st_target *t, const char *symbo
 /* ---------------------------------------------------------------- one kernel in translation */
 
 typedef LLVMValueRef val;
+typedef struct st_gen_lines st_gen_lines;
 
 typedef struct st_gen {
     const st_kir    *k;
@@ -40,6 +41,7 @@ typedef struct st_gen {
     uint8_t         *masked;  /* by instruction: nobody sees the bits that its shift takes from a neighbour */
     val             *v;       /* by instruction; of a variable its stack slot */
     val             *unpaired; /* by instruction: of a sum of dot2s the products; see st_gen_add_dot2 */
+    st_gen_lines    *lines;   /* NULL: nobody asked */
     struct st_frame *frame;   /* open for and if blocks */
     uint32_t         depth;
     val              fn, arg[ST_MAX_ARGS], dim[ST_MAX_SLOTS], begin, end, scratch;
@@ -75,6 +77,17 @@ val         st_gen_cast(st_gen *g, val v, uint32_t elem, uint32_t lanes);
 val         st_gen_swap(st_gen *g, val v, uint32_t elem);
 /* Fail for good; returns a value of that type, so that translation can run on to its end. */
 val         st_gen_fail(st_gen *g, LLVMTypeRef type, const char *fmt, ...) SETUN_PRINTF(3, 4);
+
+/* ---------------------------------------------------------------- llvm_lines.c */
+
+/* Once the function is there: remember which line of a script each instruction comes from.  Without it the
+ * others do nothing. */
+setun_status st_gen_lines_begin(st_gen *g, setun_error *err);
+void         st_gen_lines_at(st_gen *g, uint32_t i);
+void         st_gen_lines_end(st_gen *g);
+void         st_gen_lines_free(st_gen *g);
+/* text, as LLVM prints it, with those lines as comments. */
+void         st_gen_lines_text(const st_gen *g, uint32_t what, const char *text, st_str *out);
 
 /* ---------------------------------------------------------------- llvm_idiom.c */
 

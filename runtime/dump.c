@@ -1,9 +1,10 @@
-/* runtime/dump.c -- every stage of a loaded model, printed in its own input syntax. */
+/* runtime/dump.c -- every stage of a loaded model, or of one operator, printed in its own input syntax. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "runtime/session.h"
+#include "scripts/host.h"
 
 static setun_status dump_plans(const setun_model *m, st_str *t)
 {
@@ -20,20 +21,39 @@ static setun_status dump_plans(const setun_model *m, st_str *t)
     return SETUN_OK;
 }
 
-static setun_status dump_kernel(const setun_model *m, const st_kernel *k, uint32_t what, st_str *t, setun_error *err)
+/* The forms of a kernel. */
+static const struct { const char *name; uint32_t emit; } stages[] = {{"kir", 0}, {"llvm", ST_EMIT_IR}, {"asm", ST_EMIT_ASM}};
+
+/* SETUN_UNKNOWN: there is none of this name, or not here. */
+static setun_status find_stage(const st_engine *e, const char *what, uint32_t *emit, setun_error *err)
 {
-    const st_engine *e = m->engine;
+    size_t i = 0, n = sizeof stages / sizeof stages[0];
+    while (i < n && strcmp(stages[i].name, what))
+        i++;
+    if (i == n)
+        return st_fail(err, SETUN_UNKNOWN, "stage '%s' is not known; graph, graph=script, graph=dot, graph=html, plan, kir, "
+                       "llvm and asm are", what);
+    *emit = stages[i].emit;
+    if (*emit && !(e->compiles && e->codegen_file))
+        return st_fail(err, SETUN_UNKNOWN, "there is no %s: kernels are not compiled here (%s)", what, st_engine_isa(e));
+    return SETUN_OK;
+}
+
+/* With the lines of the script that made it, if one did. */
+static setun_status dump_kernel(const st_engine *e, const st_kir *kir, const char *name, uint32_t what, st_str *t,
+                                setun_error *err)
+{
     char *bytes = NULL;
     int64_t n = 0;
-    st_str_addf(t, "%s %s\n", what == ST_EMIT_IR || what == ST_EMIT_OBJECT ? ";" : "#", k->name);
+    st_str_addf(t, "%s %s\n", what == ST_EMIT_IR ? ";" : "#", name);
     if (!what) {
-        st_kir_print(k->kir, t);
+        st_kir_print_lines(kir, t);
         return SETUN_OK;
     }
     const st_codegen *cg;
-    const st_emit how = {what, 0, 0};
+    const st_emit how = {kir->origin ? what | ST_EMIT_LINES : what, 0, 0};
     ST_TRY(st_engine_compiler(e, &cg, err));
-    ST_TRY(cg->emit(k->kir, &e->target, "kernel", &how, &bytes, &n, err));
+    ST_TRY(cg->emit(kir, &e->target, "kernel", &how, &bytes, &n, err));
     st_str_addn(t, bytes, (size_t)n);
     free(bytes);
     return SETUN_OK;
@@ -78,11 +98,20 @@ static setun_status dump_page(const setun_model *m, int timed, st_str *t, setun_
     return st;
 }
 
+/* What was printed to whoever asked, unless that failed; ends the text. */
+static setun_status hand_over(st_str *t, const char *what, setun_status s, setun_write_fn *out, void *user, setun_error *err)
+{
+    if (s == SETUN_OK && t->failed)
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory to print %s", what);
+    if (s == SETUN_OK && out(user, t->text ? t->text : "", t->len))
+        s = st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text");
+    st_str_free(t);
+    return s;
+}
+
 setun_status setun_model_dump(const setun_model *m, const char *what, const char *kernel, setun_write_fn *out, void *user,
                               setun_error *err)
 {
-    static const struct { const char *name; uint32_t emit; } stages[] = {
-        {"kir", 0}, {"llvm", ST_EMIT_IR}, {"asm", ST_EMIT_ASM}};
     st_str t = {0};
     setun_status s = SETUN_OK;
     if (strcmp(what, "graph") == 0) {
@@ -96,28 +125,92 @@ setun_status setun_model_dump(const setun_model *m, const char *what, const char
     } else if (strcmp(what, "plan") == 0) {
         s = dump_plans(m, &t);
     } else {
-        size_t i = 0, n = sizeof stages / sizeof stages[0], shown = 0;
-        while (i < n && strcmp(stages[i].name, what))
-            i++;
-        if (i == n)
-            s = st_fail(err, SETUN_UNKNOWN, "stage '%s' is not known; graph, graph=script, graph=dot, graph=html, plan, kir, "
-                        "llvm and asm are", what);
-        else if (stages[i].emit && !(m->engine->compiles && m->engine->codegen_file))
-            s = st_fail(err, SETUN_UNKNOWN, "there is no %s: kernels are not compiled here (%s)", what,
-                        st_engine_isa(m->engine));
+        uint32_t emit = 0;
+        size_t shown = 0;
+        s = find_stage(m->engine, what, &emit, err);
         for (int32_t k = 0; s == SETUN_OK && k < m->kernels->n; k++)
             if (!kernel || strstr(m->kernels->kernel[k]->name, kernel)) {
-                s = dump_kernel(m, m->kernels->kernel[k], stages[i].emit, &t, err);
+                s = dump_kernel(m->engine, m->kernels->kernel[k]->kir, m->kernels->kernel[k]->name, emit, &t, err);
                 shown++;
             }
         if (s == SETUN_OK && !shown)
             s = kernel ? st_fail(err, SETUN_UNKNOWN, "no kernel's name contains '%s'", kernel)
                        : st_fail(err, SETUN_UNKNOWN, "there are no kernels: operators run by eval");
     }
-    if (s == SETUN_OK && t.failed)
-        s = st_fail(err, SETUN_NO_MEMORY, "no memory to print %s", what);
-    if (s == SETUN_OK && out(user, t.text ? t.text : "", t.len))
-        s = st_fail(err, SETUN_CANCELLED, "cancelled by the caller, who took no more text");
-    st_str_free(&t);
+    return hand_over(&t, what, s, out, user, err);
+}
+
+/* ---------------------------------------------------------------- one operator */
+
+/* The operator asked for: of the file, if there is one, and of several by name. */
+static setun_status choose_op(st_engine *e, const char *file, const char *name, st_script *script, const setun_op **op,
+                              setun_error *err)
+{
+    int64_t first = st_registry_count(e->registry), found = -1, n_found = 0;
+    if (file) {
+        ST_TRY(st_script_ops(script, file, err));
+        if (st_registry_count(e->registry) == first)
+            return st_fail(err, SETUN_BAD_SCRIPT, "%s defines no operator (setun.op)", file);
+    } else {
+        first = 0;
+    }
+    for (int64_t i = first; i < st_registry_count(e->registry); i++)
+        if (!name || strcmp(name, st_registry_at(e->registry, i)->name) == 0) {
+            found = i;
+            n_found++;
+        }
+    if (found < 0)
+        return st_fail(err, SETUN_UNKNOWN, "there is no operator named '%s'%s%s", name, file ? " in " : "", file ? file : "");
+    if (n_found > 1)
+        return st_fail(err, SETUN_BAD_ARG, "%s defines %d operators; say which with --op", file, (int)n_found);
+    *op = st_registry_at(e->registry, found);
+    return SETUN_OK;
+}
+
+static setun_status dump_op(st_engine *e, const setun_op *op, const char *text, uint32_t emit, st_arena *arena, st_str *t,
+                            setun_error *err)
+{
+    int64_t size[SETUN_N_SYMBOLS];
+    setun_args shape;
+    st_kir *kir;
+    setun_error why = {0};
+    text = text ? text : op->cases[0];
+    setun_status s = st_case_parse(op, text, arena, &shape, size, &why);
+    if (s == SETUN_OK)
+        s = st_infer(&shape, &why);
+    if (s == SETUN_OK)
+        s = st_kir_lower(&kir, &shape, &e->target, arena, &why);
+    if (s == SETUN_DECLINED)
+        s = st_fail(&why, SETUN_UNKNOWN, "there is no kernel: it runs by eval");
+    if (s == SETUN_OK)
+        return dump_kernel(e, kir, text, emit, t, err);
+    st_wrap(&why, "%s, case \"%.200s\"", op->name, text);
+    if (err)
+        *err = why;
+    return s;
+}
+
+setun_status setun_op_dump(const char *file, const char *name, const char *text, const char *what, const setun_options *o,
+                           setun_write_fn *out, void *user, setun_error *err)
+{
+    st_arena *arena = st_arena_new();
+    st_script *script = NULL;
+    st_engine *e = NULL;
+    const setun_op *op = NULL;
+    uint32_t emit = 0;
+    st_str t = {0};
+    setun_status s = arena ? st_engine_open(&e, o, err) : st_fail(err, SETUN_NO_MEMORY, "no memory to print an operator");
+    if (s == SETUN_OK)
+        s = find_stage(e, what, &emit, err);
+    if (s == SETUN_OK && file)
+        s = st_script_open(&script, e->scripts, e->registry, arena, NULL, err);
+    if (s == SETUN_OK)
+        s = choose_op(e, file, name, script, &op, err);
+    if (s == SETUN_OK)
+        s = dump_op(e, op, text, emit, arena, &t, err);
+    s = hand_over(&t, what, s, out, user, err);
+    st_script_close(script);
+    st_engine_close(e);
+    st_arena_free(arena);
     return s;
 }

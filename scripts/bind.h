@@ -19,6 +19,34 @@
 
 typedef struct st_script_kernel st_script_kernel; /* what lower sees (bind_kernel.c) */
 
+/* One form of a type, "f32[n,256]" (bind_schema.c). */
+#define ST_SCRIPT_FORMS 8
+typedef struct st_script_form {
+    uint32_t dtype; /* 0: that of the input it is like */
+    uint32_t rank;
+    int32_t  any;   /* [...]: any rank */
+    int64_t  dim[SETUN_MAX_RANK]; /* a size, or -1 - letter */
+} st_script_form;
+
+struct st_script_port {
+    const char    *text;
+    int32_t        like; /* outputs: 1 + index of an input, or 0 */
+    uint32_t       n_form;
+    st_script_form form[ST_SCRIPT_FORMS];
+};
+
+/* What an operation costs: a sum of products. */
+enum { ST_COST_INT, ST_COST_FLOAT, ST_COST_BYTES, ST_N_COST };
+typedef struct st_script_term {
+    double   factor;
+    uint32_t n;
+    uint8_t  what[6]; /* a letter's size, or from 26 on the elements of an input */
+} st_script_term;
+typedef struct st_script_sum {
+    uint32_t       n;
+    st_script_term term[8];
+} st_script_sum;
+
 /* An operator defined by setun.op.  Lives in the arena: graphs point to it after the script closed. */
 typedef struct st_script_op {
     setun_op             op; /* first, so that a callback's args->op leads here */
@@ -27,7 +55,10 @@ typedef struct st_script_op {
     const char          *file;
     int                  ref; /* registry: a copy of the script's table */
     int                  by_element; /* eval and not eval_all */
-    struct st_script_port *in, *out; /* parsed types (bind_op.c) */
+    int                  has_infer;  /* the script looks at shapes, too */
+    setun_error          fill_error; /* fill cannot fail: eval, which follows it, does */
+    st_script_sum        cost[ST_N_COST];
+    struct st_script_port *in, *out;
     st_script_kernel    *k;       /* while lower runs */
     int                  map_fn;  /* stack index, while k:map runs */
 } st_script_op;
@@ -92,6 +123,8 @@ st_script *st_bind_script(lua_State *L);
 int st_bind_fail(lua_State *L, const char *fmt, ...);
 /* Raise an error of the core with the place in front. */
 int st_bind_error(lua_State *L, const setun_error *err);
+/* The line of that place: short_src and currentline.  0: no script is running. */
+int  st_bind_line(lua_State *L, lua_Debug *line);
 /* The place alone, "file.lua:12" or ""; raises nothing. */
 void st_bind_where(lua_State *L, char *out, size_t cap);
 /* Raise inside eval or lower.  Their caller may rewind the arena afterwards, so nothing that lives
@@ -147,6 +180,17 @@ const st_script_packing *st_bind_packing(lua_State *L, int i);
 void st_bind_kernel_open(lua_State *L);
 /* Operators defined by this script can no longer call it. */
 void st_bind_op_close(st_script *s);
+
+/* Parse a type as bind_schema.c describes them; for an output, in and n_in are the inputs that it may be like.
+ * 0: it is none. */
+int          st_bind_parse_type(const char *text, struct st_script_port *t, const setun_port *in, uint32_t n_in);
+/* Does any input have a dimension with this letter, -1 - letter? */
+int          st_bind_knows_letter(const st_script_op *so, int64_t dim);
+/* Parse a cost of an operator whose inputs are known.  0: it is none. */
+int          st_bind_parse_cost(const char *text, const st_script_op *so, st_script_sum *sum);
+void         st_bind_cost(const setun_args *a, setun_cost *c);
+/* Match the inputs with the schema and make the outputs; sizes of an output [...] stay open: rank 0. */
+setun_status st_bind_infer_schema(setun_args *a, const st_script_op *so, setun_error *err);
 
 /* The lower of every scripted operator; DECLINED if the script's returns false. */
 setun_status st_bind_lower(setun_kernel *k, const setun_args *a, setun_error *err);

@@ -1,8 +1,10 @@
 /* scripts/bind_op.c -- setun.op: an operator written in a script.
  *
- * The script's table becomes a setun_op as any file in ops/ defines one.  infer needs no Lua: the
- * schema says it all ("f32[n,h]", "like x").  eval, here, and lower (bind_kernel.c) call back into
- * the state, so they work while the script is open; afterwards they fail with a sentence.
+ * The script's table becomes a setun_op as any file in ops/ defines one.  The schema says what the
+ * shapes are and what an operation costs without Lua (bind_schema.c).  eval, fill and infer, here, and
+ * lower (bind_kernel.c) call back into the state, so they work while the script is open; afterwards they
+ * fail with a sentence.  An account of what a step really did (counted) is asked for when the script is
+ * closed, so it is the one thing of a setun_op that a script cannot give.
  *
  * Rounding.  Lua computes in double.  Elements reach eval as exact doubles, what it returns is
  * rounded to the element type once, and setun.f32(x) rounds in between.  One +, -, *, / or sqrt of
@@ -15,16 +17,7 @@
 
 #define ARRAY "setun.array"
 #define MAX_OPS 1000
-#define MAX_LETTERS 26
 
-/* "f32[...]", "f32[n,256]", "like x", "i8 like x" */
-struct st_script_port {
-    uint32_t dtype;    /* 0: that of the input `like` */
-    int32_t  like;     /* 1 + index of an input, or 0 */
-    int32_t  any;      /* [...]: any rank */
-    uint32_t rank;
-    int64_t  dim[SETUN_MAX_RANK]; /* a size, or -1 - letter */
-};
 typedef struct st_script_port port_type;
 
 typedef struct array {
@@ -36,116 +29,6 @@ typedef struct array {
 static st_script_op *of(const setun_args *a)
 {
     return (st_script_op *)(uintptr_t)a->op;
-}
-
-/* ---------------------------------------------------------------- types */
-
-static const char *parse_dims(const char *p, port_type *t)
-{
-    if (strncmp(p, "[...]", 5) == 0) {
-        t->any = 1;
-        return p + 5;
-    }
-    if (*p++ != '[')
-        return NULL;
-    while (*p != ']') {
-        int64_t d = 0;
-        if (t->rank == SETUN_MAX_RANK || (t->rank && *p++ != ','))
-            return NULL;
-        if (*p >= 'a' && *p <= 'z') {
-            d = -1 - (*p++ - 'a');
-        } else {
-            if (*p < '0' || *p > '9')
-                return NULL;
-            while (*p >= '0' && *p <= '9' && d < INT32_MAX)
-                d = 10 * d + (*p++ - '0');
-        }
-        t->dim[t->rank++] = d;
-    }
-    return p + 1;
-}
-
-/* Returns 0 when text is not a type of this form; an output may be like an input. */
-static int parse_type(const char *text, port_type *t, const setun_port *in, uint32_t n_in)
-{
-    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789");
-    memset(t, 0, sizeof *t);
-    if (strncmp(text, "like ", 5) != 0) {
-        t->dtype = st_dtype_find(text, n);
-        if (!t->dtype)
-            return 0;
-        text += n;
-        text += *text == ' ';
-    }
-    if (strncmp(text, "like ", 5) == 0 && in) {
-        for (uint32_t i = 0; i < n_in; i++)
-            if (strcmp(text + 5, in[i].name) == 0)
-                t->like = 1 + (int32_t)i;
-        return t->like != 0;
-    }
-    const char *end = parse_dims(text, t);
-    return end && *end == 0;
-}
-
-static setun_status match(const setun_args *a, uint32_t i, const port_type *t, int64_t *letter, uint8_t *bound,
-                          setun_error *err)
-{
-    const setun_view *v = &a->in[i];
-    setun_text text;
-    if (v->dtype != t->dtype)
-        return setun_fail(err, SETUN_BAD_SHAPE, "%s is %s, wants %s", a->op->in[i].name, setun_view_text(v, &text),
-                          a->op->in[i].doc);
-    for (uint32_t d = 1; d < v->rank; d++)
-        if (v->dim[d] < 1)
-            return setun_fail(err, SETUN_BAD_SHAPE, "%s is %s; dimension %u must be at least 1", a->op->in[i].name,
-                              setun_view_text(v, &text), d);
-    if (t->any)
-        return SETUN_OK;
-    int fits = v->rank == t->rank;
-    for (uint32_t d = 0; fits && d < t->rank; d++) {
-        int64_t want = t->dim[d];
-        if (want < 0) {
-            int64_t l = -1 - want;
-            fits = !bound[l] || letter[l] == v->dim[d];
-            bound[l] = 1;
-            letter[l] = v->dim[d];
-        } else {
-            fits = want == v->dim[d];
-        }
-    }
-    if (fits)
-        return SETUN_OK;
-    return setun_fail(err, SETUN_BAD_SHAPE, "%s is %s, which does not fit %s of %s", a->op->in[i].name,
-                      setun_view_text(v, &text), a->op->in[i].doc, a->op->name);
-}
-
-static setun_status infer(setun_args *a, setun_error *err)
-{
-    const st_script_op *so = of(a);
-    int64_t letter[MAX_LETTERS] = { 0 };
-    uint8_t bound[MAX_LETTERS] = { 0 };
-    for (uint32_t i = 0; i < a->n_in; i++) {
-        ST_TRY(match(a, i, &so->in[i], letter, bound, err));
-        for (uint32_t d = 0; so->by_element && d < SETUN_MAX_RANK; d++)
-            if (a->in[i].rank != a->in[0].rank || a->in[i].dim[d] != a->in[0].dim[d])
-                return setun_fail(err, SETUN_BAD_SHAPE, "%s and %s have different shapes, but eval takes one "
-                                  "element of each", a->op->in[0].name, a->op->in[i].name);
-    }
-    for (uint32_t o = 0; o < a->n_out; o++) {
-        const port_type *t = &so->out[o];
-        setun_view *v = &a->out[o];
-        if (t->like) {
-            *v = a->in[t->like - 1];
-            v->data = NULL;
-            v->dtype = t->dtype ? t->dtype : v->dtype;
-            continue;
-        }
-        v->dtype = t->dtype;
-        v->rank = t->rank;
-        for (uint32_t d = 0; d < SETUN_MAX_RANK; d++)
-            v->dim[d] = d >= t->rank ? 1 : t->dim[d] < 0 ? letter[-1 - t->dim[d]] : t->dim[d];
-    }
-    return SETUN_OK;
 }
 
 /* ---------------------------------------------------------------- elements */
@@ -171,7 +54,8 @@ static void push_element(lua_State *L, const setun_view *v, int64_t i)
     }
 }
 
-/* The number at the top of the stack becomes element i; it stays on the stack. */
+/* The number at the top of the stack becomes element i; it stays on the stack.  name: of the output that eval
+ * gave it for, or NULL where the script wrote to an array. */
 static void store_element(lua_State *L, const setun_view *v, int64_t i, const char *name)
 {
     static const struct { int64_t low, high; } range[] = {
@@ -180,15 +64,18 @@ static void store_element(lua_State *L, const setun_view *v, int64_t i, const ch
         [SETUN_I64] = { INT64_MIN, INT64_MAX },
     };
     int whole = 0;
-    if (lua_type(L, -1) != LUA_TNUMBER)
+    if (lua_type(L, -1) != LUA_TNUMBER && name)
         st_bind_fail(L, "eval gave a %s for %s, not a number", luaL_typename(L, -1), name);
+    if (lua_type(L, -1) != LUA_TNUMBER)
+        st_bind_fail(L, "an element is set to a %s, not to a number", luaL_typename(L, -1));
     if (v->dtype == SETUN_F32 || v->dtype == SETUN_F16 || v->dtype == SETUN_BF16) {
         setun_put_f32(v, i, (float)lua_tonumber(L, -1));
         return;
     }
     int64_t n = lua_tointegerx(L, -1, &whole);
     if (setun_block(v->dtype) > 1 || !whole || n < range[v->dtype].low || n > range[v->dtype].high)
-        st_bind_fail(L, "eval gave %s for %s, which is no %s", lua_tostring(L, -1), name, st_dtype_name(v->dtype));
+        st_bind_fail(L, "%s %s%s%s, which is no %s", name ? "eval gave" : "an element is set to", lua_tostring(L, -1),
+                     name ? " for " : "", name ? name : "", st_dtype_name(v->dtype));
     switch (v->dtype) {
     case SETUN_I8: ((int8_t *)v->data)[i] = (int8_t)n; break;
     case SETUN_U8: ((uint8_t *)v->data)[i] = (uint8_t)n; break;
@@ -239,7 +126,7 @@ static int array_newindex(lua_State *L)
     if (!x->writable)
         return st_bind_fail(L, "an input cannot be written");
     lua_settop(L, 3);
-    store_element(L, &x->v, i, "an output");
+    store_element(L, &x->v, i, NULL);
     return 0;
 }
 
@@ -318,6 +205,12 @@ static setun_status eval(const setun_args *a, setun_error *err)
 {
     st_script_op *so = of(a);
     job j = { so, a };
+    if (so->fill_error.text[0]) {
+        if (err)
+            *err = so->fill_error;
+        so->fill_error.text[0] = 0;
+        return SETUN_BAD_SCRIPT;
+    }
     if (!so->s)
         return st_fail(err, SETUN_BAD_SCRIPT, "operator %s has only a Lua eval: it can be checked but not served",
                        a->op->name);
@@ -325,6 +218,139 @@ static setun_status eval(const setun_args *a, setun_error *err)
     setun_status s = st_bind_call(so->s, run_eval, &j, so->file, err);
     so->s->callback--;
     so->s->generation++;
+    return s;
+}
+
+/* ---------------------------------------------------------------- fill */
+
+typedef struct filling {
+    st_script_op     *so;
+    const setun_args *a;
+    uint64_t          seed;
+} filling;
+
+/* fill(input, seed): input are arrays that hold numbers, of which the script replaces what it wants. */
+static int run_fill(lua_State *L)
+{
+    const filling *f = lua_touserdata(L, 1);
+    luaL_checkstack(L, (int)f->a->n_in + 10, "too many ports");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, f->so->ref);
+    lua_getfield(L, -1, "fill");
+    st_bind_place(L);
+    push_arrays(L, f->a->in, f->a->op->in, f->a->n_in, 1);
+    lua_pushinteger(L, (lua_Integer)(f->seed & INT64_MAX));
+    st_bind_push_attrs(L, f->a);
+    lua_call(L, 3, 0);
+    return 0;
+}
+
+static void fill(const setun_args *a, uint64_t seed)
+{
+    st_script_op *so = of(a);
+    filling f = { so, a, seed };
+    if (!so->s)
+        return; /* eval, which follows, says so */
+    so->s->callback++;
+    so->fill_error.text[0] = 0;
+    (void)st_bind_call(so->s, run_fill, &f, so->file, &so->fill_error);
+    so->s->callback--;
+    so->s->generation++;
+}
+
+/* ---------------------------------------------------------------- infer */
+
+/* A size is a number, or for one that is known only at run time a letter of the cases: "n" or "m". */
+static void push_size(lua_State *L, int64_t size)
+{
+    if (size >= 0)
+        lua_pushinteger(L, size);
+    else
+        lua_pushstring(L, size == SETUN_DIM_TOKENS ? "n" : "m");
+}
+
+static int64_t check_size(lua_State *L, const char *name)
+{
+    int whole;
+    lua_Integer n = lua_tointegerx(L, -1, &whole);
+    const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    if (strcmp(text, "n") == 0 || strcmp(text, "m") == 0)
+        return *text == 'n' ? SETUN_DIM_TOKENS : SETUN_DIM_OUTPUTS;
+    if (!whole || n < 0)
+        st_bind_fail(L, "infer gave output %s a dimension that is no size", name);
+    return n;
+}
+
+/* What infer said about output o; the table of what it returned is at the top. */
+static void take_dims(lua_State *L, setun_args *a, uint32_t o, const port_type *t)
+{
+    const char *name = a->op->out[o].name;
+    if (lua_istable(L, -1))
+        lua_getfield(L, -1, name);
+    else
+        lua_pushnil(L);
+    if (lua_isnil(L, -1) && t->form[0].any)
+        st_bind_fail(L, "infer must return the sizes of %s, such as { %s = {2, 3} }", name, name);
+    if (!lua_isnil(L, -1)) {
+        lua_Unsigned rank = lua_istable(L, -1) ? lua_rawlen(L, -1) : 0;
+        if (rank < 1 || rank > SETUN_MAX_RANK)
+            st_bind_fail(L, "infer must give output %s a list of 1 to %d sizes", name, (int)SETUN_MAX_RANK);
+        if (!t->form[0].any)
+            st_bind_fail(L, "the sizes of output %s are those of its type, %s, and not infer's to say", name, t->text);
+        a->out[o].rank = (uint32_t)rank;
+        for (uint32_t d = 0; d < rank; d++, lua_pop(L, 1)) {
+            lua_rawgeti(L, -1, (lua_Integer)d + 1);
+            a->out[o].dim[d] = check_size(L, name);
+        }
+    }
+    lua_pop(L, 1);
+}
+
+typedef struct inferring {
+    st_script_op *so;
+    setun_args   *a;
+} inferring;
+
+/* infer(input, attributes): input.x.dims and input.x.type.  Refuses with error(). */
+static int run_infer(lua_State *L)
+{
+    const inferring *j = lua_touserdata(L, 1);
+    setun_args *a = j->a;
+    luaL_checkstack(L, 16, "infer");
+    lua_rawgeti(L, LUA_REGISTRYINDEX, j->so->ref);
+    lua_getfield(L, -1, "infer");
+    st_bind_place(L);
+    lua_createtable(L, 0, (int)a->n_in);
+    for (uint32_t i = 0; i < a->n_in; i++) {
+        lua_createtable(L, 0, 2);
+        lua_createtable(L, (int)a->in[i].rank, 0);
+        for (uint32_t d = 0; d < a->in[i].rank; d++) {
+            push_size(L, a->in[i].dim[d]);
+            lua_rawseti(L, -2, (lua_Integer)d + 1);
+        }
+        lua_setfield(L, -2, "dims");
+        lua_pushstring(L, st_dtype_name(a->in[i].dtype));
+        lua_setfield(L, -2, "type");
+        lua_setfield(L, -2, a->op->in[i].name);
+    }
+    st_bind_push_attrs(L, a);
+    lua_call(L, 2, 1);
+    for (uint32_t o = 0; o < a->n_out; o++)
+        take_dims(L, a, o, &j->so->out[o]);
+    return 0;
+}
+
+static setun_status infer(setun_args *a, setun_error *err)
+{
+    st_script_op *so = of(a);
+    inferring j = { so, a };
+    ST_TRY(st_bind_infer_schema(a, so, err));
+    if (!so->has_infer)
+        return SETUN_OK;
+    if (!so->s)
+        return st_fail(err, SETUN_BAD_SCRIPT, "operator %s: the script that knows its shapes is closed", a->op->name);
+    so->s->callback++;
+    setun_status s = st_bind_call(so->s, run_infer, &j, so->file, err);
+    so->s->callback--;
     return s;
 }
 
@@ -346,18 +372,64 @@ static const char *keep(lua_State *L, const char *text)
     return copy;
 }
 
+/* Entry i of a list of tables, pushed: { "x", "f32[...]", doc = "..." }. */
+static void push_entry(lua_State *L, const char *op, const char *field, uint32_t i, const char *form)
+{
+    if (lua_rawgeti(L, -1, (lua_Integer)i + 1) != LUA_TTABLE)
+        st_bind_fail(L, "setun.op %s: entry %d of %s is not %s", op, (int)i + 1, field, form);
+}
+
+/* The field of the table at the top, or NULL where it is missing. */
+static const char *text_field(lua_State *L, const char *name)
+{
+    const char *text = lua_getfield(L, -1, name) == LUA_TNIL ? NULL : keep(L, st_bind_text(L, -1, name));
+    lua_pop(L, 1);
+    return text;
+}
+
+/* The port whose table is at the top. */
+static void read_port(lua_State *L, const char *op, const char *field, const setun_port *in, uint32_t n_in, setun_port *port,
+                      port_type *type)
+{
+    lua_rawgeti(L, -1, 1);
+    port->name = keep(L, st_bind_text(L, -1, "a name"));
+    lua_rawgeti(L, -2, 2);
+    const char *text = keep(L, st_bind_text(L, -1, "a type"));
+    lua_pop(L, 2);
+    const char *doc = text_field(L, "doc"), *shares = text_field(L, "shares");
+    port->doc = text;
+    if (doc) {
+        port->doc = keep(L, lua_pushfstring(L, "%s: %s", text, doc));
+        lua_pop(L, 1);
+    }
+    if (!st_bind_parse_type(text, type, in, n_in))
+        st_bind_fail(L, "setun.op %s: %s %s: '%s' is not a type such as f32[...] or f32[n,64]%s", op, field, port->name, text,
+                     in ? " or like x" : "");
+    for (uint32_t i = 0; shares && i < n_in && !port->shares; i++)
+        port->shares = strcmp(shares, in[i].name) == 0 ? i + 1 : 0;
+    if (shares && !port->shares)
+        st_bind_fail(L, "setun.op %s: %s %s shares the memory of '%s', which is no input", op, field, port->name, shares);
+}
+
 /* Field `input` or `output` at the top of the stack: { x = "f32[...]" } with one entry, or a list
  * { {"x", "f32[...]"}, {"w", "f32[d]"} }.  Pops it. */
 static uint32_t read_ports(lua_State *L, const char *op, const char *field, const setun_port *in, uint32_t n_in,
                            const setun_port **ports, port_type **types)
 {
     uint32_t n = lua_istable(L, -1) ? (uint32_t)lua_rawlen(L, -1) : 0;
-    int list = n > 0;
     if (!lua_istable(L, -1))
         st_bind_fail(L, "setun.op %s: %s is missing: { x = \"f32[...]\" }", op, field);
-    if (!list) {
-        for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1))
-            n++;
+    if (n == 0) { /* into a list of one */
+        lua_newtable(L);
+        for (lua_pushnil(L); lua_next(L, -3); lua_pop(L, 1), n++) {
+            lua_createtable(L, 2, 0);
+            lua_pushvalue(L, -3);
+            lua_rawseti(L, -2, 1);
+            lua_pushvalue(L, -2);
+            lua_rawseti(L, -2, 2);
+            lua_rawseti(L, -4, 1);
+        }
+        lua_remove(L, -2);
         if (n != 1)
             st_bind_fail(L, "setun.op %s: %s has %d entries without an order; write a list of {name, type}", op,
                          field, (int)n);
@@ -367,22 +439,9 @@ static uint32_t read_ports(lua_State *L, const char *op, const char *field, cons
     setun_port *port = need(L, n, sizeof *port);
     port_type *type = need(L, n, sizeof *type);
     for (uint32_t i = 0; i < n; i++) {
-        if (list) {
-            if (lua_rawgeti(L, -1, (lua_Integer)i + 1) != LUA_TTABLE)
-                st_bind_fail(L, "setun.op %s: entry %d of %s is not {name, type}", op, (int)i + 1, field);
-            lua_rawgeti(L, -1, 1);
-            lua_rawgeti(L, -2, 2);
-            lua_remove(L, -3);
-        } else {
-            lua_pushnil(L);
-            lua_next(L, -2);
-        }
-        port[i].name = keep(L, st_bind_text(L, -2, "a name"));
-        port[i].doc = keep(L, st_bind_text(L, -1, "a type"));
-        lua_pop(L, 2);
-        if (!parse_type(port[i].doc, &type[i], in, n_in) || (in && type[i].any))
-            st_bind_fail(L, "setun.op %s: %s %s: '%s' is not a type such as f32[...] or f32[n,64]%s", op, field,
-                         port[i].name, port[i].doc, in ? " or like x" : "");
+        push_entry(L, op, field, i, "{name, type}");
+        read_port(L, op, field, in, n_in, &port[i], &type[i]);
+        lua_pop(L, 1);
     }
     lua_pop(L, 1);
     *ports = port;
@@ -390,23 +449,65 @@ static uint32_t read_ports(lua_State *L, const char *op, const char *field, cons
     return n;
 }
 
-/* A letter in an output's type must be known from an input. */
-static void check_letters(lua_State *L, const st_script_op *so)
+/* A letter in an output's type must be known from an input, and [...] from infer. */
+static void check_outputs(lua_State *L, const st_script_op *so)
 {
-    for (uint32_t o = 0; o < so->op.n_out; o++)
-        for (uint32_t d = 0; d < so->out[o].rank; d++) {
-            int known = so->out[o].dim[d] >= 0;
-            for (uint32_t i = 0; i < so->op.n_in; i++)
-                for (uint32_t e = 0; e < so->in[i].rank; e++)
-                    known |= so->in[i].dim[e] == so->out[o].dim[d];
-            if (!known)
-                st_bind_fail(L, "setun.op %s: output %s: no input says what the letters of '%s' are", so->op.name,
-                             so->op.out[o].name, so->op.out[o].doc);
-        }
+    for (uint32_t o = 0; o < so->op.n_out; o++) {
+        const st_script_form *f = &so->out[o].form[0];
+        int known = !f->any || so->has_infer;
+        for (uint32_t d = 0; d < f->rank; d++)
+            known &= f->dim[d] >= 0 || st_bind_knows_letter(so, f->dim[d]);
+        if (!known)
+            st_bind_fail(L, "setun.op %s: output %s: no input says what the letters of '%s' are%s", so->op.name,
+                         so->op.out[o].name, so->out[o].text, f->any ? ", and there is no infer" : "");
+        if (setun_block(f->dtype) > 1)
+            st_bind_fail(L, "setun.op %s: output %s cannot be %s", so->op.name, so->op.out[o].name, st_dtype_name(f->dtype));
+    }
 }
 
-/* Field `attr` at the top of the stack: name = default.  In order of names; the default's type is the
- * attribute's.  Pops it. */
+/* The attribute whose default, or { "float", default = 1e-5, doc = "..." }, is at the top.  Without a default
+ * it is required. */
+static void read_attr(lua_State *L, const char *op, setun_attr *a)
+{
+    static const char *const kinds[] = { "int", "float", "string" };
+    const char *doc = NULL;
+    int described = lua_istable(L, -1), top = lua_gettop(L);
+    if (described) {
+        if (lua_rawgeti(L, -1, 1) != LUA_TSTRING)
+            st_bind_fail(L, "setun.op %s: attribute %s is a table that does not begin with a type: {\"float\", default = 0.5}", op,
+                         a->name);
+        const char *kind = st_bind_text(L, -1, "an attribute's type");
+        for (uint32_t i = 0; i < 3; i++)
+            a->kind = strcmp(kind, kinds[i]) == 0 ? SETUN_ATTR_INT + i : a->kind;
+        if (!a->kind)
+            st_bind_fail(L, "setun.op %s: attribute %s: '%s' is not int, float or string", op, a->name, kind);
+        lua_pop(L, 1);
+        doc = text_field(L, "doc");
+        lua_getfield(L, -1, "default");
+        a->required = lua_isnil(L, -1);
+    } else {
+        lua_pushvalue(L, -1);
+        a->kind = lua_isinteger(L, -1) ? SETUN_ATTR_INT : lua_type(L, -1) == LUA_TNUMBER ? SETUN_ATTR_FLOAT
+                : lua_type(L, -1) == LUA_TSTRING ? SETUN_ATTR_STRING : 0;
+    }
+    if (a->required)
+        a->doc = keep(L, doc ? doc : kinds[a->kind - SETUN_ATTR_INT]);
+    else if (a->kind == SETUN_ATTR_INT && lua_isinteger(L, -1))
+        a->fallback.i = lua_tointeger(L, -1);
+    else if (a->kind == SETUN_ATTR_FLOAT && lua_type(L, -1) == LUA_TNUMBER)
+        a->fallback.f = lua_tonumber(L, -1);
+    else if (a->kind == SETUN_ATTR_STRING && lua_type(L, -1) == LUA_TSTRING)
+        a->fallback.s = keep(L, st_bind_text(L, -1, "a default"));
+    else
+        st_bind_fail(L, "setun.op %s: the default of attribute %s is a %s, not %s", op, a->name, luaL_typename(L, -1),
+                     described ? kinds[a->kind - SETUN_ATTR_INT] : "a number or string");
+    if (!a->doc)
+        a->doc = keep(L, lua_pushfstring(L, "%s, default %s", doc ? doc : luaL_typename(L, -1), luaL_tolstring(L, -1, NULL)));
+    lua_settop(L, top);
+}
+
+/* Field `attr` at the top of the stack: name = default, or name = { type, default = ..., doc = ... }.  In order
+ * of names.  Pops it. */
 static uint32_t read_attrs(lua_State *L, const char *op, const setun_attr **attrs)
 {
     uint32_t n = 0;
@@ -414,30 +515,14 @@ static uint32_t read_attrs(lua_State *L, const char *op, const setun_attr **attr
         lua_pop(L, 1);
         return 0;
     }
-    if (!lua_istable(L, -1))
-        st_bind_fail(L, "setun.op %s: attr must be a table of defaults: { cap = 6.0 }", op);
     setun_attr *attr = need(L, ST_MAX_ATTRS, sizeof *attr);
     for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        setun_attr a = { NULL, "", 0, 0, { 0 } };
+        setun_attr a = { NULL, NULL, 0, 0, { 0 } };
         uint32_t at = n;
         if (n == ST_MAX_ATTRS)
             st_bind_fail(L, "setun.op %s: more than %d attributes", op, (int)ST_MAX_ATTRS);
         a.name = keep(L, st_bind_text(L, -2, "an attribute's name"));
-        a.doc = keep(L, lua_pushfstring(L, "%s, default %s", luaL_typename(L, -1), luaL_tolstring(L, -1, NULL)));
-        lua_pop(L, 2);
-        if (lua_isinteger(L, -1)) {
-            a.kind = SETUN_ATTR_INT;
-            a.fallback.i = lua_tointeger(L, -1);
-        } else if (lua_type(L, -1) == LUA_TNUMBER) {
-            a.kind = SETUN_ATTR_FLOAT;
-            a.fallback.f = lua_tonumber(L, -1);
-        } else if (lua_type(L, -1) == LUA_TSTRING) {
-            a.kind = SETUN_ATTR_STRING;
-            a.fallback.s = keep(L, st_bind_text(L, -1, "a default"));
-        } else {
-            st_bind_fail(L, "setun.op %s: the default of attribute %s is a %s, not a number or string", op, a.name,
-                         luaL_typename(L, -1));
-        }
+        read_attr(L, op, &a);
         for (; at > 0 && strcmp(attr[at - 1].name, a.name) > 0; at--)
             attr[at] = attr[at - 1];
         attr[at] = a;
@@ -446,6 +531,63 @@ static uint32_t read_attrs(lua_State *L, const char *op, const setun_attr **attr
     lua_pop(L, 1);
     *attrs = attr;
     return n;
+}
+
+/* Field `knobs` at the top of the stack: { {"prefetch", {4096, 8192}, doc = "..."} }.  Pops it. */
+static uint32_t read_knobs(lua_State *L, const char *op, const setun_knob **knobs)
+{
+    uint32_t n = lua_istable(L, -1) ? (uint32_t)lua_rawlen(L, -1) : 0;
+    setun_knob *knob = need(L, n, sizeof *knob);
+    if (n > SETUN_MAX_KNOBS || (n == 0 && lua_istable(L, -1)))
+        st_bind_fail(L, "setun.op %s: knobs must be a list of 1 to %d {name, values}", op, (int)SETUN_MAX_KNOBS);
+    for (uint32_t i = 0; i < n; i++) {
+        push_entry(L, op, "knobs", i, "{name, values}");
+        lua_rawgeti(L, -1, 1);
+        knob[i].name = keep(L, st_bind_text(L, -1, "a knob's name"));
+        lua_pop(L, 1);
+        const char *doc = text_field(L, "doc");
+        knob[i].doc = doc ? doc : "";
+        lua_rawgeti(L, -1, 2);
+        knob[i].n_value = lua_istable(L, -1) && lua_rawlen(L, -1) <= 16 ? (uint32_t)lua_rawlen(L, -1) : 0;
+        int64_t *value = need(L, knob[i].n_value, sizeof *value);
+        for (uint32_t v = 0; v < knob[i].n_value; v++, lua_pop(L, 1)) {
+            int whole;
+            lua_rawgeti(L, -1, (lua_Integer)v + 1);
+            value[v] = lua_tointegerx(L, -1, &whole);
+            if (!whole || lua_type(L, -1) != LUA_TNUMBER)
+                st_bind_fail(L, "setun.op %s: value %d of knob %s is not an integer", op, (int)v + 1, knob[i].name);
+        }
+        if (!knob[i].n_value)
+            st_bind_fail(L, "setun.op %s: knob %s needs a list of 1 to 16 values", op, knob[i].name);
+        knob[i].value = value;
+        lua_pop(L, 2);
+    }
+    lua_pop(L, 1);
+    *knobs = n ? knob : NULL;
+    return n;
+}
+
+/* Field `cost` at the top of the stack: { float_ops = "2*n*d" }.  Pops it. */
+static void read_cost(lua_State *L, st_script_op *so)
+{
+    static const char *const names[ST_N_COST] = { "int_ops", "float_ops", "bytes" };
+    if (lua_istable(L, -1))
+        so->op.cost = st_bind_cost;
+    for (lua_pushnil(L); lua_istable(L, -2) && lua_next(L, -2); lua_pop(L, 1)) {
+        const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
+        size_t i = 0;
+        while (i < ST_N_COST && strcmp(names[i], key) != 0)
+            i++;
+        if (i == ST_N_COST)
+            st_bind_fail(L, "setun.op %s: cost has no field '%s'; int_ops, float_ops and bytes are", so->op.name, key);
+        const char *text = lua_type(L, -1) == LUA_TNUMBER || lua_type(L, -1) == LUA_TSTRING ? luaL_tolstring(L, -1, NULL) : "";
+        if (!st_bind_parse_cost(text, so, &so->cost[i]))
+            st_bind_fail(L, "setun.op %s: %s '%s' is not a sum of products such as 2*n*d + #x, of numbers, letters of the "
+                         "inputs' types and elements of inputs", so->op.name, key, text);
+        if (*text)
+            lua_pop(L, 1);
+    }
+    lua_settop(L, 2);
 }
 
 static const char *const *read_cases(lua_State *L, const char *op)
@@ -488,18 +630,16 @@ static void read_callbacks(lua_State *L, st_script_op *so)
                          so->op.out[o].name);
     if (so->by_element && so->op.n_in == 0)
         st_bind_fail(L, "setun.op %s: eval needs an input", op);
-    for (uint32_t o = 0; o < so->op.n_out; o++)
-        if (setun_block(so->out[o].dtype) > 1)
-            st_bind_fail(L, "setun.op %s: output %s cannot be %s", op, so->op.out[o].name,
-                         st_dtype_name(so->out[o].dtype));
-    lua_pop(L, 3);
+    if (read_field(L, op, "fill", LUA_TFUNCTION, 0))
+        so->op.fill = fill;
+    lua_settop(L, 2);
 }
 
 /* upvalue 1: the name; argument 1: the table */
 static int define(lua_State *L)
 {
-    static const char *const fields[] = { "attr", "cases", "doc", "eval", "eval_all", "input", "lower", "output",
-                                          "tolerance", "version" };
+    static const char *const fields[] = { "attr", "cases", "cost", "doc", "eval", "eval_all", "fill", "infer", "input",
+                                          "knobs", "lower", "output", "tolerance", "version" };
     st_script *s = st_bind_script(L);
     const char *name = lua_tostring(L, lua_upvalueindex(1));
     setun_error err;
@@ -534,9 +674,14 @@ static int define(lua_State *L)
     op->n_in = read_ports(L, name, "input", NULL, 0, &op->in, &so->in);
     read_field(L, name, "output", LUA_TTABLE, 1);
     op->n_out = read_ports(L, name, "output", op->in, op->n_in, &op->out, &so->out);
-    check_letters(L, so);
+    so->has_infer = read_field(L, name, "infer", LUA_TFUNCTION, 0);
+    check_outputs(L, so);
     read_field(L, name, "attr", LUA_TTABLE, 0);
     op->n_attr = read_attrs(L, name, &op->attr);
+    read_field(L, name, "knobs", LUA_TTABLE, 0);
+    op->n_knob = read_knobs(L, name, &op->knob);
+    read_field(L, name, "cost", LUA_TTABLE, 0);
+    read_cost(L, so);
     read_callbacks(L, so);
     read_field(L, name, "cases", LUA_TTABLE, 1);
     op->cases = read_cases(L, name);
@@ -568,12 +713,45 @@ static int l_op(lua_State *L)
     return 1;
 }
 
-/* setun.f32(x): x rounded to f32 */
-static int l_f32(lua_State *L)
+/* upvalue 1: which of setun.f32, exp, log; of x rounded to f32 */
+static int l_function(lua_State *L)
 {
+    static const char *const names[] = { "f32", "exp", "log" };
+    lua_Integer which = lua_tointeger(L, lua_upvalueindex(1));
     if (lua_type(L, 1) != LUA_TNUMBER)
-        return st_bind_fail(L, "setun.f32 wants a number, not %s", luaL_typename(L, 1));
-    lua_pushnumber(L, (double)(float)lua_tonumber(L, 1));
+        return st_bind_fail(L, "setun.%s wants a number, not %s", names[which], luaL_typename(L, 1));
+    float x = (float)lua_tonumber(L, 1);
+    lua_pushnumber(L, (double)(which == 0 ? x : which == 1 ? setun_expf(x) : setun_logf(x)));
+    return 1;
+}
+
+/* setun.gumbel(key0, key1, i), the twin of k:gumbel */
+static int l_gumbel(lua_State *L)
+{
+    uint32_t x[3];
+    for (int i = 0; i < 3; i++) {
+        int whole;
+        lua_Integer n = lua_tointegerx(L, i + 1, &whole);
+        if (!whole || n < INT32_MIN || n > UINT32_MAX)
+            return st_bind_fail(L, "setun.gumbel wants three integers of 32 bits");
+        x[i] = (uint32_t)n;
+    }
+    lua_pushnumber(L, (double)setun_gumbel(x[0], x[1], x[2]));
+    return 1;
+}
+
+/* setun.tree32 { 32 partial sums }: their sum, in the order that k:dot32 and k:rsum have */
+static int l_tree32(lua_State *L)
+{
+    float p[32];
+    if (!lua_istable(L, 1) || lua_rawlen(L, 1) != 32)
+        return st_bind_fail(L, "setun.tree32 wants a list of 32 numbers");
+    for (int i = 0; i < 32; i++, lua_pop(L, 1)) {
+        if (lua_rawgeti(L, 1, i + 1) != LUA_TNUMBER)
+            return st_bind_fail(L, "setun.tree32: entry %d is a %s", i + 1, luaL_typename(L, -1));
+        p[i] = (float)lua_tonumber(L, -1);
+    }
+    lua_pushnumber(L, (double)setun_tree32(p));
     return 1;
 }
 
@@ -587,10 +765,16 @@ void st_bind_op_open(lua_State *L)
 {
     static const luaL_Reg none[] = { { NULL, NULL } };
     static const luaL_Reg arrays[] = { { "__newindex", array_newindex }, { "__len", array_len }, { NULL, NULL } };
-    static const luaL_Reg own[] = { { "f32", l_f32 }, { "op", l_op }, { NULL, NULL } };
+    static const luaL_Reg own[] = { { "gumbel", l_gumbel }, { "op", l_op }, { "tree32", l_tree32 }, { NULL, NULL } };
+    static const char *const functions[] = { "f32", "exp", "log" };
     st_bind_class(L, ARRAY, none, array_index);
     luaL_getmetatable(L, ARRAY);
     luaL_setfuncs(L, arrays, 0);
     lua_pop(L, 1);
     luaL_setfuncs(L, own, 0);
+    for (size_t i = 0; i < SETUN_LEN(functions); i++) {
+        lua_pushinteger(L, (lua_Integer)i);
+        lua_pushcclosure(L, l_function, 1);
+        lua_setfield(L, -2, functions[i]);
+    }
 }

@@ -140,22 +140,29 @@ static void *allocate(void *user, void *p, size_t old, size_t size)
 
 /* ---------------------------------------------------------------- errors */
 
-void st_bind_where(lua_State *L, char *out, size_t cap)
+int st_bind_line(lua_State *L, lua_Debug *line)
 {
     lua_Debug ar;
     int found = 0;
-    out[0] = 0;
     for (int level = 0; level < 64 && lua_getstack(L, level, &ar); level++) {
         if (!lua_getinfo(L, "Sl", &ar) || ar.currentline <= 0)
             continue;
         int lib = strncmp(ar.short_src, "lib/", 4) == 0;
         if (!found || !lib)
-            (void)snprintf(out, cap, "%s:%d", ar.short_src, ar.currentline);
+            *line = ar;
         found = 1;
         if (!lib)
-            return;
+            break;
     }
-    if (!found)
+    return found;
+}
+
+void st_bind_where(lua_State *L, char *out, size_t cap)
+{
+    lua_Debug ar;
+    if (st_bind_line(L, &ar))
+        (void)snprintf(out, cap, "%s:%d", ar.short_src, ar.currentline);
+    else
         (void)snprintf(out, cap, "%s", st_bind_script(L)->place);
 }
 

@@ -225,6 +225,9 @@ typedef struct setun_builder {
     int64_t (*info)(setun_kernel *, uint32_t what);
     void   (*fail)(setun_kernel *, const char *why);
     const char *(*fault)(setun_kernel *); /* the sentence of the first error, or NULL */
+    /* The instructions that follow come from this line of this text: for messages and dumps, never for what the
+     * kernel computes or for its identity.  Copied.  For whoever makes kernels from a text of its own. */
+    void   (*line)(setun_kernel *, const char *file, int32_t line);
 } setun_builder;
 
 /* The host's kernel begins with the table. */

@@ -104,6 +104,12 @@ SETUN_EXPORT setun_status setun_model_tuned(const setun_model *m, setun_write_fn
 SETUN_EXPORT setun_status setun_model_dump(const setun_model *m, const char *what, const char *kernel,
                                            setun_write_fn *out, void *user, setun_error *err);
 
+/* The kernel of one operator for the shapes of a case: what is "kir", "llvm" or "asm".  file: a Lua file that defines
+ * it, or NULL for a built-in one; name: which, NULL for the only one of the file; text: as in its cases, NULL for the
+ * first of them.  A kernel that a script made names the script's lines. */
+SETUN_EXPORT setun_status setun_op_dump(const char *file, const char *name, const char *text, const char *what,
+                                        const setun_options *o, setun_write_fn *out, void *user, setun_error *err);
+
 typedef struct setun_model_stats {
     uint32_t size;
     int32_t  n_kernels, n_compiled, n_cached, n_threads;

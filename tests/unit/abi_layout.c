@@ -103,7 +103,7 @@ static const row op_rows[] = {
     F(setun_builder, size), F(setun_builder, abi), F(setun_builder, emit),
     F(setun_builder, shuffle), F(setun_builder, type_of), F(setun_builder, dim),
     F(setun_builder, grid), F(setun_builder, scratch), F(setun_builder, info),
-    F(setun_builder, fail), F(setun_builder, fault), S(setun_builder),
+    F(setun_builder, fail), F(setun_builder, fault), F(setun_builder, line), S(setun_builder),
     F(setun_kernel, b), S(setun_kernel),
     V(SETUN_ATTR_INT), V(SETUN_ATTR_FLOAT), V(SETUN_ATTR_STRING), V(SETUN_LAUNCH_ABI), V(K_I1),
     V(K_I8), V(K_I16), V(K_I32), V(K_I64), V(K_F32), V(K_PTR), V(K_MAX_LANES), V(K_HAS_DOT2),
