@@ -54,6 +54,39 @@ while IFS= read -r line; do
   grep -qxF -- "$line" ops/head_bounds.c || bad "not in ops/head_bounds.c: $line"
 done <"$TMP/knobs"
 
+# Its chapter on Lua: listings are lines of the file, commands work, the kernel looks as it is shown, the mistake is found.
+lua5.4 - "$TMP" <<'L' || bad "docs/writing-an-operator.md: listings of Lua"
+local dir, text = arg[1], io.open("docs/writing-an-operator.md"):read("a"):match("\n## The same in Lua\n(.-)\n## ")
+local file, n = io.open("scripts/ops/rmsnorm_lua.lua"):read("a"), 0
+for piece in text:gmatch("```lua\n(.-)```") do
+  if not file:find(piece, 1, true) then io.stderr:write("not in the file:\n", piece) os.exit(1) end
+  n = n + 1
+end
+assert(n == 4, "listings")
+local plain = {}
+for piece in text:gsub("```lua\n.-```", ""):gmatch("```\n(.-)```") do plain[#plain + 1] = piece end
+assert(#plain == 2, "outputs")
+for i, name in ipairs { "loop", "sentence" } do
+  local f = assert(io.open(dir .. "/" .. name, "w")) f:write(plain[i]) f:close()
+end
+L
+sed -n '/^## The same in Lua/,/^## Knobs/p' docs/writing-an-operator.md | grep -E '^    setun ' | sed "s,^    setun,\"$SETUN\"," >"$TMP/commands"
+same "commands in docs/writing-an-operator.md" "$(wc -l <"$TMP/commands")" 5
+while IFS= read -r line; do
+  case $line in *--llvm|*--asm) [ "${SETUN_LLVM:-1}" = 1 ] || continue ;; esac
+  eval "$line" >"$TMP/out" 2>"$TMP/err" || bad "docs/writing-an-operator.md: $line ($(head -c 300 "$TMP/err"))"
+  case $line in
+  *_lua.lua*--kir) echo 'os.exit(io.open(arg[1]):read("a"):find(io.open(arg[2]):read("a"), 1, true) ~= nil)' >"$TMP/part.lua"
+    lua5.4 "$TMP/part.lua" "$TMP/out" "$TMP/loop" || bad "docs/writing-an-operator.md shows another kernel: $(cat "$TMP/out")" ;;
+  *_lua.lua*--llvm) grep -q 'fmul.* ; rmsnorm_lua.lua:56$' "$TMP/out" || bad "no lines in LLVM IR: $(head -c 600 "$TMP/out")" ;;
+  *_lua.lua*--asm) grep -qE '^.(#|//) rmsnorm_lua.lua:56$' "$TMP/out" || bad "no lines in assembly: $(head -c 600 "$TMP/out")" ;;
+  *rmsnorm\ *) grep -q '^kernel rmsnorm$' "$TMP/out" || bad "$line: $(head -c 300 "$TMP/out")" ;;
+  esac
+done <"$TMP/commands"
+sed 's/k:sqrt(k:add(mean, a.eps))/k:sqrt(k:add(means, a.eps))/' scripts/ops/rmsnorm_lua.lua >"$TMP/rmsnorm_lua.lua"
+"$SETUN" dump "$TMP/rmsnorm_lua.lua" --kir >"$TMP/out" 2>&1
+same "a mistake in rmsnorm_lua.lua" "$(sed 's/^setun: rmsnorm_lua, case "[^"]*": //' "$TMP/out")" "$(cat "$TMP/sentence")"
+
 # plugins/README.md: its compiler line, its commands.
 cc=$(grep -o '`cc [^`]*`' plugins/README.md | tr -d '`')
 [ -n "$cc" ] || bad "plugins/README.md shows no compiler line"
