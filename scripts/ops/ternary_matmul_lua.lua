@@ -30,52 +30,94 @@ local function fields(k, w, n)
   return { k:band(w, 0x03), k:band(w, 0x0c), k:band(h, 0x03), k:band(h, 0x0c) }
 end
 
--- Blocks between two widenings: at most 8, and better a number that leaves no rest.
-local function dot2_chunk(n_block)
-  for d = 8, 4, -1 do
-    if n_block % d == 0 then return d end
+-- Without dot4 a row is added up in 16 bits, for as long as they suffice: a span of 32 steps.  The sums are that
+-- of the fields under mask 0x03 and two of those under 0x0c, columns 32 to 63 and 96 to 127 of each block.
+local span, start_lanes = 32, 128
+local sum_of_field = { 1, 2, 1, 3 }
+
+-- Steps in one turn of a loop over n: a number from most down to 4 that leaves no rest, else 8.
+local function steps_at_once(n, most)
+  for d = most, 4, -1 do
+    if n % d == 0 then return d end
   end
   return 8
 end
 
--- Blocks from on, count of them, of the row that begins at byte off, into 32-bit sums by way of 16-bit ones.
--- These take 8 blocks: 8 * 2 * 2 products of at most 4 * 2 * 127 make 32512.
-local function row_dot2(k, c, off, from, count, acc1, acc4)
-  local a, b
-  for i = 0, count - 1 do
-    local at = k:mul(k:add(from, i), 32)
-    local w = k:load(c.w, k:add(off, at), 32)
-    if i % 2 == 0 then k:fetch_ahead(c.w, k:add(off, at), c.prefetch) end
-    local d = {}
-    for j, f in ipairs(fields(k, w, 32)) do
-      local xi = k:add(k:mul(from, 128), 128 * i + 32 * (j - 1))
-      d[j] = k:dot2(f, k:load(c.x, xi, 32))
+-- What the sums of every span start with, for all rows: minus the sum of q, because codes are 0, 1, 2.
+local function span_starts(k, c)
+  local n, n_step = c.lanes, c.n_block * 32 // c.lanes
+  local start = k:stack("i16", (n_step + span - 1) // span * start_lanes)
+  local ones, none = k:const("i8x" .. n, 1), k:const("i16x" .. n // 2, 0)
+  k:loop(0, n_step, span, function(from)
+    local s = { k:var(none), k:var(none), k:var(none) }
+    k:loop(from, k:min(k:add(from, span), n_step), 1, function(i)
+      for j = 0, 3 do
+        local x = k:dot2(ones, k:load(c.x, k:add(k:mul(i, 4 * n), n * j), n))
+        local to = s[sum_of_field[j + 1]]
+        k:set(to, k:sub(k:get(to), j % 2 == 1 and k:shl(x, 2) or x))
+      end
+    end)
+    for t = 0, 2 do
+      k:store(start, k:add(k:mul(from, start_lanes // span), n // 2 * t), k:get(s[t + 1]))
     end
-    a, b = a and k:add(a, d[1]) or d[1], b and k:add(b, d[2]) or d[2]
-    a, b = k:add(a, d[3]), k:add(b, d[4])
-  end
-  k:set(acc1, k:add(k:get(acc1), k:sext(a, "i32")))
-  k:set(acc4, k:add(k:get(acc4), k:sext(b, "i32")))
+  end)
+  return start
 end
 
--- Sums of code * q without dot4, row by row.
+-- Steps from on, count of them, of the row that begins at byte off.
+local function add_steps(k, c, off, from, count, to)
+  local n, s = c.lanes, {}
+  for i = 0, count - 1 do
+    local at = k:mul(k:add(from, i), n)
+    local w = k:load(c.w, k:add(off, at), n)
+    if n == 64 or i % 2 == 0 then k:fetch_ahead(c.w, k:add(off, at), c.prefetch) end
+    for j, f in ipairs(fields(k, w, n)) do
+      local xi = k:add(k:mul(from, 4 * n), n * (4 * i + j - 1))
+      local d, t = k:dot2(f, k:load(c.x, xi, n)), sum_of_field[j]
+      s[t] = s[t] and k:add(s[t], d) or d
+    end
+  end
+  for t = 1, 3 do k:set(to[t], k:add(k:get(to[t]), s[t])) end
+end
+
+-- The sums of the span that begins at step from and has count steps, as lanes of 32 bits.
+local function span_sums(k, c, off, from, count)
+  local turn, s = steps_at_once(count, 11), {}
+  local whole = count // turn * turn
+  for t = 0, 2 do
+    local at = k:add(k:mul(from, start_lanes // span), c.lanes // 2 * t)
+    s[t + 1] = k:var(k:load(c.start, at, c.lanes // 2))
+  end
+  if whole > 0 then
+    k:loop(from, k:add(from, whole), turn, function(i) add_steps(k, c, off, i, turn, s) end)
+  end
+  if count > whole then add_steps(k, c, off, k:add(from, whole), count - whole, s) end
+  local four = k:add(k:shrs(k:get(s[2]), 2), k:shrs(k:get(s[3]), 2)) -- multiples of 4: exact
+  return k:sext(k:add(k:get(s[1]), four), "i32")
+end
+
+-- Sums of (code - 1) * q without dot4, row by row.
 local function sums_by_dot2(k, c, offs)
-  local zero, chunk, out = k:const("i32x16", 0), dot2_chunk(c.n_block), {}
-  local whole = c.n_block // chunk * chunk
+  local n_step, out = c.n_block * 32 // c.lanes, {}
+  local last = (n_step - 1) // span * span
   for u, off in ipairs(offs) do
-    local acc1, acc4 = k:var(zero), k:var(zero)
-    if whole > 0 then
-      k:loop(0, whole, chunk, function(b) row_dot2(k, c, off, b, chunk, acc1, acc4) end)
+    local sum
+    if last == 0 then
+      sum = span_sums(k, c, off, k:const("i64", 0), n_step)
+    else
+      local whole = k:var(k:const("i32x" .. c.lanes // 2, 0))
+      k:loop(0, last, span, function(from)
+        k:set(whole, k:add(k:get(whole), span_sums(k, c, off, from, span)))
+      end)
+      local rest = span_sums(k, c, off, k:const("i64", last), n_step - last)
+      sum = k:add(k:get(whole), rest)
     end
-    if c.n_block > whole then
-      row_dot2(k, c, off, k:const("i64", whole), c.n_block - whole, acc1, acc4)
-    end
-    out[u] = k:rsum(k:add(k:get(acc1), k:shrs(k:get(acc4), 2))) -- the shift is exact
+    out[u] = k:rsum(sum)
   end
   return out
 end
 
--- With dot4: 32 or 64 bytes of each row in a step, which share the activations.
+-- Sums of code * q with dot4: 32 or 64 bytes of each row in a step, which share the activations.
 local function sums_by_dot4(k, c, offs)
   local n, acc = c.lanes, {}
   local n_step = c.n_block * 32 // n
@@ -86,13 +128,15 @@ local function sums_by_dot4(k, c, offs)
   end
   k:loop(0, n_step, unroll, function(p)
     for i = 0, unroll - 1 do
+      local f = {}
       for u, off in ipairs(offs) do
         local at = k:mul(k:add(p, i), n)
         k:fetch_ahead(c.w, k:add(off, at), c.prefetch)
-        for j, f in ipairs(fields(k, k:load(c.w, k:add(off, at), n), n)) do
-          local xi = k:add(k:mul(p, 4 * n), n * (4 * i + j - 1))
-          k:set(acc[u][j], k:dot4(k:get(acc[u][j]), f, k:load(c.x, xi, n)))
-        end
+        f[u] = fields(k, k:load(c.w, k:add(off, at), n), n)
+      end
+      for j = 1, 4 do
+        local x = k:load(c.x, k:add(k:mul(p, 4 * n), n * (4 * i + j - 1)), n)
+        for u = 1, #offs do k:set(acc[u][j], k:dot4(k:get(acc[u][j]), f[u][j], x)) end
       end
     end
   end)
@@ -125,12 +169,13 @@ local function lower(k)
   local rows = k:dim_run(c.w, 0)
   k:grid(c.w, 0, granule)
   local m = k:div(own and k:const("f32", 1) or k:load(ws, 0), k:load(k.input.scale, 0))
-  local bias = k:load(k.input.sum, 0)
   local first, last = k:tile()
   local from, to = k:mul(first, granule), k:min(k:mul(last, granule), rows)
-  if dot4 and k:info("vector_bytes") >= 64 and c.n_block % 2 == 0 then
+  if k:info("vector_bytes") >= 64 and c.n_block % 2 == 0 then
     c.x, c.lanes = interleave(k, q, columns), 64
   end
+  local bias = dot4 and k:load(k.input.sum, 0)
+  if not dot4 then c.start = span_starts(k, c) end
   -- Rows in pairs where the registers allow it; an odd last row goes alone.
   for n_row = dot4 and k.knob.rows == 2 and 2 or 1, 1, -1 do
     local stop = n_row == 1 and to or k:add(from, k:band(k:sub(to, from), -2))
@@ -138,7 +183,7 @@ local function lower(k)
       local offs = {}
       for u = 1, n_row do offs[u] = k:mul(k:add(r, u - 1), columns // 4) end
       for u, s in ipairs((dot4 and sums_by_dot4 or sums_by_dot2)(k, c, offs)) do
-        local v, row = k:mul(k:i2f(k:sub(s, bias)), m), k:add(r, u - 1)
+        local v, row = k:mul(k:i2f(bias and k:sub(s, bias) or s), m), k:add(r, u - 1)
         k:store(y, row, own and k:mul(v, k:load(ws, row)) or v)
       end
     end)
