@@ -10,7 +10,7 @@ setun_setup
 setun_install clang-19 libclang-rt-19-dev lld-19 qemu-user-static libxml2-utils ||
   echo "test.sh: without these packages some tests are skipped" >&2
 setun_install musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross \
-  gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross ||
+  gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross ||
   echo "test.sh: without these compilers bundles are not run on other machines" >&2
 run() { # directory, cmake options...
   local dir=$1

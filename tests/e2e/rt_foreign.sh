@@ -1,39 +1,60 @@
 # Bundles that are made here for other machines run there, and give the same bits: a table.
 #
-# setun-rt is compiled from its sources in one line and runs in an emulator.  What is missing is reported as skipped.
+# setun-rt is compiled from its sources in one line, once per architecture, and runs each class of docs/isa.md that is
+# said to run the model: in an emulator, or here where it is an x86.  What is missing is reported as skipped.
 . "$(dirname "$0")/lib.sh"
 [ "${SETUN_LLVM:-1}" = 1 ] || { echo "skipped: a bundle needs compiled kernels, and this build has no code generator"; exit 77; }
 [ "${SETUN_HARD:-0}" = 1 ] && { echo "skipped: no sanitizer sees what an emulator runs"; exit 77; }
+. "$SOURCE/tests/foreign/lib.sh"
 tokens=$(seq -s, 1 64)
 prefill=$("$SETUN" logits "$MODEL" --tokens "$tokens" --hash)
 decode=$("$SETUN" logits "$MODEL" --tokens "$tokens" --hash --chunk 1)
 same "decode and prefill here" "$decode" "$prefill"
-ran=0
-printf '%-14s %-8s %-6s %-10s %s\n' target compiles runs "decode 64" "prefill 64"
-while read -r target triplet emulator options; do
-  compiler=$triplet-gcc
-  if ! command -v "$compiler" >/dev/null || ! command -v "$emulator" >/dev/null; then
-    printf '%-14s skipped: there is no %s or no %s\n' "$target" "$compiler" "$emulator"
-    continue
-  fi
-  dir=$TMP/$target compiles=no runs=no one=no all=no
-  mkdir "$dir"
-  "$SETUN" export "$MODEL" --target "$target" --batch 64 -o "$dir/bundle" -q || bad "$target: export"
+written=$("$SETUN" run "$MODEL" -p "ROMEO:" -n 24 --seed 7 -q 2>/dev/null)
+[ ${#written} -gt 20 ] || bad "no text: $written"
+
+# The Debian name of the machine's compiler and library.
+triplet_of() {
+  case $1 in
+    x86_64) echo x86_64-linux-gnu ;;
+    *) echo "$1-linux-gnu" ;;
+  esac
+}
+# build ARCH: $TMP/ARCH-rt, once; fails where there is no compiler.
+build() {
+  local triplet options=
+  triplet=$(triplet_of "$1")
+  [ -e "$TMP/$1-rt" ] && return 0
+  [ "$1" = s390x ] && options=-fexcess-precision=fast
+  command -v "$triplet-gcc" >/dev/null || return 1
   # shellcheck disable=SC2046,SC2086
-  (cd "$SOURCE" && "$compiler" -std=c11 -O1 -ffp-contract=off -D_GNU_SOURCE -DSETUN_VERSION='"test"' -I. -Iinclude $options \
-    $(cat rt/sources.txt) rt/main.c -o "$dir/setun-rt" -pthread -lm) && compiles=yes
-  run() { "$emulator" -L "/usr/$triplet" "$dir/setun-rt" "$@"; }
-  run info "$dir/bundle" >"$dir/info" 2>&1 && grep -q "^target *$target-" "$dir/info" && runs=yes
-  [ "$(run logits "$dir/bundle" --tokens "$tokens" --hash --chunk 1 -t 1)" = "$decode" ] && one=equal
-  [ "$(run logits "$dir/bundle" --tokens "$tokens" --hash -t 1)" = "$prefill" ] && all=equal
-  printf '%-14s %-8s %-6s %-10s %s\n' "$target" $compiles $runs $one $all
-  [ $compiles$runs$one$all = yesyesequalequal ] || bad "$target: $(tail -n 1 "$dir/info")"
+  (cd "$SOURCE" && "$triplet-gcc" -std=c11 -O1 -ffp-contract=off -D_GNU_SOURCE -DSETUN_VERSION='"test"' -I. -Iinclude $options \
+    $(cat rt/sources.txt) rt/main.c -o "$TMP/$1-rt" -pthread -lm) || bad "$1: setun-rt does not compile"
+}
+
+ran=0
+printf '%-14s %-12s %-8s %-6s %-10s %-10s %-6s %s\n' class target compiles runs "decode 64" "prefill 64" text "vector operations per 32 bytes"
+# Columns of the page's table, the first of them being empty.
+while IFS='|' read -r _ class target _ _ operations _; do
+  read -r class target operations <<<"$class $target $operations"
+  read -r name arch features vlen cpu _ < <(grep "^$class " "$TARGETS") || bad "$class is not in $TARGETS"
+  machine "$name" "$arch" "$features" "$vlen" "$cpu" || continue
+  build "$arch" || { echo "skipped: $class, there is no $(triplet_of "$arch")-gcc"; continue; }
+  options=()
+  [ -n "$features" ] && options+=("--features=$features")
+  [ "$vlen" = 0 ] || options+=(--vlen "$vlen")
+  bundle=$TMP/bundle compiles=no runs=no one=no all=no text=no
+  "$SETUN" export "$MODEL" --target "$arch" "${options[@]}" --batch 64 -o "$bundle" -q && compiles=yes || bad "$class: export"
+  run() { $qemu "$TMP/$arch-rt" "$@" 2>"$TMP/err"; }
+  [ "$qemu" = env ] || qemu="$qemu -L /usr/$(triplet_of "$arch")"
+  run info "$bundle" >"$TMP/info" && grep -q "^target *$target-" "$TMP/info" && runs=yes
+  [ "$(run logits "$bundle" --tokens "$tokens" --hash --chunk 1 -t 1)" = "$decode" ] && one=equal
+  [ "$(run logits "$bundle" --tokens "$tokens" --hash -t 1)" = "$prefill" ] && all=equal
+  [ "$(run run "$bundle" -p "ROMEO:" -n 24 --seed 7 -q -t 1)" = "$written" ] && text=equal
+  printf '%-14s %-12s %-8s %-6s %-10s %-10s %-6s %s\n' "$class" "$target" $compiles $runs $one $all $text $operations
+  [ $compiles$runs$one$all$text = yesyesequalequalequal ] || bad "$class: $(tail -n 1 "$TMP/err")"
+  rm -f "$bundle"
   ran=$((ran + 1))
-done <<'T'
-aarch64 aarch64-linux-gnu qemu-aarch64-static
-riscv64 riscv64-linux-gnu qemu-riscv64-static
-powerpc64le powerpc64le-linux-gnu qemu-ppc64le-static
-s390x s390x-linux-gnu qemu-s390x-static -fexcess-precision=fast
-T
+done < <(grep '^| .*the model' "$SOURCE/docs/isa.md")
 [ $ran -gt 0 ] || exit 77
 finish
