@@ -350,18 +350,22 @@ static setun_status open_compiler(st_kernels *k, setun_error *err)
     return s == SETUN_DECLINED ? SETUN_OK : s;
 }
 
+/* The image of one kernel, out of the cache or made now; `without` is the code of the error when it can only be interpreted. */
+static setun_status bring(st_kernels *k, making *m, setun_status without, setun_error *err)
+{
+    ST_TRY(fetch(k, m, err));
+    if (m->cached)
+        return SETUN_OK;
+    ST_TRY(open_compiler(k, err));
+    ST_TRY(make_image(k, m, err));
+    return m->interpreted ? st_fail(err, without, "%s", m->note.text) : SETUN_OK;
+}
+
 setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *symbol, setun_kernel_fn **fn,
                                 int *from_cache, setun_error *err)
 {
     making m = {.kir = kir, .symbol = symbol};
-    setun_status s = fetch(k, &m, err);
-    if (s == SETUN_OK && !m.cached) {
-        s = open_compiler(k, err);
-        if (s == SETUN_OK)
-            s = make_image(k, &m, err);
-        if (s == SETUN_OK && m.interpreted)
-            s = st_fail(err, SETUN_DECLINED, "%s", m.note.text);
-    }
+    setun_status s = bring(k, &m, SETUN_DECLINED, err);
     if (s == SETUN_OK)
         s = st_loader_load(k->engine->loader, &m.image, 1, fn, err);
     if (s == SETUN_OK && !m.cached)
@@ -374,14 +378,7 @@ setun_status st_kernels_compile(st_kernels *k, const st_kir *kir, const char *sy
 setun_status st_kernel_image(st_kernels *k, const st_kernel *kernel, char **image, int64_t *n, setun_error *err)
 {
     making m = {.kir = kernel->kir, .symbol = kernel->symbol};
-    setun_status s = fetch(k, &m, err);
-    if (s == SETUN_OK && !m.cached) {
-        s = open_compiler(k, err);
-        if (s == SETUN_OK)
-            s = make_image(k, &m, err);
-        if (s == SETUN_OK && m.interpreted)
-            s = st_fail(err, SETUN_UNKNOWN, "%s", m.note.text);
-    }
+    setun_status s = bring(k, &m, SETUN_UNKNOWN, err);
     *image = s == SETUN_OK ? m.bytes : NULL;
     *n = s == SETUN_OK ? m.n : 0;
     if (s == SETUN_OK)
