@@ -52,7 +52,8 @@ static setun_status read_sections(st_bundle *b, setun_error *err)
 {
     const int64_t table = ST_BUNDLE_HEADER + ST_BUNDLE_N * ST_BUNDLE_ROW;
     static const uint8_t zeros[32];
-    st_bytes h = { b->map.data, b->map.data + b->map.bytes, 0 };
+    /* A map of nothing has no address, to which nothing may be added. */
+    st_bytes h = { b->map.bytes ? b->map.data : zeros, b->map.bytes ? b->map.data + b->map.bytes : zeros, 0 };
     const char *magic = st_take_bytes(&h, 8);
     if (!magic || memcmp(magic, ST_BUNDLE_MAGIC, 8))
         return st_fail(err, SETUN_BAD_FILE, "%s is not a bundle of setun export", b->path);
