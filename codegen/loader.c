@@ -45,29 +45,29 @@ struct st_loader {
 
 /* Kernels of POWER are called as ELF V2 says: at their first instruction, with its address in r12.  Programs of ELF V1, which
  * big-endian systems still have, mean by a pointer to a function one to a descriptor: three words that say where to go,
- * and what r2 and r11 shall be.  So a kernel gets a descriptor that goes to a stub, which takes the address from r11.  All
+ * and what r2 and r11 shall be.  So a kernel gets a descriptor that goes to a trampoline, which takes the address from r11.  All
  * else that a kernel and its caller share is the same: arguments in r3 and r4, registers that are kept, the places for LR and CR in
  * the caller's frame; and V1's callers restore r2 themselves. */
 #if defined(__powerpc64__) && (!defined(_CALL_ELF) || _CALL_ELF != 2)
-#define STUB_BYTES 16
+#define TRAMPOLINE_BYTES 16
 #define DESCRIPTOR_BYTES 24
-static const uint32_t stub[] = {
+static const uint32_t trampoline[] = {
     0x7d6c5b78, /* mr    r12, r11 */
     0x7d8903a6, /* mtctr r12 */
     0x4e800420, /* bctr */
 };
 
-/* The region ends with the stub and a descriptor per kernel. */
+/* The region ends with the trampoline and a descriptor per kernel. */
 static void *callable(const region *r, int32_t i, int32_t n, void *entry)
 {
-    char *at = r->at + r->bytes - STUB_BYTES - (int64_t)n * DESCRIPTOR_BYTES, *to = at + STUB_BYTES + (int64_t)i * DESCRIPTOR_BYTES;
+    char *at = r->at + r->bytes - TRAMPOLINE_BYTES - (int64_t)n * DESCRIPTOR_BYTES, *to = at + TRAMPOLINE_BYTES + (int64_t)i * DESCRIPTOR_BYTES;
     const uint64_t word[] = { (uint64_t)(uintptr_t)at, 0, (uint64_t)(uintptr_t)entry };
-    memcpy(at, stub, sizeof stub);
+    memcpy(at, trampoline, sizeof trampoline);
     memcpy(to, word, sizeof word);
     return to;
 }
 #else
-#define STUB_BYTES 0
+#define TRAMPOLINE_BYTES 0
 #define DESCRIPTOR_BYTES 0
 static void *callable(const region *r, int32_t i, int32_t n, void *entry)
 {
@@ -146,7 +146,7 @@ setun_status st_loader_load(st_loader *l, const st_image *m, int32_t n, setun_ke
     }
     if (!bytes)
         return SETUN_OK;
-    bytes = (bytes + 7) / 8 * 8 + STUB_BYTES + (int64_t)n * DESCRIPTOR_BYTES;
+    bytes = (bytes + 7) / 8 * 8 + TRAMPOLINE_BYTES + (int64_t)n * DESCRIPTOR_BYTES;
     region *r = malloc(sizeof *r);
     if (!r)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for the kernel loader");

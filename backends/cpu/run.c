@@ -6,7 +6,8 @@
  *
  * The pool is entered once.  Units are cut into one contiguous range per worker: ranges of weights stay
  * with the same core, token after token, and what a unit computes never depends on who runs it.  Where
- * it pays, the end of each range is left to whoever comes first: see run_shared.  Barriers stand only where a step depends on one since the last barrier.
+ * it pays, the end of each range is left to whoever comes first: see run_shared.  Barriers stand only
+ * where a step depends on one since the last barrier.
  * Nothing here allocates. */
 #include <stdatomic.h>
 
