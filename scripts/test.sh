@@ -12,12 +12,18 @@ setun_install clang-19 libclang-rt-19-dev lld-19 qemu-user-static libxml2-utils 
 setun_install musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross \
   gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross ||
   echo "test.sh: without these compilers bundles are not run on other machines" >&2
+# The builds with and without LLVM share most of their objects.
+if command -v ccache >/dev/null || setun_install ccache; then
+  export CMAKE_C_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+fi
 run() { # directory, cmake options...
   local dir=$1
   shift
   cmake -B "$dir" -G Ninja "$@" >/dev/null
-  cmake --build "$dir"
+  cmake --build "$dir" >"$dir/build.log" || { tail -n 60 "$dir/build.log"; return 1; }
+  echo "test.sh: $dir is built after $SECONDS s"
   ctest --test-dir "$dir" --output-on-failure -j 2
+  echo "test.sh: $dir is tested after $SECONDS s"
 }
 run build -DCMAKE_BUILD_TYPE=Release
 if [ -z "${SETUN_QUICK:-}" ]; then
@@ -27,7 +33,7 @@ if [ -z "${SETUN_QUICK:-}" ]; then
   if fuzz=$(setun_fuzz_options); then
     # shellcheck disable=SC2086 # these are words
     cmake -B build-fuzz -G Ninja $fuzz >/dev/null
-    cmake --build build-fuzz --target fuzzers
+    cmake --build build-fuzz --target fuzzers >build-fuzz/build.log || { tail -n 60 build-fuzz/build.log; exit 1; }
     ctest --test-dir build-fuzz --output-on-failure -j 2
   else
     echo "test.sh: no clang with libFuzzer (clang-19, libclang-rt-19-dev): the fuzz targets only replayed their corpus" >&2
