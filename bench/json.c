@@ -18,8 +18,8 @@ void bench_json_machine(const bench_run *r)
            "\"cache_bytes\": %lld, \"all_cache_bytes\": %lld, \"at\": [", l->read_gb_s, l->int8_gmac_s, l->int8_with, l->float_gmac_s, l->barrier_ns,
            (long long)l->cache_bytes, (long long)l->all_cache_bytes);
     for (int i = 0; i < l->n_at; i++)
-        printf("%s\n     {\"threads\": %d, \"read_gb_s\": %.4g, \"int8_gmac_s\": %.5g, \"float_gmac_s\": %.5g, \"barrier_ns\": %.4g}",
-               i ? "," : "", l->at[i].n_threads, l->at[i].read_gb_s, l->at[i].int8_gmac_s, l->at[i].float_gmac_s, l->at[i].barrier_ns);
+        printf("%s\n     {\"threads\": %d, \"read_gb_s\": %.4g, \"plain_gb_s\": %.4g, \"int8_gmac_s\": %.5g, \"float_gmac_s\": %.5g, \"barrier_ns\": %.4g}",
+               i ? "," : "", l->at[i].n_threads, l->at[i].read_gb_s, l->plain_gb_s[i], l->at[i].int8_gmac_s, l->at[i].float_gmac_s, l->at[i].barrier_ns);
     printf("]}");
 }
 

@@ -10,8 +10,8 @@ void bench_text_machine(const bench_run *r)
         printf("  quantizer %s: not the one that the model was trained with\n", s->quantizer);
     for (int i = 0; i < r->limits.n_at; i++) {
         const setun_limit *l = &r->limits.at[i];
-        printf("  limits    %d thread%s: read %.1f GB/s, int8 %.0f GMAC/s (%s), float %.0f GMAC/s, barrier %.0f ns\n", l->n_threads,
-               l->n_threads == 1 ? "" : "s", l->read_gb_s, l->int8_gmac_s,
+        printf("  limits    %d thread%s: read %.1f GB/s (%.1f in plain order), int8 %.0f GMAC/s (%s), float %.0f GMAC/s, barrier %.0f ns\n", l->n_threads,
+               l->n_threads == 1 ? "" : "s", l->read_gb_s, r->limits.plain_gb_s[i], l->int8_gmac_s,
                *r->limits.int8_with ? r->limits.int8_with : "not measured", l->float_gmac_s, l->barrier_ns);
     }
 }
@@ -62,7 +62,8 @@ static void print_shares(const bench_run *r, const bench_stage *stage)
     }
     printf(": %.2f MB/token, %.1f GB/s", 1e-6 * bench_bytes(&stage->work), rate * bench_bytes(&stage->work));
     if (l->read_gb_s > 0)
-        printf(" = %.0f %% of the read limit", 100 * rate * bench_bytes(&stage->work) / l->read_gb_s);
+        printf(" = %.0f %% of the read limit (%.0f of plain order)", 100 * rate * bench_bytes(&stage->work) / l->read_gb_s,
+               100 * rate * bench_bytes(&stage->work) / l->plain_gb_s[l->n_at - 1]);
     printf("; %.1f GMAC/s", rate * stage->work.int_ops);
     if (l->int8_gmac_s > 0)
         printf(" = %.0f %% of int8", 100 * rate * stage->work.int_ops / l->int8_gmac_s);

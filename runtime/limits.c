@@ -1,7 +1,8 @@
 /* runtime/limits.c -- what the machine can do, measured with loops generated for the same target as
  * the kernels, so that a share of the limit means something.
  *
- * read     every thread streams its part of a large array and folds it into registers
+ * read     every thread streams its part of a large array and folds it into registers: asking for four pages
+ *          side by side, as the kernels do, and in plain order, as most programs that measure memory do
  * int8     independent chains of the best multiply-add idiom, all in registers
  * float    independent chains of a multiplication and an addition, each rounded, as operators round
  * barrier  the thread pool's own barrier
@@ -25,18 +26,17 @@
 #define REPEATS 9
 
 /* Fold bytes [begin, end) * READ_STEP of argument 0 into one word of argument 1. */
-static setun_status lower_read(setun_kernel *k, const setun_args *a, setun_error *err)
+static void read_all(setun_kernel *k, int hints)
 {
     uint32_t lanes = (uint32_t)k_info(k, K_VECTOR_BYTES) / 4;
     k_val p = k_arg(k, 0, K_I32), acc[4];
-    (void)a; (void)err;
     k_grid(k, 0, 0, READ_STEP / 4);
     for (int i = 0; i < 4; i++)
         acc[i] = k_var(k, k_int(k, K_TYPE(K_I32, lanes), 0));
     k_val u = k_for(k, k_begin(k), k_end(k), 1);
     k_val i = k_for(k, k_i64(k, 0), k_i64(k, READ_STEP / 4), 4 * lanes);
     k_val at = k_add(k, k_muli(k, u, READ_STEP / 4), i);
-    for (int64_t line = 0; line < 4 * lanes * 4; line += 64)
+    for (int64_t line = 0; hints && line < 4 * lanes * 4; line += 64)
         k_fetch_ahead(k, p, k_addi(k, k_shl(k, at, 2), line), 4 * K_PAGE);
     for (int j = 0; j < 4; j++)
         k_set(k, acc[j], k_xor(k, k_get(k, acc[j]), k_load(k, p, k_addi(k, at, (int64_t)lanes * j), lanes)));
@@ -46,6 +46,19 @@ static setun_status lower_read(setun_kernel *k, const setun_args *a, setun_error
     for (int j = 1; j < 4; j++)
         all = k_xor(k, all, k_get(k, acc[j]));
     k_store(k, k_arg(k, 1, K_I32), k_begin(k), k_rsum(k, all));
+}
+
+static setun_status lower_read(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    (void)a; (void)err;
+    read_all(k, 1);
+    return SETUN_OK;
+}
+
+static setun_status lower_read_plain(setun_kernel *k, const setun_args *a, setun_error *err)
+{
+    (void)a; (void)err;
+    read_all(k, 0);
     return SETUN_OK;
 }
 
@@ -171,7 +184,7 @@ static double best(job *j, void (*fn)(void *, int32_t))
 
 /* What is run: kernels for the largest number of threads serve smaller ones too. */
 typedef struct loops {
-    setun_code read, int8, floats; /* fn NULL: there is none */
+    setun_code read, plain, int8, floats; /* fn NULL: there is none */
     double     int8_macs;          /* of one thread */
 } loops;
 
@@ -183,6 +196,7 @@ static setun_status make_loops(st_kernels *k, int32_t n_threads, loops *c, setun
     if (!k->engine->compiles)
         return SETUN_OK;
     ST_TRY(make(k, lower_read, "limit_read", words, &c->read, err));
+    ST_TRY(make(k, lower_read_plain, "limit_read_plain", words, &c->plain, err));
     ST_TRY(make(k, lower_float, "limit_float", floats, &c->floats, err));
     const st_target *t = &k->engine->target;
     if (t->tiles) {
@@ -195,7 +209,7 @@ static setun_status make_loops(st_kernels *k, int32_t n_threads, loops *c, setun
     return SETUN_OK;
 }
 
-static setun_status measure_at(const st_target *t, const loops *c, char *big, setun_limit *l, setun_error *err)
+static setun_status measure_at(const st_target *t, const loops *c, char *big, setun_limit *l, double *plain, setun_error *err)
 {
     /* sums are left where the read loop leaves its own, past the array. */
     job j = {.arg = {big, big + READ_BYTES}, .rounds = 10000};
@@ -205,6 +219,8 @@ static setun_status measure_at(const st_target *t, const loops *c, char *big, se
         j.code = c->read;
         j.units = READ_BYTES / READ_STEP;
         l->read_gb_s = (double)READ_BYTES / best(&j, run_kernel);
+        j.code = c->plain;
+        *plain = (double)READ_BYTES / best(&j, run_kernel);
     }
     j.units = l->n_threads;
     if (c->int8.fn) {
@@ -228,7 +244,7 @@ static setun_status measure(st_kernels *k, char *big, setun_limits *l, setun_err
     for (int32_t n = 1; l->n_at < SETUN_MAX_LIMITS; n = 2 * n < l->n_threads ? 2 * n : l->n_threads) {
         setun_limit *at = &l->at[l->n_at++];
         at->n_threads = n;
-        ST_TRY(measure_at(t, &c, big, at, err));
+        ST_TRY(measure_at(t, &c, big, at, &l->plain_gb_s[l->n_at - 1], err));
         l->read_gb_s = at->read_gb_s;
         l->int8_gmac_s = at->int8_gmac_s;
         l->float_gmac_s = at->float_gmac_s;

@@ -227,7 +227,7 @@ SETUN_EXPORT void setun_session_work(const setun_session *s, int32_t decode, set
 /* What this machine can do, measured now with generated loops for the given cpu_features. */
 typedef struct setun_limit {
     int32_t n_threads, reserved;
-    double  read_gb_s;    /* streaming reads from memory */
+    double  read_gb_s;    /* streaming reads from memory, several pages side by side as the kernels read */
     double  int8_gmac_s;  /* int8 multiply-adds in registers with the best instruction; 0 unknown */
     double  float_gmac_s; /* 32-bit float multiplications, each followed by an addition; 0 unknown */
     double  barrier_ns;   /* one barrier of the thread pool */
@@ -243,6 +243,7 @@ typedef struct setun_limits {
     int64_t  all_cache_bytes; /* with the third level, which others may use too */
     int32_t  n_at, reserved;
     setun_limit at[SETUN_MAX_LIMITS]; /* 1, 2, 4, ... and n_threads threads */
+    double   plain_gb_s[SETUN_MAX_LIMITS]; /* beside at[]: the same bytes in plain order and without hints */
 } setun_limits;
 SETUN_EXPORT setun_status setun_limits_measure(const setun_options *o, int32_t n_threads, setun_limits *l, setun_error *err);
 

@@ -111,7 +111,7 @@ for _, r in ipairs(runs) do
              "resident_bytes peak_bytes load_peak_bytes kv_bytes temporary_bytes memory densities roofline_prefill roofline_decode")
   check_keys(r.limits, "limits", "read_gb_s int8_gmac_s int8_with float_gmac_s barrier_ns cache_bytes all_cache_bytes at")
   assert(#r.limits.at == r.threads and r.limits.at[r.threads].read_gb_s == r.limits.read_gb_s, "limits at 1..T")
-  check_keys(r.limits.at[1], "limits.at", "threads read_gb_s int8_gmac_s float_gmac_s barrier_ns")
+  check_keys(r.limits.at[1], "limits.at", "threads read_gb_s plain_gb_s int8_gmac_s float_gmac_s barrier_ns")
   check_keys(r.load, "load", "engine_s files_s pack_s graph_s kernels_s tune_s tokenizer_s")
   local parts = 0
   for key, v in pairs(r.load) do parts = parts + (key == "tune_s" and 0 or v) end
