@@ -68,3 +68,16 @@ int st_memory_mappings(int64_t *all, int64_t *code)
     (void)fclose(f);
     return *all > 0 ? 0 : -1;
 }
+
+int64_t st_memory_available(void)
+{
+    char line[256];
+    long long kb = -1;
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && kb < 0 && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %lld kB", &kb) != 1)
+            kb = -1;
+    if (f)
+        (void)fclose(f);
+    return kb < 0 ? -1 : kb * 1024;
+}

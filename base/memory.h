@@ -11,5 +11,7 @@ int64_t st_memory_present(const void *p, int64_t bytes);
 /* Resident bytes of all mappings, and of those that hold machine code: shared objects, the program, and
  * executable memory without a file.  0 done, -1 unknown. */
 int st_memory_mappings(int64_t *all, int64_t *code);
+/* Bytes that the system thinks it can give without swapping; -1 unknown. */
+int64_t st_memory_available(void);
 
 #endif

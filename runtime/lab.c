@@ -3,6 +3,7 @@
  *     for each variant, the base first:
  *         which measures have no result with today's key?   none: it is not even loaded
  *         load, measure them one by one, and write results.json after each
+ *     then speeds, which compare several loaded models (lab_speed.c)
  *
  * A result's key is a hash of everything that it depends on: version, options, contents of the Lua files they name,
  * name, size and time of the model's files, text, what is measured how, and for comparisons all of that of the
@@ -254,7 +255,7 @@ static uint64_t key_of(const st_lab_run *r, int32_t variant, int measure)
         h = hash_text(hash_number(hash_number(hash_number(h, x->window), x->stride), x->windows), x->convention);
     if (measure == ST_LAB_LAYERS)
         h = hash_number(h, x->tokens);
-    if (measure == ST_LAB_KL || measure == ST_LAB_LAYERS)
+    if (measure == ST_LAB_KL || measure == ST_LAB_LAYERS || measure == ST_LAB_SPEED) /* a speed has a ratio to the base's */
         h = hash_number(h, (int64_t)r->input[x->base]);
     if (measure == ST_LAB_SPEED) {
         st_cpu cpu;
@@ -341,8 +342,6 @@ static setun_status measure_one(st_lab_run *r, int measure, setun_error *err)
         st_lab_size(r);
     } else if (measure == ST_LAB_LAYERS) {
         st = is_base ? st_lab_keep_base(r, err) : st_lab_layers_error(r, err);
-    } else if (measure == ST_LAB_SPEED) {
-        st = st_lab_speed(r, err);
     } else {
         st = st_lab_perplexity(r, is_base && anyone_misses(r, ST_LAB_KL), err);
         if (st == SETUN_OK && is_base && anyone_misses(r, ST_LAB_KL))
@@ -358,7 +357,7 @@ static setun_status measure_one(st_lab_run *r, int measure, setun_error *err)
     return st == SETUN_OK ? st : st_fail(err, st, "cancelled");
 }
 
-/* What this variant must be loaded for: its own missing results, and if it is the base those of others. */
+/* What this variant must be loaded for: its own missing results, and if it is the base those of others.  Speeds come later. */
 static int must(const st_lab_run *r, int32_t i, int measure)
 {
     int is_base = i == r->l->x->base;
@@ -368,7 +367,29 @@ static int must(const st_lab_run *r, int32_t i, int measure)
         return 1; /* one run gives both */
     if (measure == ST_LAB_LAYERS && is_base)
         return r->base.n == 0 && anyone_misses(r, ST_LAB_LAYERS);
-    return measure != ST_LAB_KL && st_lab_missing(r, i, measure);
+    return measure != ST_LAB_KL && measure != ST_LAB_SPEED && st_lab_missing(r, i, measure);
+}
+
+setun_status st_lab_load(const st_lab_run *r, int32_t variant, setun_model **m, setun_error *err)
+{
+    setun_options o = r->o->variant[variant];
+    o.n_outputs = ROWS_AT_ONCE;
+    return setun_model_load(m, r->l->x->variant[variant].model, &o, err);
+}
+
+setun_status st_lab_tokens(const st_lab_run *r, const setun_model *m, int32_t **id, int64_t *n, setun_error *err)
+{
+    if (!m->has_logits)
+        return st_fail(err, SETUN_BAD_ARG, "%s: the model makes embeddings, and nothing can be predicted with it", m->path);
+    ST_TRY(setun_vocab_encode(&m->vocab, r->text, (size_t)r->n_text, SETUN_ENCODE_BOS, id, n, err));
+    return *n >= 2 ? SETUN_OK : st_fail(err, SETUN_BAD_ARG, "%s: a text of two tokens and more is needed", r->l->x->text);
+}
+
+setun_status st_lab_wrap(const st_lab_run *r, int32_t variant, setun_status st, setun_error *err)
+{
+    if (st != SETUN_OK && st != SETUN_CANCELLED)
+        st_wrap(err, "%s, variant '%s'", r->l->file, r->l->x->variant[variant].name);
+    return st;
 }
 
 static setun_status measure_loaded(st_lab_run *r, setun_error *err)
@@ -376,11 +397,8 @@ static setun_status measure_loaded(st_lab_run *r, setun_error *err)
     setun_status st = SETUN_OK;
     int reads = r->l->x->measure != 1u << ST_LAB_SIZE;
     r->id = NULL;
-    if (reads && r->m->has_logits)
-        ST_TRY(setun_vocab_encode(&r->m->vocab, r->text, (size_t)r->n_text, SETUN_ENCODE_BOS, &r->id, &r->n_id, err));
-    if (reads && (!r->m->has_logits || r->n_id < 2))
-        st = st_fail(err, SETUN_BAD_ARG, "%s: %s", r->m->has_logits ? r->l->x->text : r->m->path,
-                     r->m->has_logits ? "a text of two tokens and more is needed" : "the model makes embeddings, and nothing can be predicted with it");
+    if (reads)
+        st = st_lab_tokens(r, r->m, &r->id, &r->n_id, err);
     for (int m = 0; m < ST_LAB_MEASURES && st == SETUN_OK; m++)
         if (must(r, r->variant, m))
             st = measure_one(r, m, err);
@@ -390,8 +408,6 @@ static setun_status measure_loaded(st_lab_run *r, setun_error *err)
 
 static setun_status measure_variant(st_lab_run *r, int32_t i, setun_error *err)
 {
-    const st_script_variant *v = &r->l->x->variant[i];
-    setun_options o = r->o->variant[i];
     setun_model *m = NULL;
     int any = 0;
     for (int k = 0; k < ST_LAB_MEASURES; k++)
@@ -399,17 +415,14 @@ static setun_status measure_variant(st_lab_run *r, int32_t i, setun_error *err)
     if (!any)
         return SETUN_OK;
     if (r->o->begin)
-        r->o->begin(r->o->user, v->name, "loading");
-    o.n_outputs = ROWS_AT_ONCE;
+        r->o->begin(r->o->user, r->l->x->variant[i].name, "loading");
     r->variant = i;
-    setun_status st = setun_model_load(&m, v->model, &o, err);
+    setun_status st = st_lab_load(r, i, &m, err);
     r->m = m;
     if (st == SETUN_OK)
         st = measure_loaded(r, err);
     setun_model_free(m);
-    if (st != SETUN_OK && st != SETUN_CANCELLED)
-        st_wrap(err, "%s, variant '%s'", r->l->file, v->name);
-    return st;
+    return st_lab_wrap(r, i, st, err);
 }
 
 /* ---------------------------------------------------------------- the whole */
@@ -460,9 +473,11 @@ setun_status setun_lab_run(const setun_lab *l, const setun_lab_options *o, setun
     for (int32_t i = 0; i < l->x->n_variant && st == SETUN_OK; i++)
         if (i != l->x->base)
             st = measure_variant(&r, i, err);
+    st_lab_layers_free(&r.base);
+    if (st == SETUN_OK)
+        st = st_lab_speed(&r, err);
     if (st == SETUN_OK)
         st = report(&r, write, user, err);
-    st_lab_layers_free(&r.base);
     free(r.text);
     st_arena_free(r.arena);
     return st;

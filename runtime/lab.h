@@ -1,8 +1,8 @@
 /* runtime/lab.h -- what the files of setun lab share.
  *
  *     scripts/bind_lab.c     the experiment, from its file    runtime/lab_measure.c  measures of a loaded model
- *     runtime/lab.c          which results are missing        runtime/lab_report.c   results as a table and as a page
- *     model/lab_results.c    results.json */
+ *     runtime/lab.c          which results are missing        runtime/lab_speed.c    speeds, variants in turn
+ *     model/lab_results.c    results.json                     runtime/lab_report.c   results as a table and as a page */
 #ifndef ST_RUNTIME_LAB_H
 #define ST_RUNTIME_LAB_H
 
@@ -54,14 +54,24 @@ static inline st_lab_result *st_lab_at(const st_lab_run *r, int32_t variant, int
 int st_lab_wanted(const st_lab_run *r, int32_t variant, int measure);
 int st_lab_missing(const st_lab_run *r, int32_t variant, int measure);
 
+/* A variant's model, and the tokens of the text for it, setun_free'd by the caller. */
+setun_status st_lab_load(const st_lab_run *r, int32_t variant, setun_model **m, setun_error *err);
+setun_status st_lab_tokens(const st_lab_run *r, const setun_model *m, int32_t **id, int64_t *n, setun_error *err);
+/* Whose error it is; returns st. */
+setun_status st_lab_wrap(const st_lab_run *r, int32_t variant, setun_status st, setun_error *err);
+
 /* lab_measure.c: of the loaded model, whose results go to its rows. */
 void         st_lab_size(st_lab_run *r);
 /* save: the logits are kept for the others. */
 setun_status st_lab_perplexity(st_lab_run *r, int save, setun_error *err);
 setun_status st_lab_keep_base(st_lab_run *r, setun_error *err);
 setun_status st_lab_layers_error(st_lab_run *r, setun_error *err);
-setun_status st_lab_speed(st_lab_run *r, setun_error *err);
 void         st_lab_layers_free(st_lab_layers *k);
+
+void         st_lab_put(st_lab_result *to, const char *name, double x);
+
+/* lab_speed.c: of all variants that lack it, which it loads. */
+setun_status st_lab_speed(st_lab_run *r, setun_error *err);
 
 /* lab_report.c */
 void st_lab_table(const st_lab_run *r, st_str *out);

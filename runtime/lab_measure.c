@@ -1,6 +1,6 @@
-/* runtime/lab_measure.c -- what setun lab measures of one loaded model.
+/* runtime/lab_measure.c -- what setun lab measures of one loaded model; speeds are in lab_speed.c.
  *
- * All but speeds depend on the inputs alone, bit for bit.  Layers are compared while the models run: what leaves a
+ * It depends on the inputs alone, bit for bit.  Layers are compared while the models run: what leaves a
  * layer is the last float result of its scope (runtime/trace.c), and its error is the length of the difference
  * as a share of the longer of the two:
  *
@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/error.h"
 #include "runtime/lab.h"
 #include "runtime/session.h"
@@ -17,7 +16,7 @@
 
 #define MOST_LAYERS 10000
 
-static void put(st_lab_result *to, const char *name, double x)
+void st_lab_put(st_lab_result *to, const char *name, double x)
 {
     to->value[to->n++] = (st_lab_value){name, x};
 }
@@ -27,8 +26,6 @@ static int go_on(const st_lab_run *r, int64_t done, int64_t total)
     return !r->o->progress || r->o->progress(r->o->user, done, total) == 0;
 }
 
-static setun_status cancelled(setun_error *err) { return st_fail(err, SETUN_CANCELLED, "cancelled"); }
-
 /* ---------------------------------------------------------------- size */
 
 void st_lab_size(st_lab_run *r)
@@ -36,12 +33,12 @@ void st_lab_size(st_lab_run *r)
     const setun_model_stats *s = &r->m->stats;
     st_lab_result *to = st_lab_at(r, r->variant, ST_LAB_SIZE);
     if (s->ternary_weights)
-        put(to, "bits_per_weight", 8.0 * (double)s->ternary_bytes / (double)s->ternary_weights);
-    put(to, "ternary_weights", (double)s->ternary_weights);
-    put(to, "ternary_bytes", (double)s->ternary_bytes);
-    put(to, "bytes_per_token", (double)s->weight_bytes);
-    put(to, "weights_changed", (double)r->m->packed.changed);
-    put(to, "scales_changed", (double)r->m->packed.scales_changed);
+        st_lab_put(to, "bits_per_weight", 8.0 * (double)s->ternary_bytes / (double)s->ternary_weights);
+    st_lab_put(to, "ternary_weights", (double)s->ternary_weights);
+    st_lab_put(to, "ternary_bytes", (double)s->ternary_bytes);
+    st_lab_put(to, "bytes_per_token", (double)s->weight_bytes);
+    st_lab_put(to, "weights_changed", (double)r->m->packed.changed);
+    st_lab_put(to, "scales_changed", (double)r->m->packed.scales_changed);
 }
 
 /* ---------------------------------------------------------------- perplexity and divergence */
@@ -57,23 +54,23 @@ static void put_ppl(st_lab_run *r, const setun_ppl *p, int compared)
 {
     st_lab_result *to = st_lab_at(r, r->variant, ST_LAB_PERPLEXITY);
     to->n = 0;
-    put(to, "ppl", p->ppl);
-    put(to, "error", p->error);
-    put(to, "nll", p->nll);
-    put(to, "tokens", (double)p->tokens);
-    put(to, "window", (double)p->window);
+    st_lab_put(to, "ppl", p->ppl);
+    st_lab_put(to, "error", p->error);
+    st_lab_put(to, "nll", p->nll);
+    st_lab_put(to, "tokens", (double)p->tokens);
+    st_lab_put(to, "window", (double)p->window);
     if (!compared)
         return;
     to = st_lab_at(r, r->variant, ST_LAB_KL);
     to->n = 0;
-    put(to, "kl", p->kl);
-    put(to, "error", p->kl_error);
-    put(to, "median", p->kl_at[0]);
-    put(to, "most", p->kl_max);
-    put(to, "same_top", p->same_top);
-    put(to, "same_top_error", p->same_top_error);
-    put(to, "ppl_ratio", p->ratio);
-    put(to, "ppl_ratio_error", p->ratio_error);
+    st_lab_put(to, "kl", p->kl);
+    st_lab_put(to, "error", p->kl_error);
+    st_lab_put(to, "median", p->kl_at[0]);
+    st_lab_put(to, "most", p->kl_max);
+    st_lab_put(to, "same_top", p->same_top);
+    st_lab_put(to, "same_top_error", p->same_top_error);
+    st_lab_put(to, "ppl_ratio", p->ratio);
+    st_lab_put(to, "ppl_ratio_error", p->ratio_error);
 }
 
 static int32_t convention_of(const char *name)
@@ -225,9 +222,9 @@ static setun_status compare_layers(st_lab_run *r, const st_lab_layers *k, setun_
     if (!isfinite(logits))
         return st_fail(err, SETUN_FAILED, "the logits are not finite");
     to->n_layer = k->n;
-    put(to, "logits", logits);
-    put(to, "worst_layer", worst);
-    put(to, "tokens", (double)k->n_token);
+    st_lab_put(to, "logits", logits);
+    st_lab_put(to, "worst_layer", worst);
+    st_lab_put(to, "tokens", (double)k->n_token);
     return SETUN_OK;
 }
 
@@ -239,69 +236,4 @@ setun_status st_lab_layers_error(st_lab_run *r, setun_error *err)
         st = compare_layers(r, &k, err);
     st_lab_layers_free(&k);
     return st;
-}
-
-/* ---------------------------------------------------------------- speed */
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *v, int64_t n)
-{
-    qsort(v, (size_t)n, sizeof *v, compare_doubles);
-    return (v[(n - 1) / 2] + v[n / 2]) / 2;
-}
-
-/* One run: a prompt from an empty context, then single tokens of the same text, with what greedy decoding asks for. */
-static setun_status run_once(const st_lab_run *r, setun_session *s, int64_t n_prefill, int64_t n_decode, double speed[2],
-                             setun_error *err)
-{
-    ST_TRY(setun_session_rewind(s, 0, err));
-    int64_t begin = st_now_ns();
-    for (int64_t done = 0, n; done < n_prefill; done += n) {
-        n = n_prefill - done < r->n_id ? n_prefill - done : r->n_id;
-        ST_TRY(setun_session_feed(s, r->id, n, done + n == n_prefill ? SETUN_LOGITS_TOP : SETUN_LOGITS_NONE, NULL, err));
-    }
-    int64_t middle = st_now_ns();
-    for (int64_t i = 0; i < n_decode; i++)
-        ST_TRY(setun_session_feed(s, &r->id[(n_prefill + i) % r->n_id], 1, SETUN_LOGITS_TOP, NULL, err));
-    int64_t end = st_now_ns();
-    speed[0] = 1e9 * (double)n_prefill / (double)(middle - begin + 1);
-    speed[1] = 1e9 * (double)n_decode / (double)(end - middle + 1);
-    return SETUN_OK;
-}
-
-setun_status st_lab_speed(st_lab_run *r, setun_error *err)
-{
-    const st_script_lab *x = r->l->x;
-    st_lab_result *to = st_lab_at(r, r->variant, ST_LAB_SPEED);
-    double runs[2][101], speed[2]; /* as many as setun.lab lets through */
-    setun_session *s = NULL;
-    if (x->prefill + x->decode > r->m->n_ctx)
-        return st_fail(err, SETUN_FULL, "prefill and decode of setun.lab are %lld tokens, and the context holds %lld",
-                       (long long)(x->prefill + x->decode), (long long)r->m->n_ctx);
-    setun_status st = setun_session_new(&s, r->m, err);
-    for (int64_t i = -1; i < x->runs && st == SETUN_OK; i++) { /* the first does not count: it meets cold caches */
-        st = run_once(r, s, x->prefill, x->decode, speed, err);
-        for (int k = 0; k < 2 && i >= 0; k++)
-            runs[k][i] = speed[k];
-        if (st == SETUN_OK && !go_on(r, i + 1, x->runs))
-            st = cancelled(err);
-    }
-    setun_session_free(s);
-    if (st != SETUN_OK)
-        return st;
-    to->is_speed = 1;
-    put(to, "prefill_tokens_s", median(runs[0], x->runs));
-    put(to, "prefill_least", runs[0][0]);
-    put(to, "prefill_most", runs[0][x->runs - 1]);
-    put(to, "decode_tokens_s", median(runs[1], x->runs));
-    put(to, "decode_least", runs[1][0]);
-    put(to, "decode_most", runs[1][x->runs - 1]);
-    put(to, "load_s", 1e-9 * (double)r->m->stats.load_ns);
-    put(to, "threads", (double)r->m->stats.n_threads);
-    return SETUN_OK;
 }

@@ -219,7 +219,7 @@ static int l_lab(lua_State *L)
     lab->tokens = number_field(L, "tokens", 2, MOST_TOKENS, 48);
     lab->prefill = number_field(L, "prefill", 1, 1 << 16, 128);
     lab->decode = number_field(L, "decode", 1, 1 << 16, 32);
-    lab->runs = number_field(L, "runs", 1, 101, 5);
+    lab->runs = number_field(L, "runs", 5, 101, 5);
     read_variants(L, lab);
     read_measures(L, lab);
     const char *base = text_field(L, 1, "base", "setun.lab", 0);

@@ -3,7 +3,7 @@ return setun.lab {
   model = "../../tests/models/shakespeare",
   text = "../../tests/models/shakespeare/heldout.txt",
   window = 128, windows = 2, tokens = 16,
-  prefill = 32, decode = 4, runs = 3,
+  prefill = 32, decode = 4, runs = 5,
   variants = {
     { name = "as it is" },
     { name = "base3", packing = "../../scripts/packings/base3.lua" },

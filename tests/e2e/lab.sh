@@ -6,7 +6,7 @@ head -c 700 "$MODEL/heldout.txt" >"$TMP/text"
 lab() { "$SETUN" lab "$@" -q; }
 # write 'more keys' 'variants': an experiment, small enough for an interpreter
 write() {
-  echo "return setun.lab { model = '$MODEL', text = 'text', window = 32, windows = 2, tokens = 5, prefill = 4, decode = 2, runs = 2, $1
+  echo "return setun.lab { model = '$MODEL', text = 'text', window = 32, windows = 2, tokens = 5, prefill = 4, decode = 2, runs = 5, $1
     variants = { $2 } }" >"$TMP/x.lua"
 }
 three="{ name = 'as it is' }, { name = 'base3', packing = '$P/base3.lua' }, { name = 'q8', kv = 'q8', threads = 1 }"
@@ -81,6 +81,16 @@ assert(0 < n(1) and n(1) <= n(2) and n(2) <= n(3))
 L
 done
 same "threads of q8" "$(value q8 speed threads)" 1
+# Ratios to the base are of the same rounds: between what the two ranges allow.
+for k in prefill decode; do
+  same "ratio of the base" "$(value "as it is" speed ${k}_ratio)" "nil"
+  lua5.4 - $(for v in "as it is" q8; do for n in least most; do value "$v" speed ${k}_$n; done; done | tr -d ,) \
+    $(for n in ratio_least ratio ratio_most; do value q8 speed ${k}_$n; done | tr -d ,) <<'L' || bad "ratios of $k"
+local x = {} for i, text in ipairs(arg) do x[i] = tonumber(text) end
+assert(#x == 7 and x[5] <= x[6] and x[6] <= x[7])
+assert(x[5] >= x[3] / x[2] * 0.999999 and x[7] <= x[4] / x[1] * 1.000001)
+L
+done
 grep -q "^base3 .* 0 .* 100.00 " "$TMP/table" || bad "the table: $(cat "$TMP/table")"
 same "lines of the table" "$(wc -l <"$TMP/table")" 4
 
@@ -127,16 +137,26 @@ same "no logits, but all results" "$(measured)" ""
 # otherwise then, for fewer runs.
 write "" "$three"
 lab "$TMP/x.lua" -o "$TMP/whole" >"$TMP/out" || bad "whole"
-sed -i 's/runs = 2/runs = 101/; s/decode = 2/decode = 90/' "$TMP/x.lua"
+sed -i 's/runs = 5/runs = 101/; s/decode = 2/decode = 90/' "$TMP/x.lua"
 "$SETUN" lab "$TMP/x.lua" -o "$TMP/part" -q >"$TMP/out" 2>"$TMP/err" &
 for _ in $(seq 3000); do grep -q '"measure": "perplexity"' "$TMP/part/results.json" 2>/dev/null && break; sleep 0.01; done
 kill -TERM $!; wait $!; same "exit code when stopped" $? 130
 same "the sentence" "$(cat "$TMP/err")" "setun: interrupted; what was measured is in $TMP/part, and the same command goes on from there"
 ls "$TMP/part" | grep -qvxE 'base.logits|results.json' && bad "left behind: $(ls "$TMP/part")"
-grep -q '"variant": "q8"' "$TMP/part/results.json" && bad "it was not stopped"
+grep -q '"measure": "speed"' "$TMP/part/results.json" && bad "it was not stopped"
 write "" "$three"
 lab "$TMP/x.lua" -o "$TMP/part" >"$TMP/out" || bad "going on"
 same "after an interruption" "$(values "$TMP/part/results.json")" "$(values "$TMP/whole/results.json")"
+
+# Speeds of one more variant: it takes turns with the base, whose own stay.
+timed() { "$SETUN" lab "$TMP/x.lua" -o "$TMP/timed" -v 2>&1 >"$TMP/out" | sed -n 's/^setun: \(.*\): loading, to be timed$/\1/p' | tr '\n' ','; }
+write "measure = { 'speed' }," "$three"
+same "all take turns" "$(timed)" "$all"
+grep '"as it is"' "$TMP/timed/results.json" >"$TMP/before"
+same "nobody again" "$(timed)" ""
+write "measure = { 'speed' }," "$three, { name = 'one', threads = 1 }"
+same "one more" "$(timed)" "as it is,one,"
+grep '"as it is"' "$TMP/timed/results.json" | cmp -s - "$TMP/before" || bad "the base's speed was replaced"
 
 # Mistakes: one sentence, and nothing is measured.
 mistake() { # the sentence, the file
@@ -156,6 +176,7 @@ mistake "m.lua:1: name of variant 2 is missing" "setun.lab { $in variants = { { 
 mistake "m.lua:1: variant 'a': kv is a table; an option is a text, a number or true" "setun.lab { $in variants = { { name = 'a', kv = {} } } }"
 mistake "m.lua:1: base of setun.lab is 'b', and no variant is named so" "setun.lab { $in base = 'b', variants = { { name = 'a' } } }"
 mistake "m.lua:1: window of setun.lab is 1; a whole number from 2 to 1048576 is wanted" "setun.lab { $in window = 1, variants = { { name = 'a' } } }"
+mistake "m.lua:1: runs of setun.lab is 4; a whole number from 5 to 101 is wanted" "setun.lab { $in runs = 4, variants = { { name = 'a' } } }"
 mistake "m.lua:1: a file describes one experiment" "setun.lab { $in variants = { { name = 'a' } } } setun.lab { $in variants = { { name = 'a' } } }"
 mistake "m.lua describes no experiment (setun.lab)" "return 1"
 mistake "m.lua:2: unexpected symbol" "setun.lab {"
