@@ -26,3 +26,23 @@ void st_html_text(st_str *out, const char *text, size_t most)
         i += step;
     }
 }
+
+void st_html_begin(st_str *out, const char *title, const char *style)
+{
+    st_str_add(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"/>\n"
+                    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n"
+                    "<meta name=\"viewport\" content=\"width=device-width\"/>\n<title>");
+    st_html_text(out, title, 200);
+    st_str_addf(out, "</title>\n<style>\n"
+                     "body{font:14px sans-serif;margin:2em;color:#222;background:#fff}h1{font-size:22px;overflow-wrap:anywhere}\n"
+                     "h2{font-size:16px;margin:1.5em 0 .3em}svg{display:block;max-width:100%%;height:auto}svg text{font:12px monospace;fill:#222}\n"
+                     "%s</style></head>\n<body>\n<h1>", style);
+    st_html_text(out, title, 200);
+    st_str_add(out, "</h1>\n");
+}
+
+void st_html_drawing(st_str *out, const char *title, int width, int height)
+{
+    st_str_addf(out, "<svg width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" role=\"img\"><title>%s</title>\n",
+                width, height, width, height, title);
+}

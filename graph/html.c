@@ -200,7 +200,8 @@ static void draw_layer(const page *p, st_node_id first, st_node_id last, int ope
     }
     if (p->ns)
         st_str_addf(p->out, ", %.1f us (%.1f %%)", 1e-3 * ns, p->all > 0 ? 100 * ns / p->all : 0);
-    st_str_addf(p->out, "</summary>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\">\n", WIDTH, (int)(last - first) * ROW + 4);
+    st_str_add(p->out, "</summary>\n");
+    st_html_drawing(p->out, "operators in their order", WIDTH, (int)(last - first) * ROW + 4);
     for (st_node_id i = first; i < last; i++)
         draw_inputs(p, first, i);
     for (st_node_id i = first; i < last; i++)
@@ -225,19 +226,15 @@ static void add_values(const page *p, st_value_kind kind, const char *title)
 static void add_head(const page *p, const char *title)
 {
     static const char style[] =
-        "body{font:14px sans-serif;margin:2em;color:#222;background:#fff}summary{cursor:pointer;padding:4px}\n"
-        "details{border:1px solid #ccc;border-radius:6px;margin:6px 0;padding:4px 8px;overflow-x:auto}\n"
-        "svg text{font:12px monospace;fill:#222}svg .op{font-weight:bold}\n"
+        "summary{cursor:pointer;padding:4px}details{border:1px solid #ccc;border-radius:6px;margin:6px 0;padding:4px 8px;overflow-x:auto}\n"
+        "svg{min-width:900px}svg .op{font-weight:bold}\n"
         "svg rect{fill:#eef3fa;stroke:#7a94b8}svg .bar{fill:#d9822b;stroke:none}\n"
         "svg path{fill:none;stroke:#7a94b8}svg .far{stroke-dasharray:3 2}\n";
-    st_str_add(p->out, "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head><meta charset=\"utf-8\"/><title>");
-    st_html_text(p->out, title, 200);
-    st_str_addf(p->out, "</title>\n<style>\n%s</style></head>\n<body>\n<h1>", style);
-    st_html_text(p->out, title, 200);
+    st_html_begin(p->out, title, style);
     double weights = 0;
     for (st_value_id v = 0; v < p->g->n_value; v++)
         weights += p->g->value[v].kind == ST_CONST ? bytes_of(&p->g->value[v]) : 0;
-    st_str_addf(p->out, "</h1>\n<p>%u nodes; weights ", p->g->n_node);
+    st_str_addf(p->out, "<p>%u nodes; weights ", p->g->n_node);
     add_size(p->out, weights);
     if (p->ns)
         st_str_addf(p->out, "; one token takes %.1f us, with a barrier behind every node", 1e-3 * p->all);

@@ -399,19 +399,15 @@ static setun_status measure(card *c, setun_error *err)
 static void begin_page(card *c)
 {
     static const char style[] =
-        "body{font:14px sans-serif;margin:2em;color:#222;background:#fff}h2{font-size:16px;margin:1.5em 0 .3em}\n"
         "pre{background:#f6f6f6;border:1px solid #ddd;padding:8px;overflow-x:auto}table{border-collapse:collapse}\n"
-        "td,th{border:1px solid #ccc;padding:3px 8px;text-align:right}\n";
+        "td,th{border:1px solid #ccc;padding:3px 8px;text-align:right}\n"
+        "td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}\n";
     const char *name = c->declared->name;
     if (!c->p.html) {
         st_str_addf(&c->p.out, "# %s\n\n", name);
         return;
     }
-    st_str_add(&c->p.out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"/><title>");
-    st_html_text(&c->p.out, name, 200);
-    st_str_addf(&c->p.out, "</title>\n<style>\n%s</style></head>\n<body>\n<h1>", style);
-    st_html_text(&c->p.out, name, 200);
-    st_str_add(&c->p.out, "</h1>\n");
+    st_html_begin(&c->p.out, name, style);
 }
 
 static setun_status write_all(card *c, int64_t *failed, setun_error *err)

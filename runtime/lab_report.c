@@ -21,7 +21,7 @@
 #define TOP 20
 #define BOTTOM 290
 #define ROW 18     /* of bars, and of names */
-#define MOST_SHOWN 30 /* characters of a name in a drawing */
+#define MOST_SHOWN 30 /* characters of a name in a drawing; of those that are not ASCII half as many, because they may be wider */
 
 static const char *const colours[] = {"#1f5fa8", "#d9822b", "#2e8b57", "#b03060", "#6a4fa3", "#8a6d3b", "#008b8b", "#555555"};
 #define N_COLOURS ((int32_t)(sizeof colours / sizeof colours[0]))
@@ -44,7 +44,9 @@ static const struct column {
     {ST_LAB_LAYERS, "worst_layer", "worst layer", 1, -3},
     {ST_LAB_LAYERS, "logits", "logits", 1, -3},
     {ST_LAB_SPEED, "prefill_tokens_s", "prefill/s", 1, 1},
+    {ST_LAB_SPEED, "prefill_ratio", "to base", 1, 2},
     {ST_LAB_SPEED, "decode_tokens_s", "decode/s", 1, 1},
+    {ST_LAB_SPEED, "decode_ratio", "to base", 1, 2},
 };
 #define N_COLUMNS (sizeof columns / sizeof columns[0])
 
@@ -156,18 +158,23 @@ static void add_line(st_str *out, const char *class, double x1, double y1, doubl
 
 static void add_text(st_str *out, const char *anchor, double x, double y, const char *text)
 {
+    size_t most = MOST_SHOWN;
+    for (const char *c = text; *c; c++)
+        most = (unsigned char)*c < 0x80 ? most : MOST_SHOWN / 2;
     st_str_addf(out, "<text text-anchor=\"%s\" x=\"%.1f\" y=\"%.1f\">", anchor, x, y);
-    st_html_text(out, text, MOST_SHOWN);
+    st_html_text(out, text, most);
     st_str_add(out, "</text>\n");
 }
 
-/* Lines across, each with its number; log: numbers are powers of ten. */
+/* Lines across, each with its number; log: numbers are powers of ten, and the lowest line is that of zeros. */
 static void add_axis(st_str *out, const axis *a, int across, int log)
 {
     char text[32];
     for (double k = ceil(a->low / a->step); k * a->step <= a->high; k += 1) {
         double at = place(a, k * a->step);
         (void)snprintf(text, sizeof text, log ? "1e%.0f" : "%.6g", k * a->step == 0 ? 0.0 : k * a->step);
+        if (log && k * a->step <= a->low)
+            (void)snprintf(text, sizeof text, "0");
         add_line(out, "grid", across ? LEFT : at, across ? at : TOP, across ? RIGHT : at, across ? at : BOTTOM);
         add_text(out, across ? "end" : "middle", across ? LEFT - 8 : at, across ? at + 4 : BOTTOM + 16, text);
     }
@@ -175,7 +182,8 @@ static void add_axis(st_str *out, const axis *a, int across, int log)
 
 static void begin_drawing(st_str *out, const char *title, int height)
 {
-    st_str_addf(out, "<h2>%s</h2>\n<svg width=\"%d\" height=\"%d\" role=\"img\"><title>%s</title>\n", title, WIDTH, height, title);
+    st_str_addf(out, "<h2>%s</h2>\n", title);
+    st_html_drawing(out, title, WIDTH, height);
 }
 
 /* Which colour is whose, of all that are drawn. */
@@ -254,10 +262,10 @@ static void draw_layers(const st_lab_run *r, st_str *out)
     axis x = {-0.5, (double)most - 0.5, step_for((double)most, 12), LEFT, RIGHT}, y = {low, high, step_for(high - low, 8), BOTTOM, TOP};
     x.step = fmax(x.step, 1);
     y.step = fmax(ceil(y.step), 1);
+    y.low = y.step * floor(low / y.step); /* so that a line is drawn there */
     begin_drawing(out, "Error of what leaves each layer, against the base", height_for(r));
     add_axis(out, &x, 0, 0);
     add_axis(out, &y, 1, 1);
-    add_text(out, "end", LEFT - 42, BOTTOM + 4, "0 or");
     add_text(out, "middle", (LEFT + RIGHT) / 2, BOTTOM + 36, "layer");
     for (int32_t i = 0; i < r->l->x->n_variant; i++) {
         const st_lab_result *row = st_lab_at(r, i, ST_LAB_LAYERS);
@@ -267,7 +275,7 @@ static void draw_layers(const st_lab_run *r, st_str *out)
         st_html_text(out, name_of(r, i), 100);
         st_str_addf(out, "</title><polyline stroke=\"%s\" points=\"", colour_of(i));
         for (int64_t k = 0; k < row->n_layer; k++)
-            st_str_addf(out, "%s%.1f,%.1f", k ? " " : "", place(&x, (double)k), place(&y, row->layer[k] > 0 ? log10(row->layer[k]) : low));
+            st_str_addf(out, "%s%.1f,%.1f", k ? " " : "", place(&x, (double)k), place(&y, row->layer[k] > 0 ? log10(row->layer[k]) : y.low));
         st_str_add(out, "\"/></g>\n");
     }
     add_names(r, ST_LAB_LAYERS, out);
@@ -299,7 +307,7 @@ static void draw_speed(const st_lab_run *r, const char *what, const char *title,
         st_str_addf(out, "<rect class=\"bar\" x=\"260\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>", top, place(&x, speed) - 260,
                     ROW - 5, colour_of(i));
         add_line(out, "error", place(&x, least), top + 6, place(&x, most), top + 6);
-        (void)snprintf(text, sizeof text, "%.1f tokens/s", speed);
+        (void)snprintf(text, sizeof text, "%.1f", speed);
         add_text(out, "start", 710, top + 12, text);
     }
     st_str_add(out, "</svg>\n");
@@ -329,7 +337,7 @@ static void add_conditions(const st_lab_run *r, st_str *out)
         st_str_addf(out, "Layers: the first %" PRId64 " tokens; the difference to the base as a share of the longer of the two.<br/>\n", x->tokens);
     if (get(r, x->base, ST_LAB_SPEED, "threads", &threads))
         st_str_addf(out, "Speeds: %.0f threads, %" PRId64 " tokens of prefill, then %" PRId64 " of decoding; medians of %" PRId64
-                    " runs, with least and most. Variants took their turns one after the other, so what else the machine did shows.<br/>\n",
+                    " runs, with least and most. Variants took turns; ratios are of neighbouring turns.<br/>\n",
                     threads, x->prefill, x->decode, x->runs);
     st_str_addf(out, "Setun %s. All numbers but speeds are the same in every run.</p>\n", SETUN_VERSION);
 }
@@ -337,20 +345,16 @@ static void add_conditions(const st_lab_run *r, st_str *out)
 void st_lab_html(const st_lab_run *r, st_str *out)
 {
     static const char style[] =
-        "body{font:14px sans-serif;margin:2em;color:#222;background:#fff}h2{font-size:16px;margin:1.5em 0 .3em}\n"
-        "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:3px 8px;text-align:right}td:first-child,th:first-child{text-align:left}\n"
-        "svg text{font:12px monospace;fill:#222}.grid{stroke:#e2e2e2}.error{stroke:#444}.point .error{stroke:inherit}circle{fill:none;stroke-width:2}\n"
-        "polyline{fill:none;stroke-width:2}\n";
-    st_str_add(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"/><title>");
-    st_html_text(out, r->l->file, 200);
-    st_str_addf(out, "</title>\n<style>\n%s</style></head>\n<body>\n<h1>", style);
-    st_html_text(out, r->l->file, 200);
-    st_str_add(out, "</h1>\n");
+        "table{display:block;overflow-x:auto;border-collapse:collapse;white-space:nowrap}td,th{border:1px solid #ccc;padding:3px 6px;text-align:right}\n"
+        "td:first-child,th:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:8em}\n"
+        ".grid{stroke:#e2e2e2}.error{stroke:#222}.point .error{stroke:inherit}circle{fill:none;stroke-width:2}\n"
+        ".bar{fill-opacity:.5}polyline{fill:none;stroke-width:2}\n";
+    st_html_begin(out, r->l->file, style);
     add_conditions(r, out);
     add_table(r, out);
     draw_quality(r, out);
     draw_layers(r, out);
-    draw_speed(r, "prefill", "Prefill", out);
-    draw_speed(r, "decode", "Decoding", out);
+    draw_speed(r, "prefill", "Prefill, tokens per second", out);
+    draw_speed(r, "decode", "Decoding, tokens per second", out);
     st_str_add(out, "</body></html>\n");
 }
