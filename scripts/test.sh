@@ -12,6 +12,7 @@ setun_install clang-19 libclang-rt-19-dev lld-19 qemu-user-static libxml2-utils 
 setun_install musl-tools gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-riscv64-linux-gnu libc6-dev-riscv64-cross \
   gcc-powerpc64le-linux-gnu libc6-dev-ppc64el-cross gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross gcc-s390x-linux-gnu libc6-dev-s390x-cross ||
   echo "test.sh: without these compilers bundles are not run on other machines" >&2
+setun_install chromium || echo "test.sh: without chromium reports are not looked at in a browser" >&2
 # The builds with and without LLVM share most of their objects.
 if command -v ccache >/dev/null || setun_install ccache; then
   export CMAKE_C_COMPILER_LAUNCHER=ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
