@@ -55,18 +55,41 @@ static void say(declared *d, const char *fmt, ...)
     d->len += (size_t)n;
 }
 
+/* The value at the top as a message calls it: 128 and the text '128' are told apart.  Stays on the stack. */
+static const char *shown(lua_State *L)
+{
+    if (lua_type(L, -1) == LUA_TSTRING)
+        return lua_pushfstring(L, "the text '%s'", lua_tostring(L, -1));
+    return lua_type(L, -1) == LUA_TNUMBER ? luaL_tolstring(L, -1, NULL) : lua_pushfstring(L, "a %s", luaL_typename(L, -1));
+}
+
+static int is_word(const char *word, const char *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(word, list[i]) == 0)
+            return 1;
+    return 0;
+}
+
+/* What a part that holds weights can say. */
+static const char *const part_fields[] = { "base", "bits", "bytes", "columns", "decode", "digits", "encode", "fields", "first",
+                                           "from", "order", "planes", "sparse", "table" };
+
 static void check_fields(const declared *d, int table, const char *const *known, size_t n, const char *list)
 {
     lua_State *L = d->L;
     for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
-        size_t i = 0;
         if (lua_isinteger(L, -2) && !d->part)
             continue;
+        if (lua_type(L, -2) == LUA_TNUMBER)
+            refuse(d, "it has %s without a name: a part is { fields = 64, bits = 2 }, in one pair of braces", shown(L));
         const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
-        while (i < n && strcmp(key, known[i]) != 0)
-            i++;
-        if (i == n)
-            refuse(d, "there is no field '%.40s'; there are %s", key, list);
+        if (is_word(key, known, n))
+            continue;
+        int is_scale = strcmp(key, "scale") == 0;
+        if (!d->part && (is_scale || is_word(key, part_fields, SETUN_LEN(part_fields))))
+            refuse(d, "'%s' is of a part, which has braces of its own: %s", key, is_scale ? "{ scale = \"f16\" }" : "{ fields = 64, bits = 2 }");
+        refuse(d, "there is no field '%.40s'; there are %s", key, list);
     }
 }
 
@@ -77,7 +100,7 @@ static int64_t number(const declared *d, int table, const char *key, int64_t low
     int whole, have = lua_getfield(L, table, key) != LUA_TNIL;
     lua_Integer v = lua_tointegerx(L, -1, &whole);
     if (have && (!whole || lua_type(L, -1) != LUA_TNUMBER || v < low || v > high))
-        refuse(d, "%s is %s; a whole number from %lld to %lld is wanted", key, luaL_tolstring(L, -1, NULL),
+        refuse(d, "%s is %s; a whole number from %lld to %lld is wanted", key, shown(L),
                (long long)low, (long long)high);
     lua_settop(L, lua_gettop(L) - 1);
     return have ? v : fallback;
@@ -87,7 +110,10 @@ static int64_t number(const declared *d, int table, const char *key, int64_t low
 static int choice(const declared *d, int table, const char *key, const char *a, const char *b)
 {
     lua_State *L = d->L;
-    const char *v = lua_getfield(L, table, key) == LUA_TNIL ? a : lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    int type = lua_getfield(L, table, key);
+    if (type != LUA_TNIL && type != LUA_TSTRING)
+        refuse(d, "%s is %s; it is \"%s\" or \"%s\"", key, shown(L), a, b);
+    const char *v = type == LUA_TNIL ? a : lua_tostring(L, -1);
     if (strcmp(v, a) && strcmp(v, b))
         refuse(d, "%s is '%.40s'; it is \"%s\" or \"%s\"", key, v, a, b);
     int second = strcmp(v, b) == 0;
@@ -120,6 +146,8 @@ static void read_alphabet(declared *d)
 {
     lua_State *L = d->L;
     int64_t levels = number(d, 1, "levels", 2, SETUN_PACKING_LEVELS, 0), zero = number(d, 1, "zero", 0, 127, 0);
+    if (levels && zero >= levels)
+        refuse(d, "zero = %d, but the %d levels are the numbers 0 to %d: zero is the one that stands for 0", (int)zero, (int)levels, (int)levels - 1);
     int type = lua_getfield(L, 1, "alphabet");
     if (type == LUA_TNIL && levels) {
         say(d, "levels %d:%d", (int)-zero, (int)(levels - 1 - zero));
@@ -165,7 +193,8 @@ static void read_row(const declared *d, rows *r, uint32_t row, uint32_t digits, 
 {
     lua_State *L = d->L;
     if (!lua_istable(L, -1) || lua_rawlen(L, -1) != digits)
-        refuse(d, "%s %u is no list of %u digits", what, row, digits);
+        refuse(d, "%s %u is no list of %u digit%s such as { %d%s }, but %s", what, row, digits, digits == 1 ? "" : "s", d->p.level[0],
+               digits == 1 ? "" : ", ...", lua_istable(L, -1) ? lua_pushfstring(L, "one of %d", (int)lua_rawlen(L, -1)) : shown(L));
     for (uint32_t i = 0; i < digits; i++) {
         int whole;
         lua_rawgeti(L, -1, (lua_Integer)i + 1);
@@ -180,6 +209,19 @@ static void read_row(const declared *d, rows *r, uint32_t row, uint32_t digits, 
     lua_pop(L, 1);
 }
 
+/* A level in no row is a mistake in the table, or too much in the alphabet; weights would silently become others. */
+static void check_levels(const declared *d, const rows *r, uint32_t digits)
+{
+    for (int32_t level = 0; level < d->p.n_level; level++) {
+        int there = 0;
+        for (uint32_t i = 0; i < r->n * digits; i++)
+            there |= r->known[i / digits] && r->digit[i / digits][i % digits] == level;
+        if (!there)
+            refuse(d, "no code stands for the level %d, so no weight could be that: give it one, or take %d out of the alphabet", d->p.level[level],
+                   d->p.level[level]);
+    }
+}
+
 static void from_table(const declared *d, int part, rows *r, uint32_t width, uint32_t digits)
 {
     lua_State *L = d->L;
@@ -192,6 +234,7 @@ static void from_table(const declared *d, int part, rows *r, uint32_t width, uin
         read_row(d, r, i, digits, "row");
     }
     lua_pop(L, 1);
+    check_levels(d, r, digits);
 }
 
 /* encode(d1, d2, ...) of every row that decode gives must be a code that decode gives those digits for. */
@@ -242,6 +285,7 @@ static void from_decode(const declared *d, int part, rows *r, uint32_t width, ui
     }
     if (first == r->n)
         refuse(d, "decode knows no code");
+    check_levels(d, r, digits);
     if (has(d, part, "encode"))
         check_encode(d, part, r, digits);
     for (uint32_t c = 0; c < r->n; c++) /* the first of equal rows is the one that is written */
@@ -300,7 +344,9 @@ static void read_scale(declared *d, int part)
     lua_State *L = d->L;
     check_fields(d, part, known, SETUN_LEN(known), "scale and per, in the part of a scale");
     lua_getfield(L, part, "scale");
-    const char *type = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    if (lua_type(L, -1) != LUA_TSTRING)
+        refuse(d, "scale is %s; it is \"f16\", \"bf16\" or \"f32\"", shown(L));
+    const char *type = lua_tostring(L, -1);
     if (!setun_packing_float(type))
         refuse(d, "scale is '%.40s'; it is \"f16\", \"bf16\" or \"f32\"", type);
     say(d, "; scale %s%s", type, choice(d, part, "per", "unit", "row") ? " row" : "");
@@ -354,8 +400,6 @@ static uint32_t read_fields(const declared *d, int part, uint32_t width)
 
 static void read_part(declared *d, int part)
 {
-    static const char *const known[] = { "base", "bits", "bytes", "columns", "decode", "digits", "encode", "fields", "first", "from",
-                                         "order", "planes", "sparse", "table" };
     static const char *const ways[] = { "base", "decode", "sparse", "table" };
     rows r;
     char planes[40];
@@ -364,7 +408,7 @@ static void read_part(declared *d, int part)
         read_scale(d, part);
         return;
     }
-    check_fields(d, part, known, SETUN_LEN(known), "fields, bytes, bits, planes, digits, base, table, sparse, decode, encode, order, "
+    check_fields(d, part, part_fields, SETUN_LEN(part_fields), "fields, bytes, bits, planes, digits, base, table, sparse, decode, encode, order, "
                  "columns, first and from; or scale");
     uint32_t width = read_width(d, part, planes, sizeof planes), fields = read_fields(d, part, width);
     uint32_t digits = (uint32_t)number(d, part, "digits", 1, SETUN_PACKING_DIGITS, 1);
@@ -507,7 +551,10 @@ static int define(lua_State *L)
 /* setun.packing "name" { ... } */
 static int l_packing(lua_State *L)
 {
-    st_bind_text(L, 1, "a packing's name");
+    const char *name = st_bind_text(L, 1, "a packing's name");
+    if (!*name || strlen(name) > 96 ||
+        strlen(name) != strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")) /* kernels are called so */
+        return st_bind_fail(L, "a packing's name is 1 to 96 letters, digits, '_', '.' and '-', and \"%s\" is not", name);
     lua_settop(L, 1);
     lua_pushcclosure(L, define, 1);
     return 1;

@@ -405,7 +405,8 @@ static inline setun_status setun_packing_check_part(const setun_packing *p, setu
     for (uint32_t j = 0; j < t->n_plane; j++) {
         uint32_t w = t->plane[j];
         if (t->fields * w % 8)
-            return setun_fail(err, SETUN_BAD_ARG, "%u fields of %u bits are not whole bytes", t->fields, w);
+            return setun_fail(err, SETUN_BAD_ARG, "%u fields of %u bits are not whole bytes; a multiple of %u fields is", t->fields, w,
+                              w % 4 == 0 ? 2 : w % 2 == 0 ? 4 : 8);
         if ((t->strided || t->down) && (8 % w || t->fields % (8 / w)))
             return setun_fail(err, SETUN_BAD_ARG, "%u fields cannot lie %s in planes of %u bits: a byte has to hold as many as it can, "
                               "in 1, 2, 4 or 8 bits each", t->fields, t->strided ? "strided" : "down", w);
