@@ -25,7 +25,7 @@ typedef struct cli {
 /* Values of long options without a letter start here; a command's own start at CLI_OWN. */
 enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_CACHE, CLI_CACHE_DIR, CLI_KERNELS, CLI_INTERPRET, CLI_CTX,
        CLI_BATCH, CLI_FULL_HEAD, CLI_DOWN, CLI_JSON, CLI_HELP, CLI_NO_TUNE, CLI_RETUNE, CLI_CANDIDATE,
-       CLI_I2S_LAYOUT, CLI_ACTIVATIONS, CLI_PACKING, CLI_QUANTIZER, CLI_OWN };
+       CLI_I2S_LAYOUT, CLI_ACTIVATIONS, CLI_PACKING, CLI_FROM_FLOATS, CLI_QUANTIZER, CLI_OWN };
 
 #define CLI_COMMON_LETTERS "t:qvh"
 #define CLI_COMMON_OPTIONS \
@@ -40,7 +40,7 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     {"no-tune", no_argument, NULL, CLI_NO_TUNE}, {"retune", no_argument, NULL, CLI_RETUNE}, \
     {"candidate", required_argument, NULL, CLI_CANDIDATE}, {"i2s-layout", required_argument, NULL, CLI_I2S_LAYOUT}, \
     {"activations", required_argument, NULL, CLI_ACTIVATIONS}, {"packing", required_argument, NULL, CLI_PACKING}, \
-    {"quantizer", required_argument, NULL, CLI_QUANTIZER}, \
+    {"from-floats", no_argument, NULL, CLI_FROM_FLOATS}, {"quantizer", required_argument, NULL, CLI_QUANTIZER}, \
     {"quiet", no_argument, NULL, 'q'}, {"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, 'h'}
 
 #define CLI_COMMON_HELP \
@@ -60,6 +60,7 @@ enum { CLI_BACKEND = 256, CLI_PLUGIN, CLI_SCRIPT, CLI_FEATURES, CLI_KV, CLI_NO_C
     "      --activations TYPE in the training of a GGUF file's TQ1_0 or TQ2_0, which does not tell: int8 (BitNet,\n" \
     "                         Falcon3) or float (TriLM, BitCPM)\n" \
     "      --packing FILE     keep ternary weights as FILE.lua declares it (FILE.lua:NAME: one of several)\n" \
+    "      --from-floats      into that packing from floats, by its own rule: other alphabets, other scales\n" \
     "      --quantizer NAME   round activations otherwise than the model was trained: int8, int8-group=64, int4,\n" \
     "                         int4-hadamard, topk=0.5, a4.8, none, or FILE.lua\n" \
     "      --interpret        interpret kernels instead of compiling them (very slow)\n" \

@@ -262,6 +262,7 @@ int cli_common(cli *c, int opt)
     case CLI_I2S_LAYOUT: c->o.i2s_layout = optarg; return 1;
     case CLI_ACTIVATIONS: c->o.activations = optarg; return 1;
     case CLI_PACKING: c->o.packing = optarg; return 1;
+    case CLI_FROM_FLOATS: c->o.from_floats = 1; return 1;
     case CLI_QUANTIZER: c->o.quantizer = optarg; return 1;
     case CLI_NO_TUNE: c->o.tune = SETUN_TUNE_NEVER; return 1;
     case CLI_RETUNE: c->o.tune = SETUN_TUNE_AGAIN; return 1;

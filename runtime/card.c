@@ -18,6 +18,7 @@
 #include "graph/registry.h"
 #include "runtime/divergence.h"
 #include "runtime/packing.h"
+#include "runtime/requantise.h"
 #include "setun/packing.h"
 
 #define FILE_LIMIT ((int64_t)1 << 20)
@@ -218,6 +219,7 @@ static setun_status load_and_look(const card *c, const char *packing, sight *s, 
     setun_options o = *c->o->run;
     setun_model *m = NULL;
     o.packing = packing;
+    o.from_floats = packing && o.from_floats;
     o.n_outputs = TOKENS;
     ST_TRY(say(c, packing ? "the model in this packing" : "the model in the built-in form", err));
     setun_status st = setun_model_load(&m, c->o->model, &o, err);
@@ -234,6 +236,9 @@ static void compare(card *c, const sight *own, const sight *built_in)
                          "and %" PRId64 " of %" PRId64 " scales are changed by this packing.", c->o->model, k->n_matrix, k->weights,
                   8.0 * (double)k->bytes / (double)k->weights, k->changed, 100.0 * (double)k->changed / (double)k->weights,
                   k->scales_changed, k->scales);
+    if (k->from_floats)
+        add_paragraph(&c->p, "The weights were quantised again by the rule of this packing: the relative error (root mean square) is %.6g.",
+                      st_requantise_error(k));
     if (own->hash == built_in->hash) {
         add_paragraph(&c->p, "Exact: the logits behind %d tokens have the same bits as in the built-in form, hash %016" PRIx64 ".", TOKENS, own->hash);
         return;

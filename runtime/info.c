@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "runtime/format.h"
+#include "runtime/requantise.h"
 #include "runtime/tune.h"
 
 static setun_status finish(st_str *t, setun_status s, setun_write_fn *out, void *user, setun_error *err)
@@ -303,6 +304,11 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
         number(&f, "packing_weights", m->packed.weights, "");
         number(&f, "packing_changed", m->packed.changed, "weights");
         number(&f, "packing_scales", m->packed.scales_changed, "scales changed");
+        if (m->packed.from_floats) {
+            begin(&f, "packing_error");
+            st_str_addf(&f.t, json ? "%.6g" : "%.6g of the weights' root mean square\n", st_requantise_error(&m->packed));
+            number(&f, "packing_dense", m->packed.n_dense, "matrices that were floats in their products, too");
+        }
     }
     number(&f, "context", m->n_ctx, "positions");
     text(&f, "kv_cache_type", m->engine->o.kv);

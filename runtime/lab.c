@@ -225,7 +225,7 @@ static uint64_t hash_options(uint64_t h, const setun_options *o)
 {
     const char *const text[] = {o->backend, o->plugins, o->script, o->cpu_features, o->kv, o->down, o->i2s_layout, o->activations,
                                 o->packing, o->quantizer, o->target, o->kernels};
-    const int64_t number[] = {o->n_threads, o->interpret, o->full_head, o->n_ctx, o->n_batch, o->vlen};
+    const int64_t number[] = {o->n_threads, o->interpret, o->full_head, o->n_ctx, o->n_batch, o->vlen, o->from_floats};
     for (size_t i = 0; i < sizeof text / sizeof text[0]; i++)
         h = text[i] && is_path(text[i]) ? hash_named(h, text[i]) : hash_text(h, text[i]);
     for (size_t i = 0; i < sizeof number / sizeof number[0]; i++)

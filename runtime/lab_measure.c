@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "runtime/lab.h"
+#include "runtime/requantise.h"
 #include "runtime/session.h"
 #include "runtime/trace.h"
 
@@ -39,6 +40,8 @@ void st_lab_size(st_lab_run *r)
     st_lab_put(to, "bytes_per_token", (double)s->weight_bytes);
     st_lab_put(to, "weights_changed", (double)r->m->packed.changed);
     st_lab_put(to, "scales_changed", (double)r->m->packed.scales_changed);
+    if (r->m->packed.from_floats)
+        st_lab_put(to, "weights_error", st_requantise_error(&r->m->packed));
 }
 
 /* ---------------------------------------------------------------- perplexity and divergence */

@@ -37,6 +37,7 @@ static const struct column {
     {ST_LAB_SIZE, "bits_per_weight", "bits/weight", 1, 4},
     {ST_LAB_SIZE, "bytes_per_token", "MB/token", 1e-6, 3},
     {ST_LAB_SIZE, "weights_changed", "changed", 1, 0},
+    {ST_LAB_SIZE, "weights_error", "error %", 100, 2},
     {ST_LAB_PERPLEXITY, "ppl", "perplexity", 1, 5},
     {ST_LAB_PERPLEXITY, "error", "+/-", 1, 4},
     {ST_LAB_KL, "kl", "KL", 1, -4},

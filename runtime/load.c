@@ -11,6 +11,7 @@
 #include "graph/rules.h"
 #include "runtime/head.h"
 #include "runtime/packing.h"
+#include "runtime/requantise.h"
 #include "runtime/quantizer.h"
 #include "runtime/tune.h"
 #include "scripts/host.h"
@@ -102,6 +103,8 @@ static setun_status ternary(void *user, const char *name, int32_t zeros, st_scri
     setun_status s = st_weights_ternary(m->weights, linear, zeros >= m->least_zeros, &t, err);
     m->stats.pack_ns += st_now_ns() - start;
     m->lacks |= s == SETUN_FULL;
+    if (s == SETUN_OK && m->engine->o.from_floats)
+        s = st_requantise_note(m, name, t.codes.data, err);
     if (s == SETUN_OK)
         *out = (st_script_ternary){ t.codes, t.scale, t.group, t.across, t.weight_only };
     return s;
@@ -151,7 +154,10 @@ static setun_status run_script(setun_model *m, st_script *script, setun_error *e
     ST_TRY(st_graph_verify(m->graph, err));
     const st_script_packing *packing;
     ST_TRY(st_packing_choose(m, script, made.packing, &packing, err));
-    return packing ? st_packing_apply(m, packing, err) : SETUN_OK;
+    if (o->from_floats && !packing)
+        return st_fail(err, SETUN_BAD_ARG, "floats can be quantised again for a packing that says how, and there is none: name one with "
+                       "--packing FILE.lua");
+    return packing ? st_packing_apply(m, script, packing, err) : SETUN_OK;
 }
 
 st_value_id st_program_output(const st_program *p, const char *name)

@@ -37,6 +37,9 @@ typedef struct st_packed {
     const char *name;          /* NULL: they are in the built-in form */
     double      bits;          /* per weight */
     int64_t     n_matrix, bytes, weights, changed, scales, scales_changed;
+    int64_t     n_dense;       /* matrices that were not ternary before */
+    int         from_floats;   /* weights were quantised again, and then: */
+    double      error, square; /* sums of squares: of what each weight lost, of the weights */
 } st_packed;
 
 /* What models by different scripts of the same files share: the last one closes it. */
@@ -45,6 +48,13 @@ typedef struct st_kept {
     st_weights   *weights;   /* the files, and the packed matrices */
     st_tokenizer *tokenizer; /* NULL: not opened yet */
 } st_kept;
+
+/* A ternary matrix whose floats are in the files, too. */
+typedef struct st_master {
+    const void             *codes; /* the view of them */
+    const struct st_tensor *floats;
+    const struct st_master *next;
+} st_master;
 
 /* How activations are rounded before they meet ternary weights. */
 typedef struct st_quantizer {
@@ -65,6 +75,7 @@ struct setun_model {
     st_kernels        *kernels;
     struct st_tune    *tune;
     st_packed          packed;
+    const st_master   *masters;  /* noted where matrices are quantised again */
     st_quantizer       quantizer;
     st_head            head;      /* short rows of the screened head; data NULL: there is none */
     int32_t            least_zeros; /* ST_ZEROS_... from which on ternary matrices are transposed */

@@ -4,7 +4,13 @@
  *
  * Codes are unpacked from the built-in form, packed into the declared one, and counted where they do not come
  * back; rows are shared among threads.  Scales go where the packing has a place for them, rounded to its type, and
- * what is multiplied is what was stored.  So a packing that changes no weight and no scale gives the same bits. */
+ * what is multiplied is what was stored.  So a packing that changes no weight and no scale gives the same bits.
+ *
+ * With --from-floats digits and scales are made anew (runtime/requantise.c), and products of floats are packed, too:
+ *
+ *     matmul(x, w)  ->  packed_matmul(quantize_i8(x), w u8, ws)
+ *
+ * but for those that are outputs, or whose matrix is used otherwise, as a tied embedding is. */
 #include "runtime/packing.h"
 
 #include <inttypes.h>
@@ -13,6 +19,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "runtime/requantise.h"
 #include "setun/packing.h"
 
 enum { Q, SCALE, SUM, W, WS };
@@ -63,7 +70,8 @@ typedef struct repack {
     int64_t  rows, columns, group, row_bytes;
     int      across;                 /* w is the transpose */
     uint8_t *out;
-    float   *scale;                  /* what is multiplied, as ws is shaped; NULL: inside */
+    float   *scale;                  /* what is multiplied, as ws is shaped; NULL: inside, or ws itself */
+    st_requantise *from;             /* floats, if codes and scales are made of those: ws is what it fills */
     atomic_llong next, changed, scales_changed;
     atomic_int   no_memory;
 } repack;
@@ -107,8 +115,13 @@ static void pack_some(void *arg, int32_t worker)
 {
     repack *j = arg;
     int8_t *w = malloc((size_t)j->columns);
+    float *x = j->from && w ? malloc((size_t)j->columns * sizeof *x) : NULL;
     setun_packing_plan plan;
     (void)worker;
+    if (j->from && !x) {
+        free(w);
+        w = NULL;
+    }
     if (!w)
         atomic_store(&j->no_memory, 1);
     setun_packing_make_plan(j->p, &plan);
@@ -116,12 +129,18 @@ static void pack_some(void *arg, int32_t worker)
         for (int64_t r = r0; r < r0 + ROWS_AT_ONCE && r < j->rows; r++) {
             uint8_t *row = j->out + r * j->row_bytes;
             int64_t changed = 0;
-            unpack(j, r, w);
+            if (j->from)
+                st_requantise_row(j->from, r, x, w);
+            else
+                unpack(j, r, w);
             for (int64_t u = 0, c = 0; c < j->columns; u++, c += j->p->digits)
                 changed += setun_packing_pack_unit(j->p, &plan, w + c, j->columns - c, row + setun_packing_unit_at(j->p, u));
             atomic_fetch_add(&j->changed, changed);
             atomic_fetch_add(&j->scales_changed, put_scales(j, r, row));
+            if (j->from)
+                st_requantise_measure(j->from, r, x, w, row, changed != 0);
         }
+    free(x);
     free(w);
 }
 
@@ -129,12 +148,15 @@ static void pack_some(void *arg, int32_t worker)
 
 typedef struct rewrite {
     setun_model             *m;
+    st_script               *script;
     const st_script_packing *declared;
     setun_packing            p;
     const setun_op          *op;
     st_pool                 *pool;
     st_graph                *h;
     st_value_id             *map; /* value of the old graph -> of the new */
+    st_value_id            (*rounded)[3]; /* value of the old graph -> quantize_i8 of it in the new, 0: none yet */
+    const setun_op          *quantize;
 } rewrite;
 
 /* Why scales of groups or rows do not fit a packing, in one sentence. */
@@ -161,38 +183,76 @@ static setun_status new_const(rewrite *r, const char *name, const setun_view *v,
     return full ? st_graph_add_value(r->h, full, ST_CONST, v, id, err) : st_fail(err, SETUN_NO_MEMORY, "no memory for a name");
 }
 
-/* Matrix w with its scales, packed: the two constants that take their places. */
-static setun_status pack_matrix(rewrite *r, const st_value *w, const st_value *ws, int across, int64_t group, int *inside,
-                                st_value_id id[2], setun_error *err)
+/* Rows into their places, by all threads, or by this one where a script is asked. */
+static setun_status pack_rows(const rewrite *r, repack *j, const char *name, setun_error *err)
+{
+    if (j->from && j->from->rule->quantise.kind == ST_RULE_SCRIPT)
+        pack_some(j, 0);
+    else
+        st_pool_run(r->pool, pack_some, j);
+    return j->no_memory ? st_fail(err, SETUN_NO_MEMORY, "no memory to pack %s", name) : SETUN_OK;
+}
+
+/* Matrix w with the scales of j, packed: the two constants that take their places. */
+static setun_status pack_with(rewrite *r, repack *j, const char *name, const char *scale_name, int *inside, st_value_id id[2],
+                              setun_error *err)
 {
     st_packed *sum = &r->m->packed;
-    repack j = {.p = &r->p, .w = &w->view, .ws = &ws->view, .across = across, .group = group};
     int64_t bytes;
-    j.rows = w->view.dim[across];
-    j.columns = w->view.dim[!across];
-    j.row_bytes = setun_packing_row_bytes(&r->p, j.columns);
-    *inside = group && r->p.scale;
-    ST_TRY(check_scales(r, group, w->name, err));
-    setun_view packed = {NULL, SETUN_U8, 2, {j.rows, j.row_bytes, 1, 1}}, scale = ws->view;
+    j->row_bytes = setun_packing_row_bytes(&r->p, j->columns);
+    *inside = j->group && r->p.scale;
+    ST_TRY(check_scales(r, j->group, name, err));
+    setun_view packed = {NULL, SETUN_U8, 2, {j->rows, j->row_bytes, 1, 1}}, scale = *j->ws;
     if (*inside)
         scale = (setun_view){NULL, SETUN_F32, 1, {1, 1, 1, 1}};
-    if (st_mul_i64(j.rows, j.row_bytes, &bytes) || !(packed.data = j.out = st_arena_alloc(r->m->arena, bytes)) ||
-        !(scale.data = st_arena_alloc(r->m->arena, setun_view_bytes(&scale))))
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s in the packing %s", w->name, r->declared->name);
-    j.scale = *inside ? NULL : scale.data;
+    if (*inside || !j->from)
+        scale.data = st_arena_alloc(r->m->arena, setun_view_bytes(&scale));
+    if (st_mul_i64(j->rows, j->row_bytes, &bytes) || !(packed.data = j->out = st_arena_alloc(r->m->arena, bytes)) || !scale.data)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s in the packing %s", name, r->declared->name);
+    j->scale = *inside || j->from ? NULL : scale.data;
     if (*inside)
         *(float *)scale.data = 1.0f;
-    st_pool_run(r->pool, pack_some, &j);
-    if (j.no_memory)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory to pack %s", w->name);
+    ST_TRY(pack_rows(r, j, name, err));
     sum->n_matrix++;
     sum->bytes += bytes;
-    sum->weights += j.rows * j.columns;
-    sum->changed += j.changed;
-    sum->scales += setun_count(&ws->view);
-    sum->scales_changed += j.scales_changed;
-    ST_TRY(new_const(r, w->name, &packed, &id[0], err));
-    return new_const(r, ws->name, &scale, &id[1], err);
+    sum->weights += j->rows * j->columns;
+    sum->changed += j->changed;
+    sum->scales += setun_count(j->ws);
+    sum->scales_changed += j->scales_changed;
+    ST_TRY(new_const(r, name, &packed, &id[0], err));
+    return new_const(r, scale_name, &scale, &id[1], err);
+}
+
+/* Matrix w, with its scales or of floats, as codes or from floats; group becomes that of the new scales. */
+static setun_status pack_matrix(rewrite *r, const st_value *w, const st_value *ws, int across, int64_t *group, int *inside,
+                                st_value_id id[2], setun_error *err)
+{
+    const char *scale_name = ws ? ws->name : st_arena_printf(r->m->arena, "%s.scale", w->name);
+    repack j = {.p = &r->p, .w = &w->view, .ws = ws ? &ws->view : NULL, .across = across, .group = *group};
+    j.rows = w->view.dim[across];
+    j.columns = w->view.dim[!across];
+    if (!scale_name)
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a name");
+    if (!r->m->packed.from_floats)
+        return pack_with(r, &j, w->name, scale_name, inside, id, err);
+    st_requantise q = {.m = r->m, .script = r->script, .rule = r->declared, .p = &r->p, .name = w->name, .w = &w->view, .ws = j.ws,
+                       .group = *group, .across = across};
+    setun_status s = st_requantise_open(&q, err);
+    j.from = &q;
+    j.ws = &q.scale;
+    j.group = *group = q.scale.rank == 2 ? q.each : 0;
+    if (s == SETUN_OK)
+        s = pack_with(r, &j, w->name, scale_name, inside, id, err);
+    setun_error why;
+    setun_status closed = st_requantise_close(&q, s == SETUN_OK ? err : &why);
+    return s == SETUN_OK ? closed : s;
+}
+
+static setun_status want_const(const st_node *n, const st_value *w, const st_value *ws, setun_error *err)
+{
+    if (w->kind == ST_CONST && w->view.data && (!ws || (ws->kind == ST_CONST && ws->view.data)))
+        return SETUN_OK;
+    return st_fail(err, SETUN_BAD_SCRIPT, "%s: %s of %s is not a constant, and cannot be packed", n->where, n->op->name, w->name);
 }
 
 /* The product n, on the packed matrix. */
@@ -202,12 +262,44 @@ static setun_status replace(rewrite *r, const st_graph *g, const st_node *n, int
     st_value_id in[5], id[2];
     int inside;
     int64_t group = across ? 0 : n->attr[0].i;
-    if (w->kind != ST_CONST || !w->view.data || ws->kind != ST_CONST || !ws->view.data)
-        return st_fail(err, SETUN_BAD_SCRIPT, "%s: %s of %s is not a constant, and cannot be packed", n->where, n->op->name, w->name);
-    ST_TRY(pack_matrix(r, w, ws, across, group, &inside, id, err));
+    ST_TRY(want_const(n, w, ws, err));
+    ST_TRY(pack_matrix(r, w, ws, across, &group, &inside, id, err));
     for (int i = 0; i < 5; i++)
         in[i] = i < W ? r->map[n->in[i]] : id[i - W];
     const setun_value attr[4] = {{.s = r->declared->text}, {.i = w->view.dim[!across]}, {.i = group}, {.i = inside}};
+    return st_graph_add_node(r->h, r->op, in, attr, n->where, n->scope, out, err);
+}
+
+/* Is n a product of floats with a matrix that is there for this alone, and not what the model gives out? */
+static int is_dense(const st_graph *g, const st_node *n)
+{
+    if (strcmp(n->op->name, "matmul") || g->value[n->in[1]].kind != ST_CONST || !g->value[n->in[1]].view.data)
+        return 0;
+    for (uint32_t i = 0; i < g->n_output; i++)
+        if (g->output[i].value == n->out[0])
+            return 0;
+    for (uint32_t i = 0; i < g->n_node; i++)
+        for (uint32_t k = 0; k < g->node[i].op->n_in; k++)
+            if (g->node[i].in[k] == n->in[1] && strcmp(g->node[i].op->name, "matmul"))
+                return 0;
+    return 1;
+}
+
+/* The product of floats n, on the packed matrix: its rows are rounded to 8 bits first, once for all products with them. */
+static setun_status replace_dense(rewrite *r, const st_graph *g, const st_node *n, st_value_id *out, setun_error *err)
+{
+    const st_value *w = &g->value[n->in[1]];
+    st_value_id id[2], *q = r->rounded[n->in[0]], in[5];
+    int inside;
+    int64_t group = 0;
+    ST_TRY(want_const(n, w, NULL, err));
+    if (!q[0] && !q[SUM]) /* three values, of which one at most is the first of the graph */
+        ST_TRY(st_graph_add_node(r->h, r->quantize, &r->map[n->in[0]], NULL, n->where, n->scope, q, err));
+    ST_TRY(pack_matrix(r, w, NULL, 0, &group, &inside, id, err));
+    for (int i = 0; i < 5; i++)
+        in[i] = i < W ? q[i] : id[i - W];
+    const setun_value attr[4] = {{.s = r->declared->text}, {.i = w->view.dim[1]}, {.i = group}, {.i = inside}};
+    r->m->packed.n_dense++;
     return st_graph_add_node(r->h, r->op, in, attr, n->where, n->scope, out, err);
 }
 
@@ -221,6 +313,8 @@ static setun_status copy_node(rewrite *r, const st_graph *g, const st_node *n, s
                        "round them", n->where, g->value[n->in[1]].name, r->declared->name);
     if (across || strcmp(n->op->name, "ternary_matmul") == 0) {
         ST_TRY(replace(r, g, n, across, out, err));
+    } else if (r->m->packed.from_floats && is_dense(g, n)) {
+        ST_TRY(replace_dense(r, g, n, out, err));
     } else {
         for (uint32_t i = 0; i < n->op->n_in; i++)
             in[i] = r->map[n->in[i]];
@@ -235,7 +329,8 @@ static setun_status copy_graph(rewrite *r, const st_graph *g, setun_error *err)
 {
     ST_TRY(st_graph_new(&r->h, r->m->arena, err));
     r->map = st_arena_array(r->m->arena, (int64_t)g->n_value + 1, (int64_t)sizeof *r->map);
-    if (!r->map)
+    r->rounded = st_arena_array(r->m->arena, (int64_t)g->n_value + 1, (int64_t)sizeof *r->rounded);
+    if (!r->map || !r->rounded)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a graph");
     for (st_value_id v = 0; v < g->n_value; v++) {
         const st_value *x = &g->value[v];
@@ -253,6 +348,12 @@ static setun_status copy_graph(rewrite *r, const st_graph *g, setun_error *err)
 static void report(const setun_model *m)
 {
     const st_packed *s = &m->packed;
+    if (s->from_floats) {
+        st_logf(&m->engine->log, s->error > 0 || s->n_dense ? ST_LOG_WARN : ST_LOG_INFO,
+                "packing %s: %.4g bits per weight, %" PRId64 " matrices from floats, relative error (root mean square) %.6g%s", s->name, s->bits,
+                s->n_matrix, st_requantise_error(s), s->n_dense ? "; activations that were floats are rounded to 8 bits" : "");
+        return;
+    }
     int lossy = s->changed || s->scales_changed;
     st_logf(&m->engine->log, lossy ? ST_LOG_WARN : ST_LOG_INFO,
             "packing %s: %.4g bits per weight, %" PRId64 " matrices; %" PRId64 " of %" PRId64 " weights (%.2f %%) and %" PRId64 " of %" PRId64
@@ -260,9 +361,15 @@ static void report(const setun_model *m)
             100.0 * (double)s->changed / (double)s->weights, s->scales_changed, s->scales);
 }
 
-setun_status st_packing_apply(setun_model *m, const st_script_packing *p, setun_error *err)
+setun_status st_packing_apply(setun_model *m, st_script *script, const st_script_packing *p, setun_error *err)
 {
-    rewrite r = {.m = m, .declared = p, .op = st_registry_find(m->engine->registry, "packed_matmul")};
+    const st_registry *registry = m->engine->registry;
+    rewrite r = {.m = m, .script = script, .declared = p, .op = st_registry_find(registry, "packed_matmul"),
+                 .quantize = st_registry_find(registry, "quantize_i8")};
+    m->packed.from_floats = m->engine->o.from_floats != 0;
+    if (m->packed.from_floats && p->quantise.kind == ST_RULE_NONE)
+        return st_fail(err, SETUN_UNKNOWN, "%s: packing %s does not say how floats get into it: add quantise = \"absmean\", \"absmax\" or a "
+                       "function, or leave --from-floats out", p->where, p->name);
     ST_TRY(setun_packing_read(&r.p, p->text, err));
     m->packed.name = p->name;
     m->packed.bits = setun_packing_bits(&r.p);
@@ -270,7 +377,8 @@ setun_status st_packing_apply(setun_model *m, const st_script_packing *p, setun_
     setun_status s = copy_graph(&r, m->graph, err);
     st_pool_free(r.pool);
     if (s == SETUN_OK && !m->packed.n_matrix)
-        s = st_fail(err, SETUN_UNKNOWN, "%s: the model has no ternary matrix that could be in the packing %s", m->path, p->name);
+        s = st_fail(err, SETUN_UNKNOWN, "%s: the model has no ternary matrix that could be in the packing %s%s", m->path, p->name,
+                    m->packed.from_floats || p->quantise.kind == ST_RULE_NONE ? "" : " (with --from-floats its float matrices could)");
     if (s != SETUN_OK)
         return s;
     m->graph = r.h;

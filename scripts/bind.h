@@ -76,7 +76,7 @@ struct st_script {
     st_script_quantizer *quantizer; /* that g:quantize uses; NULL: the model's own by its weights */
     int            quantizing;   /* inside its apply */
     char           place[80];  /* of the callback, while none of its lines is running */
-    int            callback;   /* inside eval or lower: graphs and setun.op are out of reach */
+    int            callback;   /* inside eval, lower or quantise: graphs and setun.op are out of reach */
     int64_t        generation; /* raised when eval or lower ends: objects of older ones are dead */
 
     int64_t        used, limit, soft; /* bytes; above soft the next instruction raises, limit is never passed */
@@ -127,7 +127,7 @@ int st_bind_error(lua_State *L, const setun_error *err);
 int  st_bind_line(lua_State *L, lua_Debug *line);
 /* The place alone, "file.lua:12" or ""; raises nothing. */
 void st_bind_where(lua_State *L, char *out, size_t cap);
-/* Raise inside eval or lower.  Their caller may rewind the arena afterwards, so nothing that lives
+/* Raise inside eval, lower or quantise.  Their caller may rewind the arena afterwards, so nothing that lives
  * there may be made in between. */
 void st_bind_no_callback(lua_State *L, const char *what);
 /* Raise if this call from outside has lasted too long; for library functions that may be slow. */

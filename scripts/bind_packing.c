@@ -4,12 +4,14 @@
  *       doc      = "five trits in a byte",
  *       alphabet = { -1, 0, 1 },
  *       unit     = 160, bytes = 32,                              -- checked, not needed
+ *       quantise = { "absmean", per = "matrix" },                -- how floats get into it
  *       { fields = 32, bits = 8, digits = 5, base = "fraction", order = "strided" },
  *     }
  *
  * The list part has the parts of a unit in the order of its bytes; one may be { scale = "f16" }.  What a script says
  * becomes the text of setun/packing.h, an attribute of packed_matmul, so nothing of the script is needed once it
- * has run: a decode function is called here, for every code, and becomes a table.  Text that is right so far is read
+ * has run: a decode function is called here, for every code, and becomes a table.  But a function that quantises is kept, and
+ * called for the values of each scale while matrices are packed.  Text that is right so far is read
  * after every part, so that a sentence about what is wrong names the part.
  * Not here: packing anything, kernels, tests (runtime/). */
 #include <stdio.h>
@@ -474,6 +476,131 @@ static void check_whole(const declared *d)
                (int)group);
 }
 
+/* ---------------------------------------------------------------- from floats */
+
+static int32_t read_per(const declared *d, int table)
+{
+    static const char *const words[] = { "matrix", "row", "unit" };
+    const setun_packing *p = &d->p;
+    int32_t per = 0, fallback = p->scale ? ST_PER_UNIT : p->row_scale ? ST_PER_ROW : ST_PER_MATRIX;
+    lua_State *L = d->L;
+    if (!table || lua_getfield(L, table, "per") == LUA_TNIL)
+        return fallback;
+    const char *v = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+    while (per < 3 && strcmp(v, words[per]))
+        per++;
+    if (per == 3)
+        refuse(d, "per in quantise is '%.40s'; a scale is for a \"matrix\", a \"row\" or a \"unit\"", v);
+    if (per == ST_PER_UNIT && p->row_scale)
+        refuse(d, "quantise makes a scale for each unit, but the packing keeps one for each row: say per = \"row\" here, or leave "
+               "it out of the scale's part");
+    return per;
+}
+
+/* quantise = "absmean", { "absmax", per = "row" }, or a function in the place of the word. */
+static void read_quantise(const declared *d, st_script_rule *rule)
+{
+    static const char *const known[] = { "per" };
+    lua_State *L = d->L;
+    int is_table = lua_getfield(L, 1, "quantise") == LUA_TTABLE, top = lua_gettop(L), negative = 0, positive = 0;
+    if (is_table) {
+        check_fields(d, top, known, SETUN_LEN(known), "per, behind the rule, as in { \"absmax\", per = \"row\" }");
+        lua_rawgeti(L, top, 1);
+    } else if (lua_isnil(L, top)) {
+        lua_settop(L, 1);
+        return;
+    }
+    for (int32_t i = 0; i < d->p.n_level; i++) {
+        negative |= d->p.level[i] < 0;
+        positive |= d->p.level[i] > 0;
+    }
+    const char *word = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : luaL_typename(L, -1);
+    rule->kind = lua_isfunction(L, -1) ? ST_RULE_SCRIPT : strcmp(word, "absmean") == 0 ? ST_RULE_ABSMEAN : ST_RULE_ABSMAX;
+    if (rule->kind == ST_RULE_ABSMAX && strcmp(word, "absmax"))
+        refuse(d, "quantise is '%.40s'; it is \"absmean\", \"absmax\" or a function of a list of values, which gives digits and a scale", word);
+    if (rule->kind == ST_RULE_ABSMAX && !(negative && positive))
+        refuse(d, "absmax needs digits on both sides of 0: no scale brings all values into this alphabet");
+    if (rule->kind == ST_RULE_SCRIPT) {
+        lua_pushvalue(L, -1);
+        rule->ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    }
+    rule->per = read_per(d, is_table ? top : 0);
+    if (rule->kind == ST_RULE_SCRIPT && rule->per == ST_PER_MATRIX)
+        refuse(d, "a function that quantises gets the values of a unit or a row, not of a matrix: say quantise = { f, per = \"unit\" }");
+    lua_settop(L, 1);
+}
+
+typedef struct quantise_call {
+    const st_script_packing *p;
+    const setun_packing *is;
+    const float *x;
+    int64_t      n;
+    const char  *what;
+    int8_t      *digit;
+    float       *scale;
+} quantise_call;
+
+static uint32_t stored_type(const setun_packing *p) { return p->scale ? p->scale : p->row_scale; }
+
+/* The second argument of the script's function: a scale as it will be stored.  upvalue 1: its type. */
+static int keep_scale(lua_State *L)
+{
+    int is_number;
+    double scale = lua_tonumberx(L, 1, &is_number);
+    if (!is_number)
+        return st_bind_fail(L, "a scale must be a number, not %s", luaL_typename(L, 1));
+    lua_pushnumber(L, (double)setun_packing_keep_scale((uint32_t)lua_tointeger(L, lua_upvalueindex(1)), (float)scale));
+    return 1;
+}
+
+static int call_quantise(lua_State *L)
+{
+    const quantise_call *c = lua_touserdata(L, 1);
+    uint8_t known[256] = { 0 };
+    for (int32_t i = 0; i < c->is->n_level; i++)
+        known[(uint8_t)(int8_t)c->is->level[i]] = 1;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, c->p->quantise.ref);
+    st_bind_place(L);
+    lua_createtable(L, (int)c->n, 0);
+    for (int64_t i = 0; i < c->n; i++) {
+        lua_pushnumber(L, (double)c->x[i]);
+        lua_rawseti(L, -2, i + 1);
+    }
+    lua_pushinteger(L, stored_type(c->is));
+    lua_pushcclosure(L, keep_scale, 1);
+    lua_call(L, 2, 2);
+    if (!lua_istable(L, -2) || lua_rawlen(L, -2) != (size_t)c->n)
+        return st_bind_fail(L, "%s: quantise gives a %s of %I; a list of %I digits is wanted, one for each value, and then a scale", c->what,
+                            luaL_typename(L, -2), lua_istable(L, -2) ? (lua_Integer)lua_rawlen(L, -2) : 0, (lua_Integer)c->n);
+    int is_number = lua_type(L, -1) == LUA_TNUMBER;
+    *c->scale = is_number ? setun_packing_keep_scale(stored_type(c->is), (float)lua_tonumber(L, -1)) : 0.0f;
+    if (!is_number || !__builtin_isfinite(*c->scale))
+        return st_bind_fail(L, "%s: quantise gives the scale %s; as it is stored it must be a finite number", c->what,
+                            is_number ? lua_tostring(L, -1) : luaL_typename(L, -1));
+    lua_pop(L, 1);
+    for (int64_t i = 0; i < c->n; i++, lua_pop(L, 1)) {
+        int whole;
+        lua_rawgeti(L, -1, i + 1);
+        lua_Integer v = lua_tointegerx(L, -1, &whole);
+        if (!whole || v < -127 || v > 127 || !known[(uint8_t)(int8_t)v])
+            return st_bind_fail(L, "%s: quantise gives %s as digit %I, which is not in the alphabet", c->what,
+                                luaL_tolstring(L, -1, NULL), (lua_Integer)i + 1);
+        c->digit[i] = (int8_t)v;
+    }
+    return 0;
+}
+
+setun_status st_script_quantise(st_script *s, const st_script_packing *p, const setun_packing *is, const float *x, int64_t n,
+                                const char *what, int8_t *digit, float *scale, setun_error *err)
+{
+    quantise_call c = { p, is, x, n, what, digit, scale };
+    int was = s->callback;
+    s->callback = 1; /* neither graphs nor operators belong into it */
+    setun_status st = st_bind_call(s, call_quantise, &c, p->name, err);
+    s->callback = was;
+    return st;
+}
+
 static int packing_index(lua_State *L)
 {
     const st_script_packing *p = *(const st_script_packing **)luaL_checkudata(L, 1, PACKING);
@@ -506,7 +633,7 @@ const st_script_packing *st_bind_packing(lua_State *L, int i)
 /* upvalue 1: the name; argument 1: the table */
 static int define(lua_State *L)
 {
-    static const char *const fields[] = { "alphabet", "bytes", "doc", "group", "levels", "unit", "zero" };
+    static const char *const fields[] = { "alphabet", "bytes", "doc", "group", "levels", "quantise", "unit", "zero" };
     st_script *s = st_bind_script(L);
     const char *name = lua_tostring(L, lua_upvalueindex(1));
     char where[80];
@@ -521,7 +648,7 @@ static int define(lua_State *L)
         return st_bind_fail(L, "out of memory");
     d->L = L;
     d->name = name;
-    check_fields(d, 1, fields, SETUN_LEN(fields), "doc, alphabet, levels, zero, unit, bytes, group, and a list of parts");
+    check_fields(d, 1, fields, SETUN_LEN(fields), "doc, alphabet, levels, zero, unit, bytes, group, quantise, and a list of parts");
     read_alphabet(d);
     for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, 1); i <= n; i++) {
         d->part = (int)i;
@@ -533,6 +660,7 @@ static int define(lua_State *L)
     }
     d->part = 0;
     check_whole(d);
+    read_quantise(d, &made->quantise);
     st_bind_where(L, where, sizeof where);
     lua_getfield(L, 1, "doc");
     made->name = st_arena_strdup(s->arena, name);

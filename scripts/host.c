@@ -87,7 +87,7 @@ void st_bind_tick(lua_State *L)
 void st_bind_no_callback(lua_State *L, const char *what)
 {
     if (st_bind_script(L)->callback)
-        st_bind_fail(L, "%s cannot be used inside eval or lower", what);
+        st_bind_fail(L, "%s cannot be used inside eval, lower or quantise", what);
 }
 
 void st_bind_charge(lua_State *L, int64_t bytes)

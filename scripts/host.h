@@ -58,9 +58,18 @@ setun_status st_script_open(st_script **s, const char *lib_dir, st_registry *r, 
                             const st_script_limits *limits, setun_error *err);
 void         st_script_close(st_script *s);
 
+/* How floats become digits and scales of a packing: its field quantise. */
+enum { ST_RULE_NONE, ST_RULE_ABSMEAN, ST_RULE_ABSMAX, ST_RULE_SCRIPT };
+enum { ST_PER_MATRIX, ST_PER_ROW, ST_PER_UNIT };
+typedef struct st_script_rule {
+    int32_t kind, per; /* what shares a scale */
+    int32_t ref;       /* of the script's function */
+} st_script_rule;
+
 /* A packing defined by setun.packing; lives as long as the arena. */
 typedef struct st_script_packing {
     const char *name, *doc, *text, *where; /* text: of setun/packing.h; where: "base3.lua:4" */
+    st_script_rule quantise;
     struct st_script_packing *next;        /* an earlier one */
 } st_script_packing;
 
@@ -189,6 +198,11 @@ setun_status st_script_lab_read(st_script *s, const char *file, const st_script_
 setun_status st_script_ops(st_script *s, const char *file, setun_error *err);
 /* All packings that were defined, newest first. */
 const st_script_packing *st_script_packings(const st_script *s);
+/* Digits and scale of n values by the function that the packing declares; `is` is its text, read, and what names the values in
+ * errors.  The scale is as it will be stored. */
+struct setun_packing;
+setun_status st_script_quantise(st_script *s, const st_script_packing *p, const struct setun_packing *is, const float *x, int64_t n,
+                                const char *what, int8_t *digit, float *scale, setun_error *err);
 /* Where print(...) goes, one line per call without its newline; NULL (the default) drops it. */
 void         st_script_on_print(st_script *s, void (*fn)(void *user, const char *text), void *user);
 

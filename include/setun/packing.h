@@ -191,6 +191,16 @@ static inline float setun_packing_get_scale(const uint8_t *at, uint32_t dtype)
     return dtype == SETUN_F32 ? setun_bits_f32(u) : dtype == SETUN_F16 ? setun_f16_f32((uint16_t)u) : setun_bf16_f32((uint16_t)u);
 }
 
+/* A scale as the type keeps it; 0: where scales are kept apart, as f32. */
+static inline float setun_packing_keep_scale(uint32_t dtype, float scale)
+{
+    uint8_t at[4];
+    if (!dtype)
+        return scale;
+    setun_packing_put_scale(at, dtype, scale);
+    return setun_packing_get_scale(at, dtype);
+}
+
 /* Where unit u of a row begins. */
 static inline int64_t setun_packing_unit_at(const setun_packing *p, int64_t u)
 {

@@ -56,7 +56,7 @@ typedef struct setun_options {
                                * they are interpreted.  NULL: for this machine */
     const char *kernels;      /* a directory of setun_model_compile for this machine, used instead of compiling; NULL: none */
     int32_t     vlen;         /* with target "riscv64": bits of a vector register, 128 (also 0) or 256 */
-    int32_t     reserved;
+    int32_t     from_floats;  /* 1: matrices get into the packing from floats, by the rule that it declares (quantise) */
     const char *quantizer;    /* how activations are rounded before they meet ternary weights: NAME or NAME=VALUE of
                                * scripts/quantizers, or FILE.lua[=VALUE]; NULL: as the model was trained */
 } setun_options;

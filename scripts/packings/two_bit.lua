@@ -5,5 +5,6 @@ return setun.packing "two_bit" {
   doc = "two bits a weight, strided by 32",
   alphabet = { -1, 0, 1 },
   unit = 128, bytes = 32,
+  quantise = { "absmean", per = "matrix" }, -- BitNet b1.58
   { fields = 128, bits = 2, order = "strided" },
 }

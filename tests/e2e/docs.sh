@@ -196,24 +196,27 @@ local lua = {}
 for piece in text:gmatch("```lua\n(.-)```") do lua[#lua + 1] = piece end
 local plain = {}
 for piece in text:gsub("```lua\n.-```", ""):gmatch("```\n(.-)```") do plain[#plain + 1] = piece end
-assert(#lua == 2 and #plain == 2, "listings")
+assert(#lua == 3 and #plain == 3, "listings")
 write("triples.lua", lua[1])
+write("twn.lua", lua[3])
 for i, file in ipairs { "triples", "q2_0" } do
   assert(io.open("scripts/packings/" .. file .. ".lua"):read("a"):find(lua[i], 1, true), file)
 end
 write("picture", plain[1])
-write("sentences", plain[2])
+write("sentences", plain[3])
+write("rules", plain[2])
 L
 "$SETUN" check "$TMP/triples.lua" >"$TMP/out" 2>&1 || bad "docs/writing-a-packing.md: check ($(head -c 300 "$TMP/out"))"
 same "the picture in docs/writing-a-packing.md" "$(head -n "$(wc -l <"$TMP/picture")" "$TMP/out")" "$(cat "$TMP/picture")"
-cp scripts/packings/sherry.lua "$TMP"
-grep -E '^    setun ' docs/writing-a-packing.md | sed "s,MODEL,$MODEL,; s/^ *//" >"$TMP/commands"
-same "commands in docs/writing-a-packing.md" "$(wc -l <"$TMP/commands")" 6
+cp scripts/packings/{sherry,int4,two_bit}.lua "$TMP"
+grep -E '^    setun ' docs/writing-a-packing.md | sed "s,MODEL,$MODEL,g; s/^ *//" >"$TMP/commands"
+same "commands in docs/writing-a-packing.md" "$(wc -l <"$TMP/commands")" 9
 while IFS= read -r line; do
   (cd "$TMP" && PATH=$TMP:$PATH eval "$line") >"$TMP/out" 2>"$TMP/err" </dev/null || bad "docs/writing-a-packing.md: $line ($(head -c 300 "$TMP/err"))"
   cat "$TMP/out" >>"$TMP/all"
 done <"$TMP/commands"
 same "the two hashes of docs/writing-a-packing.md" "$(sed -n 1p "$TMP/all")" "$(sed -n 2p "$TMP/all")"
+grep -q '^ppl 48.59' "$TMP/all" && grep -qE '^packing_error +0.00019' "$TMP/all" || bad "docs/writing-a-packing.md: two_bit or int4 from floats"
 wrong() { # the rest of a declaration, whose sentence is the next of the document
   sentence=$((${sentence:-0} + 1))
   echo "return setun.packing 'wrong' { $1 }" >"$TMP/wrong.lua"
@@ -227,6 +230,11 @@ wrong "$trits { fields = 8, bits = 3, order = 'strided' }"
 wrong "$trits group = 128, { fields = 128, bits = 2 }"
 wrong "$trits { fields = 8, bits = 2, decode = function(c) if c < 3 then return { c - 1 } end end, encode = function(d) return 1 - d end }"
 same "mistakes in docs/writing-a-packing.md" "$(wc -l <"$TMP/sentences")" $sentence
+mv "$TMP/rules" "$TMP/sentences" && sentence=0
+wrong "$trits quantise = 'mean', { fields = 8, bits = 2 }"
+wrong "$trits quantise = function(x) return x, 1 end, { fields = 8, bits = 2 }"
+wrong "alphabet = { 0, 1 }, quantise = 'absmax', { fields = 8, bits = 1 }"
+same "rules in docs/writing-a-packing.md" "$(wc -l <"$TMP/sentences")" $sentence
 
 # docs/lab.md: its experiments are read, its first is the file in the tree, its commands work, its sentences are said.
 lua5.4 - "$TMP" <<'L' || bad "docs/lab.md: listings"

@@ -214,12 +214,17 @@ if [ "${SETUN_LLVM:-1}" = 1 ]; then
 else
   grep -q '^Not measured: kernels are not compiled here' "$TMP/card.md" || bad "speeds without a code generator"
 fi
-cat "$P/base3.lua" "$P/sherry.lua" | sed 's/^return //' >"$TMP/both.lua"
-"$SETUN" card "$TMP/both.lua:sherry" "$MODEL" -q --interpret -o "$TMP/card.html" 2>"$TMP/err" || bad "card -o: $(cat "$TMP/err")"
+cat "$P/base3.lua" "$P/sherry.lua" | sed 's/^return //; s/^  unit = 256/  quantise = "absmax", unit = 256/' >"$TMP/both.lua"
+# From floats: the scale of ternary weights is the largest, so the digits are those that are packed without it.
+"$SETUN" card "$TMP/both.lua:sherry" "$MODEL" -q --interpret --from-floats -o "$TMP/card.html" 2>"$TMP/err" || bad "card -o: $(cat "$TMP/err")"
 if command -v xmllint >/dev/null; then xmllint --noout "$TMP/card.html" 2>"$TMP/err" || bad "not well-formed: $(head -3 "$TMP/err")"; fi
 grep -qiE 'http:|https:|<script|<link|<img|src=|href=|@import|url\(' "$TMP/card.html" && bad "the card asks for something"
 grep -q 'Not exact: the logits behind 48 tokens have the hash '"$("$SETUN" logits "$MODEL" --tokens "$ids" --all --hash --packing "$P/sherry.lua" --interpret 2>/dev/null)" "$TMP/card.html" || bad "the card of sherry"
 grep -qE '[1-9][0-9]* weights \(1[0-9]\.[0-9]+ %\)' "$TMP/card.html" || bad "sherry changes nothing"
+grep -qE 'quantised again by the rule of this packing: the relative error \(root mean square\) is 0\.[1-9]' "$TMP/card.html" || bad "sherry loses nothing"
+write "measure = { 'size' }," "{ name = 'as it is' }, { name = 'int4', backend = 'reference', packing = '$P/int4.lua', from_floats = true }"
+lab "$TMP/x.lua" -o "$TMP/floats.lab" >"$TMP/out" || bad "lab from floats"
+grep -q '"variant": "int4", .*"weights_error": 0\.00019[0-9]*' "$TMP/floats.lab/results.json" || bad "lab from floats: $(cat "$TMP/floats.lab/results.json")"
 fails "declares 2 packings; say which" "$SETUN" card "$TMP/both.lua"
 fails "declares no packing (setun.packing)" "$SETUN" card "$SOURCE/scripts/ops/row_range.lua"
 "$SETUN" card >"$TMP/out" 2>&1; same "no packing" $? 2

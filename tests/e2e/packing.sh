@@ -68,6 +68,28 @@ hash_of --tokens 1,2,3 --packing "$TMP/binary.lua" >/dev/null
 grep -qE 'warning: packing binary: 1 bits per weight.* [1-9][0-9]* of 3145728 weights' "$TMP/err" || bad "binary: $(cat "$TMP/err")"
 # Where weights are floats in the files, or groups have scales, what cannot be is refused.
 "$SETUN" synth --like tiny --as hf -o "$TMP/DIR" -q || bad "synth"
-same "a synthetic model" "$("$SETUN" logits "$TMP/DIR" --tokens 1,2,3 --hash --packing "$P/base3.lua" 2>&1)" \
-  "$("$SETUN" logits "$TMP/DIR" --tokens 1,2,3 --hash 2>&1)"
+refused='does not say how floats get into it: add quantise = "absmean", "absmax" or a function, or leave --from-floats out'
+fails "$refused" "$SETUN" logits "$MODEL" --tokens 1 --from-floats --packing "$P/base3.lua"
+fails "there is none: name one with --packing FILE.lua" "$SETUN" logits "$MODEL" --tokens 1 --from-floats
+
+ref="--backend reference" # what is asked here needs no kernels
+# Again from floats.  The largest magnitude of -s, 0 and s is s: nothing is lost, and the bits are the same.
+echo 'setun.packing "max" { alphabet = { -1, 0, 1, 2 }, quantise = "absmax", { fields = 128, bits = 2 } }' >"$TMP/max.lua"
+same "absmax of ternary weights" "$(hash_of $ref --tokens 1,2,3,4,5 --packing "$TMP/max.lua" --from-floats)" $few
+[ -s "$TMP/err" ] && bad "absmax of ternary weights warns: $(cat "$TMP/err")"
+same "by channel, one thread" "$(hash_of $ref --tokens 1,2,3,4,5 --packing "$TMP/max.lua" --from-floats --down channel -t 1)" $few
+# The mean of magnitudes of a master is the scale that it is read with; and a file that does not say that its floats become
+# ternary has products of floats, which then are the same products.
+"$SETUN" synth --like tiny --as hf --master -o "$TMP/MASTER" -q || bad "synth --master"
+master=$("$SETUN" logits "$TMP/MASTER" $ref --tokens 1,2,3,4,5 --hash)
+same "a master" "$("$SETUN" logits "$TMP/MASTER" $ref --tokens 1,2,3,4,5 --hash --packing "$P/two_bit.lua" --from-floats -v 2>"$TMP/err")" "$master"
+same "lines for matrices" "$(grep -c 'packing two_bit: blk\.[01]\..* from its floats, relative error 0\.4' "$TMP/err")" 14
+mkdir "$TMP/FLOAT" && cp "$TMP"/MASTER/* "$TMP/FLOAT" &&
+  lua5.4 -e 'io.write((io.read("a"):gsub(",%s*\"quantization_config\": %b{}", "")))' <"$TMP/MASTER/config.json" >"$TMP/FLOAT/config.json"
+[ "$("$SETUN" logits "$TMP/FLOAT" $ref --tokens 1,2,3,4,5 --hash)" != "$master" ] || bad "floats are ternary"
+same "floats" "$("$SETUN" logits "$TMP/FLOAT" $ref --tokens 1,2,3,4,5 --hash --packing "$P/two_bit.lua" --from-floats 2>"$TMP/err")" "$master"
+grep -q 'warning: packing two_bit: 2 bits per weight, 14 matrices from floats, .* floats are rounded to 8 bits' "$TMP/err" || bad "floats: $(cat "$TMP/err")"
+fails "(with --from-floats its float matrices could)" "$SETUN" logits "$TMP/FLOAT" --tokens 1 --packing "$P/two_bit.lua"
+"$SETUN" info "$TMP/FLOAT" --packing "$P/int4.lua" --from-floats --json >"$TMP/out" 2>/dev/null
+grep -qE '"packing_error": 0\.05[0-9]+' "$TMP/out" && grep -q '"packing_dense": 14' "$TMP/out" || bad "info --json: $(grep packing "$TMP/out")"
 finish

@@ -5,6 +5,10 @@
  * field is and without the functions under test. */
 #include "tests/unit/script_world.h"
 
+#include <math.h>
+
+#include "runtime/engine.h"
+#include "runtime/requantise.h"
 #include "setun/packing.h"
 
 static setun_packing packing; /* large, and each test reads its own */
@@ -237,6 +241,227 @@ static void sparse(void **state)
     world_free(w);
 }
 
+/* ---------------------------------------------------------------- from floats */
+
+#define ROWS 5
+#define COLUMNS 150 /* the last unit is never whole */
+
+typedef struct from {
+    st_engine     engine;
+    setun_model   m;
+    setun_view    view;
+    st_requantise q;
+    int8_t        digit[ROWS][COLUMNS];
+    setun_status  status;
+    setun_error   err;
+} from;
+
+/* A matrix of floats by the rule of the last packing of the world.  Its digits are those of a row of the packing: no table. */
+static from *quantised(world *w, const char *script, float (*x)[COLUMNS])
+{
+    from *f = calloc(1, sizeof *f);
+    float row[COLUMNS];
+    uint8_t packed[4 * COLUMNS];
+    assert_non_null(f);
+    read_ok(text_of(w, script));
+    f->m.arena = w->arena;
+    f->m.engine = &f->engine;
+    f->m.path = "here";
+    f->view = (setun_view){x, SETUN_F32, 2, {ROWS, COLUMNS, 1, 1}};
+    f->q = (st_requantise){.m = &f->m, .script = w->s, .rule = st_script_packings(w->s), .p = &packing, .name = "matrix", .w = &f->view};
+    f->status = st_requantise_open(&f->q, &f->err);
+    for (int r = 0; r < ROWS && f->status == SETUN_OK; r++) {
+        st_requantise_row(&f->q, r, row, f->digit[r]);
+        (void)setun_packing_pack(&packing, f->digit[r], COLUMNS, packed);
+        st_requantise_measure(&f->q, r, row, f->digit[r], packed, 1);
+    }
+    setun_status closed = st_requantise_close(&f->q, &f->err);
+    f->status = f->status == SETUN_OK ? closed : f->status;
+    return f;
+}
+
+/* s in so many bits of precision and not below 2^least, by what rounding means. */
+static double rounded(double s, int bits, int least)
+{
+    int e;
+    if (s == 0 || bits == 0)
+        return s;
+    (void)frexp(s, &e);
+    double quantum = ldexp(1, e - bits > least ? e - bits : least);
+    return rint(s / quantum) * quantum;
+}
+
+typedef struct rule_case {
+    const char *script;  /* behind the name */
+    int         n_level, level[16], absmax, each, bits, least; /* each: columns of a scale; 0: the matrix */
+} rule_case;
+
+/* The scale of the values [c, end) of rows [r, last). */
+static double scale_by_definition(const rule_case *t, float (*x)[COLUMNS], int r, int last, int c, int end)
+{
+    double sum = 0, most = 0, n = (double)(last - r) * (end - c);
+    int low = 0, high = 0;
+    for (int i = 0; i < t->n_level; i++) {
+        low = t->level[i] < low ? t->level[i] : low;
+        high = t->level[i] > high ? t->level[i] : high;
+    }
+    for (; r < last; r++)
+        for (int i = c; i < end; i++) {
+            sum += fabs((double)x[r][i]);
+            most = fmax(most, (double)x[r][i] / (x[r][i] > 0 ? high : low));
+        }
+    return rounded((double)(float)(t->absmax ? most : sum / n), t->bits, t->least);
+}
+
+/* The digit next to v; of two the even one, or the larger. */
+static int digit_by_definition(const rule_case *t, double v)
+{
+    int best = t->level[0];
+    for (int i = 1; i < t->n_level; i++) {
+        double was = fabs(v - best), is = fabs(v - t->level[i]);
+        int even = t->level[i] % 2 == 0, better = even != (best % 2 == 0) ? even : t->level[i] > best;
+        if (is < was || (is == was && better))
+            best = t->level[i];
+    }
+    return best;
+}
+
+#define UNITS "{ fields = 32, bits = 4 } }"
+static const rule_case rules[] = {
+    {"{ alphabet = { -1, 0, 1 }, quantise = 'absmean', " UNITS, 3, {-1, 0, 1}, 0, 0, 0, 0},
+    {"{ alphabet = { -1, 0, 1 }, quantise = { 'absmax', per = 'row' }, " UNITS, 3, {-1, 0, 1}, 1, COLUMNS, 0, 0},
+    {"{ alphabet = { -1, 1 }, quantise = { 'absmean', per = 'unit' }, " UNITS, 2, {-1, 1}, 0, 32, 0, 0},
+    {"{ alphabet = { 1, -1 }, quantise = 'absmean', { scale = 'bf16', per = 'row' }, " UNITS, 2, {1, -1}, 0, COLUMNS, 8, -133},
+    {"{ alphabet = { -1, 0, 1, 2 }, quantise = { 'absmax' }, " UNITS, 4, {-1, 0, 1, 2}, 1, 0, 0, 0},
+    {"{ alphabet = { -2, -1, 0, 1 }, quantise = 'absmax', { scale = 'f16' }, " UNITS, 4, {-2, -1, 0, 1}, 1, 32, 11, -24},
+    {"{ levels = 16, zero = 8, quantise = 'absmax', { scale = 'bf16' }, " UNITS, 16,
+     {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7}, 1, 32, 8, -133},
+    {"{ alphabet = { 4, -4, 0, 1, -1 }, quantise = 'absmean', { scale = 'f32' }, " UNITS, 5, {4, -4, 0, 1, -1}, 0, 32, 0, 0},
+};
+
+static void by_definition(const rule_case *t, float (*x)[COLUMNS])
+{
+    char script[300];
+    world *w = world_new(&small);
+    (void)snprintf(script, sizeof script, "return setun.packing 'p' %s", t->script);
+    from *f = quantised(w, script, x);
+    double lost = 0, square = 0;
+    if (f->status != SETUN_OK)
+        fail_msg("%s: %s", script, f->err.text);
+    int each = t->each ? t->each : COLUMNS, n = (COLUMNS + each - 1) / each;
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) {
+            int first = c / each * each, end = first + each < COLUMNS ? first + each : COLUMNS;
+            double s = t->each ? scale_by_definition(t, x, r, r + 1, first, end) : scale_by_definition(t, x, 0, ROWS, 0, COLUMNS);
+            float got = ((const float *)f->q.scale.data)[t->each ? r * n + c / each : 0], v = x[r][c] * (1.0f / (float)s);
+            int d = digit_by_definition(t, (double)v);
+            if ((double)got != s || f->digit[r][c] != d)
+                fail_msg("%s: row %d, column %d: %g with the scale %a is %d; it should be %d with %a", script, r, c, (double)x[r][c],
+                         (double)got, f->digit[r][c], d, s);
+            lost += pow((double)x[r][c] - s * d, 2);
+            square += pow((double)x[r][c], 2);
+        }
+    double e = st_requantise_error(&f->m.packed);
+    if (fabs(e - sqrt(lost / square)) > 1e-12)
+        fail_msg("%s: the error is %.17g, not %.17g", script, e, sqrt(lost / square));
+    free(f);
+    world_free(w);
+}
+
+static void fill(float (*x)[COLUMNS])
+{
+    for (int i = 0; i < ROWS * COLUMNS; i++) /* multiples of 1/64, whose sums are exact: many ties, and both signs */
+        x[i / COLUMNS][i % COLUMNS] = (float)((int)(setun_mix(7, (uint64_t)i) % 257) - 128) / 64.0f;
+}
+
+static void rules_for_floats(void **state)
+{
+    float x[ROWS][COLUMNS];
+    (void)state;
+    fill(x);
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
+        by_definition(&rules[i], x);
+}
+
+#define TERNARY "return setun.packing 'p' { alphabet = { -1, 0, 1 }, "
+
+/* quantise as a function: what it gets, what it gives, and what it must not. */
+static void scripted_rule(void **state)
+{
+    static const char *const wrong[][2] = {
+        {"return 1, 2", "packing p, matrix, row 0, columns from 0: quantise gives a number of 0; a list of 32 digits is wanted"},
+        {"return { 0 }, 2", "quantise gives a table of 1; a list of 32 digits"},
+        {"return x, 2", "which is not in the alphabet"},
+        {"for i = 1, #x do x[i] = 0 end x[3] = 2 return x, 2", "quantise gives 2 as digit 3, which is not in the alphabet"},
+        {"for i = 1, #x do x[i] = 0 end return x, 1e6", "quantise gives the scale 1000000.0; as it is stored it must be a finite number"},
+        {"for i = 1, #x do x[i] = 0 end return x", "quantise gives the scale nil"},
+        {"return round('a')", "a scale must be a number, not string"},
+        {"while true do end", "steps"},
+        {"setun.graph()", "cannot be used inside eval, lower or quantise"},
+    };
+    float x[ROWS][COLUMNS];
+    char script[400];
+    world *w = world_new(&small);
+    (void)state;
+    fill(x);
+    from *f = quantised(w, TERNARY "{ scale = 'f16' }, { fields = 32, bits = 2 }, quantise = function(x, round)\n"
+                           "local d, s = {}, round(0.3)\nfor i = 1, #x do d[i] = x[i] > 1 and 1 or x[i] < -1 and -1 or 0 end\n"
+                           "return d, s * #x\nend }", x);
+    if (f->status != SETUN_OK)
+        fail_msg("%s", f->err.text);
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) {
+            assert_int_equal(f->digit[r][c], (x[r][c] > 1) - (x[r][c] < -1));
+            double s = rounded(0.3, 11, -24) * (c < 128 ? 32 : COLUMNS - 128);
+            assert_true((double)((const float *)f->q.scale.data)[r * 5 + c / 32] == rounded(s, 11, -24));
+        }
+    free(f);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        (void)snprintf(script, sizeof script, TERNARY "{ scale = 'f16' }, { fields = 32, bits = 2 }, quantise = function(x, round) %s end }", wrong[i][0]);
+        f = quantised(w, script, x);
+        assert_int_equal(f->status, SETUN_BAD_SCRIPT);
+        if (!strstr(f->err.text, wrong[i][1]) || strncmp(f->err.text, "t.lua:1: ", 9))
+            fail_msg("%s: '%s' has no '%s'", wrong[i][0], f->err.text, wrong[i][1]);
+        free(f);
+    }
+    world_free(w);
+}
+
+/* Values and scales that cannot be; rows of zeros can. */
+static void floats_that_cannot_be(void **state)
+{
+    float x[ROWS][COLUMNS];
+    world *w = world_new(&small);
+    (void)state;
+    fill(x);
+    x[3][149] = NAN;
+    for (int per = 0; per < 2; per++) {
+        from *f = quantised(w, per ? TERNARY "quantise = { 'absmax', per = 'row' }, { fields = 32, bits = 2 } }" :
+                               TERNARY "quantise = 'absmean', { fields = 32, bits = 2 } }", x);
+        assert_int_equal(f->status, SETUN_BAD_FILE);
+        assert_string_equal(f->err.text, "here: matrix has the value nan at row 3, column 149, and cannot be quantised");
+        free(f);
+    }
+    x[3][149] = 1e6f;
+    from *f = quantised(w, TERNARY "quantise = 'absmax', { scale = 'f16' }, { fields = 32, bits = 2 } }", x);
+    assert_int_equal(f->status, SETUN_UNKNOWN);
+    assert_string_equal(f->err.text, "t.lua:1: packing p cannot hold the scale 1e+06 of matrix, row 3, part 4: bf16 and f32 reach further than f16");
+    free(f);
+    memset(x, 0, sizeof x);
+    f = quantised(w, TERNARY "quantise = 'absmax', { scale = 'f16' }, { fields = 32, bits = 2 } }", x);
+    assert_int_equal(f->status, SETUN_OK);
+    assert_true(st_requantise_error(&f->m.packed) == 0);
+    assert_int_equal(f->digit[2][7], 0);
+    free(f);
+    x[0][0] = 1e-41f; /* its reciprocal is infinite */
+    f = quantised(w, TERNARY "quantise = { 'absmax', per = 'unit' }, { fields = 32, bits = 2 } }", x);
+    assert_int_equal(f->status, SETUN_OK);
+    assert_int_equal(f->digit[0][0], 1);
+    assert_int_equal(f->digit[0][1], 0);
+    free(f);
+    world_free(w);
+}
+
 static void mistakes_in_lua(void **state)
 {
     static const char *const is[][3] = {
@@ -292,6 +517,16 @@ static void mistakes_in_lua(void **state)
         {HEAD "{ fields = 8, bits = 2, decode = 3 } }", "t.lua:1: ", "decode is not a function"},
         {HEAD "{ fields = 8, bits = 2,\n decode = function(c) error('own words') end } }", "t.lua:4: ", "own words"},
         {HEAD "{ fields = 8, bits = 2, encode = function() end } }", "t.lua:1: ", "decode, which is missing"},
+        /* Rules for floats. */
+        {HEAD "quantise = 'absmeen', { fields = 8, bits = 2 } }", "t.lua:1: packing p: ", "quantise is 'absmeen'; it is \"absmean\", \"absmax\" or a function"},
+        {HEAD "quantise = {}, { fields = 8, bits = 2 } }", "t.lua:1: packing p: ", "quantise is 'nil'; it is"},
+        {HEAD "quantise = { 'absmax', par = 'row' }, { fields = 8, bits = 2 } }", "t.lua:1: packing p: ", "no field 'par'; there are per, behind the rule"},
+        {HEAD "quantise = { 'absmax', per = 'column' }, { fields = 8, bits = 2 } }", "t.lua:1: packing p: ", "per in quantise is 'column'; a scale is for a"},
+        {HEAD "quantise = { 'absmax', per = 'unit' }, { scale = 'f32', per = 'row' }, { fields = 8, bits = 2 } }", "t.lua:1: packing p: ",
+         "the packing keeps one for each row: say per = \"row\""},
+        {HEAD "quantise = function() end, { fields = 8, bits = 2 } }", "t.lua:1: packing p: ", "not of a matrix: say quantise = { f, per = \"unit\" }"},
+        {"return setun.packing 'p' { alphabet = { 0, 1 }, quantise = 'absmax', { fields = 8, bits = 1 } }", "t.lua:1: packing p: ",
+         "absmax needs digits on both sides of 0"},
         {HEAD "{ fields = 8, bits = 2, digits = 2, table = { {0} } } }", "t.lua:1: packing p, part 1: ", "row 0 is no list of 2 digits"},
         {HEAD "{ fields = 8, bits = 1, digits = 1, table = { {0}, {1}, {-1} } } }", "t.lua:1: packing p, part 1: ", "1 to 2 rows"},
         {HEAD "{ fields = 8, bits = 8, digits = 2, table = { {0, 0} } } }", "t.lua:1: packing p, part 1: ", "at most 7 bits"},
@@ -311,7 +546,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published), cmocka_unit_test(second_way), cmocka_unit_test(tables), cmocka_unit_test(mistakes_in_text),
-        cmocka_unit_test(declared),  cmocka_unit_test(sparse),     cmocka_unit_test(mistakes_in_lua),
+        cmocka_unit_test(declared),  cmocka_unit_test(sparse), cmocka_unit_test(rules_for_floats), cmocka_unit_test(scripted_rule),
+        cmocka_unit_test(floats_that_cannot_be),     cmocka_unit_test(mistakes_in_lua),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
