@@ -55,7 +55,7 @@ typedef struct packed {
 static int joins(const setun_packing *p, uint32_t j)
 {
     const setun_packing_part *a = &p->part[j - 1], *b = &p->part[j];
-    return a->coding == SETUN_FRACTION && b->coding == SETUN_FRACTION && a->n_plane == 1 && a->width == 8 && b->n_plane == 1 &&
+    return !a->steps.n && !b->steps.n && a->coding == SETUN_FRACTION && b->coding == SETUN_FRACTION && a->n_plane == 1 && a->width == 8 && b->n_plane == 1 &&
            b->width == 8 && !a->low && !b->low && a->at + a->bytes == b->at;
 }
 
@@ -146,6 +146,8 @@ static void packed_open(packed *d, setun_kernel *k, const setun_packing *p, int6
     }
     d->offset = least;
     d->most = top - least;
+    for (uint32_t j = 0; j < p->n_part; j++)
+        d->affine &= !p->part[j].steps.n || d->step == 1; /* steps by hand give levels, not their numbers */
     if (!d->affine)
         d->step = 1;
     d->most /= d->step;
@@ -392,13 +394,47 @@ static void integer_digits(const packed *d, const setun_packing_part *t, k_val c
     }
 }
 
+/* What somebody wrote by hand, for all bytes at once. */
+static void steps_digits(const packed *d, const setun_packing_part *t, k_val code, k_val *digit)
+{
+    const setun_packing_steps *s = &t->steps;
+    setun_kernel *k = d->k;
+    k_val v[SETUN_PACKING_STEPS] = {code};
+    for (uint32_t i = 1; i < s->n; i++) {
+        const setun_packing_step *at = &s->step[i];
+        k_val a = v[at->a], b = v[at->b];
+        switch (at->op) {
+        case 'k': v[i] = byte_const(d, at->b); break;
+        case '+': v[i] = k_add(k, a, b); break;
+        case '-': v[i] = k_sub(k, a, b); break;
+        case '&': v[i] = k_and(k, a, b); break;
+        case '|': v[i] = k_or(k, a, b); break;
+        case '^': v[i] = k_xor(k, a, b); break;
+        case '<': v[i] = k_and(k, shift_bytes(d, a, at->b), byte_const(d, 255 << at->b & 255)); break;
+        case '>': v[i] = k_and(k, shift_bytes(d, a, -at->b), byte_const(d, 255 >> at->b)); break;
+        case 'g': v[i] = k_sext(k, k_lt(k, b, a), K_I8); break;
+        case '=': v[i] = k_sext(k, k_eq(k, a, b), K_I8); break;
+        case '?': v[i] = k_or(k, k_and(k, a, b), k_and(k, k_xor(k, a, byte_const(d, 255)), v[at->c])); break;
+        default: /* t: its index is cut where it can be larger */
+            a = s->most[at->a] > 15 ? k_and(k, a, byte_const(d, 15)) : a;
+            v[i] = k_lut16(k, lanes_const(k, at->table, 16), a);
+        }
+    }
+    for (uint32_t i = 0; i < t->digits; i++)
+        digit[i] = v[s->digit[i]];
+}
+
 /* The digits of vector v: *digit[i], unsigned bytes, times 2^*up. */
 static void vector_digits(packed *d, const packed_vector *v, k_val *digit, int32_t *up)
 {
     const setun_packing_part *t = v->part;
-    int plain = t->coding == SETUN_BITS && d->affine;
+    int plain = t->coding == SETUN_BITS && d->affine && !t->steps.n;
     *up = 0;
     k_val code = vector_codes(d, v, plain && !d->whole ? up : NULL);
+    if (t->steps.n) { /* with even levels those are one apart */
+        steps_digits(d, t, code, digit);
+        return;
+    }
     /* Two tables of 16 beat comparisons; and levels out of line need tables for every digit. */
     int small = t->coding != SETUN_BITS && t->width <= 5 && k_info(d->k, K_HAS_LUT16);
     if (t->coding == SETUN_TABLE || !d->affine || small)

@@ -174,6 +174,9 @@ const char *st_bind_quantizer_use(lua_State *L, int i, int from_outside);
 /* Call apply of the one that is used on the graph and the value at these indices; pushes what it gives, and returns how
  * many that are. */
 int  st_bind_quantizer_apply(lua_State *L, int graph, int x, const char *name);
+/* A packing's kernel, the function at index fn, as the text of setun/packing_steps.h, which is pushed.  Raises. */
+void st_bind_steps(lua_State *L, int fn, uint32_t digits);
+void st_bind_steps_open(lua_State *L);
 /* The packing at index i, or NULL. */
 const st_script_packing *st_bind_packing(lua_State *L, int i);
 /* Makes metatables only. */

@@ -75,7 +75,7 @@ static int is_word(const char *word, const char *const *list, size_t n)
 
 /* What a part that holds weights can say. */
 static const char *const part_fields[] = { "base", "bits", "bytes", "columns", "decode", "digits", "encode", "fields", "first",
-                                           "from", "order", "planes", "sparse", "table" };
+                                           "from", "kernel", "order", "planes", "sparse", "table" };
 
 static void check_fields(const declared *d, int table, const char *const *known, size_t n, const char *list)
 {
@@ -410,8 +410,8 @@ static void read_part(declared *d, int part)
         read_scale(d, part);
         return;
     }
-    check_fields(d, part, part_fields, SETUN_LEN(part_fields), "fields, bytes, bits, planes, digits, base, table, sparse, decode, encode, order, "
-                 "columns, first and from; or scale");
+    check_fields(d, part, part_fields, SETUN_LEN(part_fields), "fields, bytes, bits, planes, digits, base, table, sparse, decode, encode, kernel, "
+                 "order, columns, first and from; or scale");
     uint32_t width = read_width(d, part, planes, sizeof planes), fields = read_fields(d, part, width);
     uint32_t digits = (uint32_t)number(d, part, "digits", 1, SETUN_PACKING_DIGITS, 1);
     int n_way = 0, is_table = 0;
@@ -450,6 +450,15 @@ static void read_part(declared *d, int part)
             for (uint32_t j = 0; j < digits; j++)
                 say(d, "%x", (unsigned)r.digit[i][j]);
     }
+    int kernel = lua_getfield(d->L, part, "kernel");
+    if (kernel == LUA_TFUNCTION) {
+        st_bind_steps(d->L, lua_gettop(d->L), digits);
+        say(d, " %s", lua_tostring(d->L, -1));
+        lua_pop(d->L, 1);
+    } else if (kernel != LUA_TNIL) {
+        refuse(d, "kernel is not a function of k and the code, as bytes, which gives the digits as bytes");
+    }
+    lua_pop(d->L, 1);
 }
 
 /* ---------------------------------------------------------------- the whole */
@@ -693,6 +702,7 @@ void st_bind_packing_open(lua_State *L)
     static const luaL_Reg none[] = { { NULL, NULL } };
     static const luaL_Reg own[] = { { "packing", l_packing }, { NULL, NULL } };
     st_bind_class(L, PACKING, none, packing_index);
+    st_bind_steps_open(L);
     luaL_setfuncs(L, own, 0);
 }
 

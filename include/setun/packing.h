@@ -27,13 +27,15 @@
  *
  *     levels -1 0 1; fraction 24x5 8 apart; fraction 2x4 8 apart; scale f16
  *
- * A part is its coding, fields x digits, its planes' bits with + in between, and the words above. */
+ * A part is its coding, fields x digits, its planes' bits with + in between, and the words above.  Behind those may be how
+ * kernels decode it, where somebody knows better than what is derived: setun/packing_steps.h. */
 #ifndef SETUN_PACKING_H
 #define SETUN_PACKING_H
 
 #include <string.h>
 
 #include "setun/op.h"
+#include "setun/packing_steps.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -57,6 +59,7 @@ typedef struct setun_packing_part {
     uint32_t all;               /* ways to choose the digits of a field */
     uint32_t n_row;             /* of the table: level numbers, `digits` in a row */
     uint8_t  table[128 * SETUN_PACKING_DIGITS];
+    setun_packing_steps steps;
     uint8_t  nearest[SETUN_PACKING_GROUPS]; /* the row next to the digits as a number in base n_level */
 } setun_packing_part;
 
@@ -426,6 +429,29 @@ static inline setun_status setun_packing_check_part(const setun_packing *p, setu
     return SETUN_OK;
 }
 
+/* Steps by hand must give what the declaration does, for every code that is ever written. */
+static inline setun_status setun_packing_check_steps(const setun_packing *p, const setun_packing_part *t, setun_error *err)
+{
+    uint8_t v[SETUN_PACKING_STEPS], digit[SETUN_PACKING_DIGITS];
+    int32_t least = p->level[0];
+    for (int32_t i = 1; i < p->n_level; i++)
+        least = p->level[i] < least ? p->level[i] : least;
+    for (uint32_t way = 0; t->steps.n && way < t->all; way++) {
+        uint32_t rest = way;
+        for (uint32_t i = t->digits; i-- > 0; rest /= (uint32_t)p->n_level)
+            digit[i] = (uint8_t)(rest % (uint32_t)p->n_level);
+        uint32_t code = setun_packing_code(p, t, digit);
+        setun_packing_run(&t->steps, code, v);
+        for (uint32_t i = 0; i < t->digits; i++) {
+            int32_t level = p->level[setun_packing_digit(p, t, code, i)];
+            if (v[t->steps.digit[i]] != level - least)
+                return setun_fail(err, SETUN_BAD_ARG, "of code %u the steps for kernels make %d as digit %u, but the declaration says level %d, "
+                                  "which is %d from the smallest on", code, v[t->steps.digit[i]], i + 1, (int)level, (int)(level - least));
+        }
+    }
+    return SETUN_OK;
+}
+
 /* "4+1": the widths of planes. */
 static inline int setun_packing_read_planes(setun_packing_part *t, const char *s)
 {
@@ -458,14 +484,18 @@ static inline setun_status setun_packing_read_part(setun_packing *p, uint32_t co
     t->all = setun_packing_power(p, t->digits);
     if (!setun_packing_word(w) || !setun_packing_read_planes(t, w->word))
         return setun_fail(err, SETUN_BAD_ARG, "'%s' is no width: up to 8 bits, such as 2, or 4+1 in planes", w->word);
-    while (setun_packing_word(w)) {
+    for (const char *before = w->p + strspn(w->p, " "); setun_packing_word(w); before = w->p + strspn(w->p, " ")) {
         size_t n = strlen(w->word);
         const struct { const char *name; uint32_t *to; } flags[] = {
             {"strided", &t->strided}, {"down", &t->down}, {"apart", &t->apart}, {"low", &t->low}};
         size_t i = 0;
         while (i < SETUN_LEN(flags) && strcmp(w->word, flags[i].name))
             i++;
-        if (i < SETUN_LEN(flags)) {
+        if (w->word[0] == '!') { /* longer than a word may be */
+            const char *at = before + 1;
+            if (!setun_packing_read_steps(&t->steps, &at, t->digits, t->width) || at != w->p)
+                return setun_fail(err, SETUN_BAD_ARG, "'%.20s' is no step for kernels that can be here (setun/packing_steps.h)", at);
+        } else if (i < SETUN_LEN(flags)) {
             *flags[i].to = 1;
         } else if (w->word[0] == '=' && coding == SETUN_TABLE) {
             while (n_table < sizeof t->table && w->p[-1 - (int64_t)n_table] != '=')
@@ -482,6 +512,8 @@ static inline setun_status setun_packing_read_part(setun_packing *p, uint32_t co
             return s2;
     }
     setun_status s3 = setun_packing_check_part(p, t, err);
+    if (s3 == SETUN_OK)
+        s3 = setun_packing_check_steps(p, t, err);
     t->at = p->bytes;
     t->column = p->digits;
     p->bytes += t->bytes;

@@ -196,14 +196,15 @@ local lua = {}
 for piece in text:gmatch("```lua\n(.-)```") do lua[#lua + 1] = piece end
 local plain = {}
 for piece in text:gsub("```lua\n.-```", ""):gmatch("```\n(.-)```") do plain[#plain + 1] = piece end
-assert(#lua == 3 and #plain == 3, "listings")
+assert(#lua == 4 and #plain == 4, "listings")
 write("triples.lua", lua[1])
 write("twn.lua", lua[3])
 for i, file in ipairs { "triples", "q2_0" } do
   assert(io.open("scripts/packings/" .. file .. ".lua"):read("a"):find(lua[i], 1, true), file)
 end
 write("picture", plain[1])
-write("sentences", plain[3])
+write("sentences", plain[3] .. plain[4])
+assert(io.open("scripts/packings/triples_by_hand.lua"):read("a"):find(lua[4], 1, true), "by hand")
 write("rules", plain[2])
 L
 "$SETUN" check "$TMP/triples.lua" >"$TMP/out" 2>&1 || bad "docs/writing-a-packing.md: check ($(head -c 300 "$TMP/out"))"
@@ -229,6 +230,7 @@ wrong "$trits { fields = 32, bits = 8, digits = 6, base = 'fraction' }"
 wrong "$trits { fields = 8, bits = 3, order = 'strided' }"
 wrong "$trits group = 128, { fields = 128, bits = 2 }"
 wrong "$trits { fields = 8, bits = 2, decode = function(c) if c < 3 then return { c - 1 } end end, encode = function(d) return 1 - d end }"
+wrong "$trits { fields = 8, bits = 2, kernel = function(k, code) return code - code end }"
 same "mistakes in docs/writing-a-packing.md" "$(wc -l <"$TMP/sentences")" $sentence
 mv "$TMP/rules" "$TMP/sentences" && sentence=0
 wrong "$trits quantise = 'mean', { fields = 8, bits = 2 }"

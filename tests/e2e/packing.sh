@@ -62,6 +62,17 @@ grep -qE '^packing +own$' "$TMP/out" || bad "a model script's packing is not use
 sed -i 's/packing = setun.packing.*/packing = "own",/' "$TMP/model.lua"
 fails "packing must be a setun.packing" "$SETUN" logits "$MODEL" --tokens 1 --script "$TMP/model.lua"
 
+# A decoding by hand with every step that there is: kernels do what is done with one code at a time.
+cat >"$TMP/hand.lua" <<'E'
+setun.packing "hand" { alphabet = { -1, 0, 1 }, { fields = 64, bits = 2, order = "strided", kernel = function(k, code)
+  local big, same = k.more(code, 1), k.equal(code + 250, 251) & 1
+  local up = (code | 0x84) << 3 >> 4 -- what leaves the byte is gone
+  local back = k.look_up({ 7, 6, 5, 4, 3, 2, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7 }, (code ~ 0xff) - up + up)
+  return k.choose(big, back - 3, same) end } }
+E
+same "every step by hand" "$(hash_of --tokens 1,2,3,4,5 --packing "$TMP/hand.lua")" $few
+same "every step by hand, interpreted" "$(hash_of --tokens 1,2,3 --packing "$TMP/hand.lua" --interpret)" "$(hash_of --tokens 1,2,3)"
+
 # Binary weights lose their zeros, scales may round: neither happens in silence.
 echo 'setun.packing "binary" { alphabet = { -1, 1 }, { fields = 128, bits = 1 } }' >"$TMP/binary.lua"
 hash_of --tokens 1,2,3 --packing "$TMP/binary.lua" >/dev/null

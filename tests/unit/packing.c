@@ -156,6 +156,19 @@ static void mistakes_in_text(void **state)
         {"levels -100 100; bits 8x1 1", "more than 127 apart"},
         {"levels -128 1; bits 8x1 1", "'-128' is no level"},
         {"levels 1:0; bits 8x1 1", "'1:0' is no level"},
+        {"levels -1 0 1; bits 8x1 2 !", "'' is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !:", "is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !:1", "is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !+0.1:1", "':1' is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !k1", "'' is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !+0", "'' is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !t00112233445566778899aabbccddeeff", "'' is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !k256:1", "is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !k9,x:1", "'x:1' is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !>0.8:1", "is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !t00.0:1", "is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !:0.0", "is no step for kernels"},
+        {"levels -1 0 1; bits 8x1 2 !k0:1", "of code 1 the steps for kernels make 0 as digit 1"},
         {"levels -1 0 1; bits 7x1 2", "7 fields of 2 bits are not whole bytes"},
         {"levels -1 0 1; bits 8x1 1", "1 digits of 3 levels are 3 numbers, which 1 bits do not hold (2 do)"},
         {"levels -1 0 1; fraction 32x6 8", "729 numbers, which 8 bits do not hold"},
@@ -215,6 +228,11 @@ static void declared(void **state)
                         "levels -1 0 1; table 8x2 2 =112200");
     assert_string_equal(text_of(w, HEAD "{ fields = 8, bits = 2, digits = 2,\n decode = function(c) if c > 0 then return { c - 2, 0 } end end,\n"
                                         "encode = function(a, b) return a + 2 end } }"), "levels -1 0 1; table 8x2 2 =01011121");
+    assert_string_equal(text_of(w, HEAD "{ fields = 8, bits = 2, kernel = function(k, c) local m = k.more(c, 1)\n"
+                                        "return k.choose(m, 2, c & 1) end } }"), "levels -1 0 1; bits 8x1 2 !k1,g0.1,&0.1,k2,?2.4.3:5");
+    assert_string_equal(text_of(w, HEAD "{ fields = 8, bits = 2, kernel = function(k, c) return k.look_up({ 0, 1, 2, 255, 4, 5, 6, 7, 8, 9,\n"
+                                        "10, 11, 12, 13, 14, 15 }, (c << 1 >> 1) ~ 0) end } }"),
+                        "levels -1 0 1; bits 8x1 2 !<0.1,>1.1,k0,^2.3,t000102ff0405060708090a0b0c0d0e0f.4:5");
     accept(w, "local p = " "setun.packing 'r' { alphabet = {-1, 1}, { fields = 8, bits = 1 } }\n"
               "assert(p.name == 'r' and p.unit == 8 and p.bytes == 1 and p.bits_per_weight == 1 and p.text == 'levels -1 1; bits 8x1 1')");
     world_free(w);
@@ -462,6 +480,18 @@ static void floats_that_cannot_be(void **state)
     world_free(w);
 }
 
+/* Bytes do not outlive the kernel that they are noted for. */
+static void kernels_are_apart(void **state)
+{
+    world *w = world_new(&small);
+    (void)state;
+    refuse(w, "local b\nreturn setun.packing 'p' { alphabet = { -1, 0, 1 }, { fields = 8, bits = 2, kernel = function(k, c) b = c return c end },\n"
+              "{ fields = 8, bits = 2, kernel = function(k, c) return b end } }", "t.lua:", "a byte of another kernel cannot be used here");
+    refuse(w, "local b\nreturn setun.packing 'p' { alphabet = { -1, 0, 1 }, { fields = 8, bits = 2, kernel = function(k, c) b = c return c end },\n"
+              "{ fields = 8, bits = 2, kernel = function(k, c) return b + 1 end } }", "t.lua:", "kernel has ended");
+    world_free(w);
+}
+
 static void mistakes_in_lua(void **state)
 {
     static const char *const is[][3] = {
@@ -517,6 +547,16 @@ static void mistakes_in_lua(void **state)
         {HEAD "{ fields = 8, bits = 2, decode = 3 } }", "t.lua:1: ", "decode is not a function"},
         {HEAD "{ fields = 8, bits = 2,\n decode = function(c) error('own words') end } }", "t.lua:4: ", "own words"},
         {HEAD "{ fields = 8, bits = 2, encode = function() end } }", "t.lua:1: ", "decode, which is missing"},
+        /* Kernels by hand. */
+        {HEAD "{ fields = 8, bits = 2, kernel = 7 } }", "t.lua:1: packing p, part 1: ", "kernel is not a function"},
+        {HEAD "{ fields = 8, bits = 2, kernel = function(k, c) return 2 - c end } }", "t.lua:1: packing p, part 1: ",
+         "of code 0 the steps for kernels make 2 as digit 1, but the declaration says level -1, which is 0 from the smallest on"},
+        {HEAD "{ fields = 8, bits = 2, kernel = function(k, c) end } }", "t.lua:", "kernel gives 0 values; 1 bytes are wanted"},
+        {HEAD "{ fields = 8, bits = 2, kernel = function(k, c) return c + 256 end } }", "t.lua:3: ", "an operand is 256; bytes and whole numbers from 0 to 255"},
+        {HEAD "{ fields = 8, bits = 2, kernel = function(k, c) return c << 8 end } }", "t.lua:3: ", "shifted by 0 to 7, not by 8"},
+        {HEAD "{ fields = 8, bits = 2, kernel = function(k, c) return k.more(1, 2) end } }", "t.lua:3: ", "one of the operands must be a byte"},
+        {HEAD "{ fields = 8, bits = 2, kernel = function(k, c) return k.look_up({ 1 }, c) end } }", "t.lua:3: ", "look_up wants a list of 16 numbers"},
+        {HEAD "{ fields = 8, bits = 2, kernel = function(k, c) while true do c = c + 1 end end } }", "t.lua:3: ", "kernel takes more than 63 steps"},
         /* Rules for floats. */
         {HEAD "quantise = 'absmeen', { fields = 8, bits = 2 } }", "t.lua:1: packing p: ", "quantise is 'absmeen'; it is \"absmean\", \"absmax\" or a function"},
         {HEAD "quantise = {}, { fields = 8, bits = 2 } }", "t.lua:1: packing p: ", "quantise is 'nil'; it is"},
@@ -546,7 +586,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published), cmocka_unit_test(second_way), cmocka_unit_test(tables), cmocka_unit_test(mistakes_in_text),
-        cmocka_unit_test(declared),  cmocka_unit_test(sparse), cmocka_unit_test(rules_for_floats), cmocka_unit_test(scripted_rule),
+        cmocka_unit_test(declared),  cmocka_unit_test(sparse), cmocka_unit_test(kernels_are_apart), cmocka_unit_test(rules_for_floats), cmocka_unit_test(scripted_rule),
         cmocka_unit_test(floats_that_cannot_be),     cmocka_unit_test(mistakes_in_lua),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
