@@ -106,8 +106,9 @@ static const st_isa_feature z[] = {
     { "z16", "z15", "nnp-assist", "z16", CAP1(20) },
 };
 
+/* There is no bit for 64 bits, and a program for them proves it by running: that of the FPU, which its calls use, stands in. */
 static const st_isa_feature loong[] = {
-    { "64bit", "", NULL, NULL, CAP1(0) }, { "ual", "", NULL, NULL, CAP1(2) }, { "f", "", NULL, NULL, CAP1(3) },
+    { "64bit", "", NULL, NULL, CAP1(3) }, { "ual", "", NULL, NULL, CAP1(2) }, { "f", "", NULL, NULL, CAP1(3) },
     { "d", "f", NULL, NULL, CAP1(3) },    { "lsx", "d", NULL, NULL, CAP1(4) }, { "lasx", "lsx", NULL, NULL, CAP1(5) },
 };
 
