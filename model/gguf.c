@@ -433,8 +433,12 @@ setun_status st_gguf_parse(st_gguf *g, const char *path, const uint8_t *data, in
 static setun_status part_number(const st_gguf_value *v, const char *key, const char *path, int64_t most,
                                 int64_t *out, setun_error *err)
 {
-    if (!v || v->type == ST_GGUF_ARRAY || st_gguf_int(v, 0, out) || *out < 0 || *out > most)
-        return st_fail(err, SETUN_BAD_FILE, "%s: key %s is %s", path, key, v ? "not a whole number in range" : "missing");
+    if (!v)
+        return st_fail(err, SETUN_BAD_FILE, "%s: key %s is missing", path, key);
+    if (v->type == ST_GGUF_ARRAY || st_gguf_int(v, 0, out))
+        return st_fail(err, SETUN_BAD_FILE, "%s: key %s is not a whole number", path, key);
+    if (*out < 0 || *out > most)
+        return st_fail(err, SETUN_BAD_FILE, "%s: key %s is %lld, wants 0 to %lld", path, key, (long long)*out, (long long)most);
     return SETUN_OK;
 }
 
@@ -517,8 +521,8 @@ static setun_status open_parts(st_gguf *g, setun_error *err)
         return SETUN_OK;
     ST_TRY(part_number(all, "split.tensors.count", g->path, INT32_MAX, &tensors, err));
     if (tensors != g->n_tensors)
-        return st_fail(err, SETUN_BAD_FILE, "%s: key split.tensors.count is %lld, the parts have %lld tensors", g->path,
-                       (long long)tensors, (long long)g->n_tensors);
+        return st_fail(err, SETUN_BAD_FILE, "%s: key split.tensors.count is %lld, and by key split.count (%lld) the parts have %lld tensors",
+                       g->path, (long long)tensors, (long long)n, (long long)g->n_tensors);
     return SETUN_OK;
 }
 

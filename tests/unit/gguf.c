@@ -447,7 +447,7 @@ static void test_split(void **state)
     assert_int_equal(open_file(dir, "one", &err, &n), SETUN_OK);
     part(dir, "wrong", 0, 1, 2, "a", NULL);
     assert_int_equal(open_file(dir, "wrong", &err, &n), SETUN_BAD_FILE);
-    assert_non_null(strstr(err.text, "split.tensors.count is 2, the parts have 1"));
+    assert_non_null(strstr(err.text, "split.tensors.count is 2, and by key split.count (1) the parts have 1"));
     part(dir, "none", 0, 0, 1, "a", NULL);
     assert_int_equal(open_file(dir, "none", &err, &n), SETUN_BAD_FILE);
     assert_non_null(strstr(err.text, "split.count is missing"));
@@ -464,6 +464,7 @@ static void test_split(void **state)
     assert_int_equal(open_file(dir, "joined", &err, &n), SETUN_OK);
     part(dir, "huge", 0, 65535, 1, "a", NULL);
     assert_int_equal(open_file(dir, "huge", &err, &n), SETUN_BAD_FILE);
+    assert_non_null(strstr(err.text, "huge: key split.count is 65535, wants 0 to "));
     drop_dir(dir);
 }
 
