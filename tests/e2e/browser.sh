@@ -127,9 +127,9 @@ for line in io.lines(arg[1]) do
     for k, v in line:gmatch('"([%w_]+)": (%-?[%d.e+-]+)') do value[name][measure .. "." .. k] = tonumber(v) end
   end
 end
-local columns = { "size.bits_per_weight", "size.bytes_per_token", "size.weights_changed", "perplexity.ppl", "perplexity.error", "kl.kl",
+local columns = { "size.bits_per_weight", "size.bytes_per_token", "size.weights_changed", "size.weights_error", "perplexity.ppl", "perplexity.error", "kl.kl",
   "kl.same_top", "layers.worst_layer", "layers.logits", "speed.prefill_tokens_s", "speed.prefill_ratio", "speed.decode_tokens_s", "speed.decode_ratio" }
-local times, row, compared = { ["size.bytes_per_token"] = 1e-6, ["kl.same_top"] = 100 }, 0, 0
+local times, row, compared = { ["size.bytes_per_token"] = 1e-6, ["size.weights_error"] = 100, ["kl.same_top"] = 100 }, 0, 0
 for line in io.lines(arg[2]) do
   local cells = {}
   for c in (line:match("^row (.*)") or ""):gmatch("[^|]+") do cells[#cells + 1] = c end
