@@ -2,7 +2,7 @@
  *
  * A normalizer is a list of rules: Prepend, Replace of a fixed string, and Unicode's normal forms NFC, NFD,
  * NFKC and NFKD.  Most of a text is what no form changes: only stretches around other characters go through `map`,
- * which is a library (normal.c reads normalizers from JSON) or the tables of a bundle (forms.c). */
+ * which asks a library (normal.c, which reads normalizers from JSON too); a bundle has none. */
 #ifndef ST_MODEL_RULES_H
 #define ST_MODEL_RULES_H
 
@@ -25,7 +25,6 @@ struct st_normal {
     int           n_rules;
     st_rule       rule[ST_RULES];
     setun_status (*map)(const st_normal *m, int form, const char *text, int64_t n, st_str *out, setun_error *err);
-    struct st_forms *forms; /* for map, if it has tables */
 };
 
 void st_normal_free(st_normal *m);

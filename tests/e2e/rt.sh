@@ -44,6 +44,26 @@ fails "$TMP/none/x" "$SETUN" export "$MODEL" -o "$TMP/none/x"
 "$SETUN" export "$MODEL" >/dev/null 2>&1
 same "exit code without -o" $? 2
 
+# ---- interrupted at any time: 130, and under the name is what was there before, or all of the new one
+begin=$(date +%s%N)
+"$SETUN" export "$MODEL" -o "$TMP/quiet" -q || bad "export from a warm cache"
+took=$(($(date +%s%N) - begin))
+mkdir "$TMP/stopped"
+for tenths in 1 2 3 4 5 6 7 8 9; do
+  echo old >"$TMP/stopped/x"
+  timeout -s INT --preserve-status "$(awk "BEGIN {print $took * $tenths / 1e10}")" \
+    "$SETUN" export "$MODEL" -o "$TMP/stopped/x" -q >/dev/null 2>"$TMP/err"
+  code=$?
+  same "what an export leaves that is interrupted after $tenths tenths" "$(ls -A "$TMP/stopped")" x
+  if [ $code -eq 0 ]; then
+    cmp -s "$TMP/stopped/x" "$TMP/quiet" || bad "an export that was not interrupted in time wrote another file"
+  else
+    same "exit code of an export that is interrupted after $tenths tenths" $code 130
+    [ "$(head -c 9 "$TMP/stopped/x" | tr -d '\0')" = old ] || cmp -s "$TMP/stopped/x" "$TMP/quiet" ||
+      bad "an export that was interrupted after $tenths tenths left a part of a file"
+  fi
+done
+
 # ---- what is refused when it is read: any byte that is another, any end that is too early
 other=s390x
 [ "$(uname -m)" = s390x ] && other=aarch64
