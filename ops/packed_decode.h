@@ -402,7 +402,7 @@ static void steps_digits(const packed *d, const setun_packing_part *t, k_val cod
     k_val v[SETUN_PACKING_STEPS] = {code};
     for (uint32_t i = 1; i < s->n; i++) {
         const setun_packing_step *at = &s->step[i];
-        k_val a = v[at->a], b = v[at->b];
+        k_val a = v[at->a], b = v[setun_packing_b_is_number(at) ? 0 : at->b];
         switch (at->op) {
         case 'k': v[i] = byte_const(d, at->b); break;
         case '+': v[i] = k_add(k, a, b); break;

@@ -40,13 +40,19 @@ typedef struct setun_packing_steps {
     uint8_t            digit[8];
 } setun_packing_steps;
 
+/* Is b no step, but a number? */
+static inline int setun_packing_b_is_number(const setun_packing_step *t)
+{
+    return t->op == 'k' || t->op == '<' || t->op == '>';
+}
+
 /* All steps for one code. */
 static inline void setun_packing_run(const setun_packing_steps *s, uint32_t code, uint8_t *v)
 {
     v[0] = (uint8_t)code;
     for (uint32_t i = 1; i < s->n; i++) {
         const setun_packing_step *t = &s->step[i];
-        uint32_t a = v[t->a], b = v[t->b], r = 0;
+        uint32_t a = v[t->a], b = v[setun_packing_b_is_number(t) ? 0 : t->b], r = 0;
         switch (t->op) {
         case 'k': r = t->b; break;
         case '+': r = a + b; break;
