@@ -7,12 +7,6 @@
 
 #include "setun/setun.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define SLOW 1 /* every access is watched */
-#else
-#define SLOW 0
-#endif
-
 #define MODEL SETUN_SOURCE_DIR "/tests/models/shakespeare"
 #define N_CTX 160
 #define MOST 17   /* sequences; from 16 on, kernels for many tokens take another way */

@@ -34,11 +34,6 @@ static void note(void)
         atomic_fetch_add_explicit(&n_allocated, 1, memory_order_relaxed);
 }
 
-#if defined(__SANITIZE_THREAD__)
-#define SLOW 1 /* every access is watched */
-#else
-#define SLOW 0
-#endif
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SANITIZED 1
