@@ -119,6 +119,28 @@ static int64_t head_bytes(const setun_model *m)
     return m->n_vocab * m->stats.head_row_bytes;
 }
 
+/* Inputs of head_rescore. */
+enum { FETCH_ID = 2, FETCH_COUNT };
+
+static int reads_fetched(const st_node *node)
+{
+    return strcmp(node->op->name, "head_rescore") == 0;
+}
+
+/* Room for the longest list of an operator that reads fetched rows. */
+static setun_status make_places(setun_session *s, setun_error *err)
+{
+    const st_graph *g = s->program[ST_MANY_TOP]->graph;
+    int64_t most = 1;
+    for (st_node_id n = 0; n < g->n_node; n++) {
+        int64_t room = reads_fetched(&g->node[n]) ? g->value[g->node[n].in[FETCH_ID]].view.dim[1] : 0;
+        most = room > most ? room : most;
+    }
+    int64_t bytes = (int64_t)sizeof(int32_t) * most * s->n_outputs;
+    ST_TRY(api(s, 0)->buffer_new(s->context[0], bytes, &s->place_b[0], err));
+    return share(s, s->place_b[0], bytes, &s->place_b[1], err);
+}
+
 static setun_status make_buffers(setun_session *s, setun_error *err)
 {
     int64_t most = 1;
@@ -132,8 +154,10 @@ static setun_status make_buffers(setun_session *s, setun_error *err)
     if (!s->buffer[0] || !s->buffer[1] || !s->buffer_name)
         return no_memory(err);
     if (s->program[ST_MANY_TOP] && st_weights_has_rows(s->m->weights)) {
-        s->have = st_arena_array(s->arena, s->m->n_vocab, 1);
-        s->rows = s->have ? st_space_new(head_bytes(s->m)) : NULL;
+        s->place = st_arena_array(s->arena, s->m->n_vocab, sizeof *s->place);
+        s->rows = s->place ? st_space_new(head_bytes(s->m)) : NULL;
+        if (s->rows)
+            ST_TRY(make_places(s, err));
     }
     for (int i = ST_MANY; i < ST_N_PROGRAM; i++) /* the graphs for many tokens have all that the others have */
         if (s->program[i])
@@ -214,7 +238,13 @@ static setun_status add_step(setun_session *s, int which, uint32_t planned, int6
             return st_fail(err, SETUN_UNKNOWN, "%s makes one value of all rows and a state: sequences cannot decode together", step->label);
         ST_TRY(st_session_operand(s, p, b, node->out[j], row, (setun_operand *)&step->out[j], err));
     }
-    int fetch = s->rows && strcmp(node->op->name, "head_rescore") == 0;
+    int fetch = s->rows && reads_fetched(node);
+    int64_t listed = fetch ? step->in[FETCH_ID].offset : 0;
+    if (fetch) {
+        setun_operand *o = (setun_operand *)&step->in[FETCH_ID];
+        o->buffer = s->place_b[b];
+        o->offset = 0;
+    }
     if (r->n_seg && r->seg[r->n_seg - 1].backend == b && !fetch) {
         r->seg[r->n_seg - 1].n++;
         return SETUN_OK;
@@ -222,7 +252,7 @@ static setun_status add_step(setun_session *s, int which, uint32_t planned, int6
     if (r->n_seg == ST_MAX_SEGMENTS)
         return st_fail(err, SETUN_UNKNOWN, "backend '%s' leaves too many operators to others; more than %d changes",
                        s->m->backend[0]->backend_info.name, ST_MAX_SEGMENTS);
-    r->seg[r->n_seg++] = (st_segment){b, i, 1, NULL, fetch ? step : NULL, {s, which, i}};
+    r->seg[r->n_seg++] = (st_segment){b, i, 1, NULL, fetch ? step : NULL, listed, {s, which, i}};
     return SETUN_OK;
 }
 
@@ -327,6 +357,8 @@ void setun_session_free(setun_session *s)
             api(s, b)->buffer_free(s->temp[b]);
         if (s->row_b[b])
             api(s, b)->buffer_free(s->row_b[b]);
+        if (s->place_b[b])
+            api(s, b)->buffer_free(s->place_b[b]);
         api(s, b)->context_free(s->context[b]);
     }
     st_space_free(s->rows, head_bytes(s->m));
@@ -410,36 +442,39 @@ void setun_session_on_progress(setun_session *s, int (*fn)(void *, int64_t, int6
     s->progress_user = user;
 }
 
-/* Bring in the rows that a head_rescore lists for n_out tokens. */
-static setun_status fetch_rows(setun_session *s, const setun_step *step, int64_t n_out, setun_error *err)
+/* Bring in the rows whose ids a segment's operator lists for n_out tokens, one behind the other: rows that were read lately
+ * are there already, memory that is used again costs no page faults, and the operator gets their places for ids. */
+static setun_status fetch_rows(setun_session *s, const st_segment *g, int64_t n_out, setun_error *err)
 {
-    const int32_t *id = (const int32_t *)(void *)(s->temp_host + step->in[2].offset);
-    const int32_t *count = (const int32_t *)(void *)(s->temp_host + step->in[3].offset);
-    int64_t most = step->in[2].shape.dim[1], bytes = s->m->stats.head_row_bytes;
+    const int32_t *id = (const int32_t *)(void *)(s->temp_host + g->listed);
+    const int32_t *count = (const int32_t *)(void *)(s->temp_host + g->fetch->in[FETCH_COUNT].offset);
+    int32_t *place = api(s, 0)->buffer_map(s->place_b[0]);
+    int64_t most = g->fetch->in[FETCH_ID].shape.dim[1], bytes = s->m->stats.head_row_bytes;
     for (int64_t t = 0; t < n_out; t++)
         for (int64_t j = 0; j < count[t]; j++) {
             int32_t r = id[t * most + j];
-            if (s->have[r])
-                continue;
-            if (st_weights_row(s->m->weights, r, bytes, s->rows + r * bytes))
-                return st_fail(err, SETUN_IO, "%s: row %d of the head cannot be read any more", s->m->path, r);
-            s->have[r] = 1;
-            s->fetched += bytes;
+            if (!s->place[r]) {
+                if (st_weights_row(s->m->weights, r, bytes, s->rows + s->n_fetched * bytes))
+                    return st_fail(err, SETUN_IO, "%s: row %d of the head cannot be read any more", s->m->path, r);
+                s->place[r] = ++s->n_fetched;
+            }
+            place[t * most + j] = s->place[r] - 1;
         }
     return SETUN_OK;
 }
 
-/* Memory that is full of rows is given back, between tokens. */
+/* Between tokens rows make room for others; memory beyond what is kept for them is given back. */
 static void let_go(setun_session *s)
 {
+    int64_t fetched = s->n_fetched * s->m->stats.head_row_bytes;
     if (s->mapped > MOST_MAPPED) {
         st_weights_let_go(s->m->weights, s->m->head_rows);
         s->mapped = 0;
     }
-    if (s->fetched > MOST_FETCHED) {
-        st_space_empty(s->rows, head_bytes(s->m));
-        memset(s->have, 0, (size_t)s->m->n_vocab);
-        s->fetched = 0;
+    if (fetched > MOST_FETCHED) {
+        st_space_empty(s->rows + MOST_FETCHED, head_bytes(s->m) - MOST_FETCHED);
+        memset(s->place, 0, (size_t)s->m->n_vocab * sizeof *s->place);
+        s->n_fetched = 0;
     }
 }
 
@@ -474,7 +509,7 @@ setun_status st_session_run(setun_session *s, int which, int64_t n, int64_t n_ou
     for (uint32_t i = 0; i < r->n_seg; i++) {
         const setun_backend_v1 *b = api(s, r->seg[i].backend);
         if (r->seg[i].fetch)
-            ST_TRY(fetch_rows(s, r->seg[i].fetch, n_out, err));
+            ST_TRY(fetch_rows(s, &r->seg[i], n_out, err));
         ST_TRY(b->program_run(r->seg[i].program, size, SETUN_N_SYMBOLS, err));
         if (SETUN_HAS(setun_backend_v1, b, wait))
             ST_TRY(b->wait(s->context[r->seg[i].backend], err));

@@ -23,7 +23,8 @@ typedef struct st_watch {
 typedef struct st_segment {
     uint32_t       backend, first, n; /* steps */
     setun_program *program;
-    const setun_step *fetch; /* before it runs, the rows of the head that it lists must be there; NULL: no */
+    const setun_step *fetch; /* before it runs, the rows of the head that are listed must be there; NULL: no */
+    int64_t        listed;   /* where in the temporary buffer their ids are */
     st_watch       watch;
 } st_segment;
 
@@ -71,9 +72,10 @@ struct setun_session {
     setun_buffer      *row_b[2];  /* with peers: each one's position, ST_ROW bytes apart, as the backends see it */
     setun_screen       screen;    /* what is wanted of the screened head */
     int64_t            mapped;    /* estimate: bytes of the full head's pages that were touched */
-    char              *rows;      /* address space for the full head, filled row by row; NULL: it is read where it is */
-    uint8_t           *have;      /* per row: it is there */
-    int64_t            fetched;   /* bytes that are there */
+    char              *rows;      /* address space for the full head, filled with rows as they come; NULL: it is read where it is */
+    int32_t           *place;     /* per row of the head: 1 + where among the fetched ones it lies; 0: it was not fetched */
+    int32_t            n_fetched;
+    setun_buffer      *place_b[2]; /* what stands for the list of ids where the fetched rows stand for the head */
     setun_top          top;       /* of the last feed that wanted them */
     float              top_logit[SETUN_MAX_TOP];
     int32_t            top_id[SETUN_MAX_TOP];
