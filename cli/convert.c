@@ -19,7 +19,8 @@ static int on_progress(void *user, int64_t done, int64_t total)
 
 static const char convert_help[] =
     "usage: setun convert IN OUT --to FORM [options]\n\n"
-    "The same model in another form.  IN is a Hugging Face directory or a GGUF file.  OUT is written beside its\n"
+    "The same model in another form.  IN is a Hugging Face directory, a GGUF file or, with a plugin that knows its\n"
+    "format, another program's file.  OUT is written beside its\n"
     "place, read again, compared with all of IN, and only then gets its name; after a failure or Ctrl-C there is\n"
     "nothing.  Codes are always equal; the report says whether scales and floats are, or what changed.\n\n"
     "      --to FORM             hf         a directory with packed linear layers (four codes in a byte, a scale)\n"
@@ -36,6 +37,7 @@ static const char convert_help[] =
     "      --i2s-layout NAME     how I2_S lies in IN, if it does not tell: x86, arm or rows4\n"
     "      --activations TYPE    what IN was trained with, if it does not tell: int8 or float (the default of\n"
     "                            --ternary exact)\n"
+    "      --plugin FILE         a plugin that reads IN (again for more; also SETUN_PLUGIN_PATH)\n"
     "  -q, --quiet               no progress, no report\n"
     "  -h, --help                this text\n\n"
     "Exit code: 0 written, 1 not, 2 wrong usage, 130 interrupted.\n";
@@ -52,7 +54,8 @@ int cli_convert(int argc, char **argv)
         {"to", required_argument, NULL, TO}, {"float", required_argument, NULL, FLOATS}, {"ternary", required_argument, NULL, TERNARY},
         {"lossless", no_argument, NULL, LOSSLESS}, {"force", no_argument, NULL, FORCE},
         {"i2s-layout", required_argument, NULL, CLI_I2S_LAYOUT}, {"activations", required_argument, NULL, CLI_ACTIVATIONS},
-        {"quiet", no_argument, NULL, 'q'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+        {"plugin", required_argument, NULL, CLI_PLUGIN}, {"quiet", no_argument, NULL, 'q'}, {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
     cli c;
     setun_error err = {0};
     setun_convert_options o = {.size = sizeof o, .progress = on_progress};
@@ -80,6 +83,7 @@ int cli_convert(int argc, char **argv)
     o.out = argv[optind + 1];
     o.i2s_layout = c.o.i2s_layout;
     o.activations = c.o.activations;
+    o.plugins = *c.plugins ? c.plugins : NULL;
     o.user = &c;
     cli_catch_interrupt_making();
     return setun_convert(&o, c.quiet ? no_report : cli_write, stdout, &err) == SETUN_OK ? cli_close_out() : cli_fail(&err);

@@ -295,6 +295,19 @@ static setun_status check_ops(const setun_ops_v1 *o, setun_error *err)
     return SETUN_OK;
 }
 
+/* The name is printed and compared: like an operator's, it is one word. */
+static setun_status check_format(const setun_format_v1 *f, setun_error *err)
+{
+    ST_TRY(check_size("its " SETUN_EXT_FORMAT " table", f->size, END_OF(setun_format_v1, close), err));
+    if (!f->name || !f->doc || !f->is || !f->open || !f->rows || !f->close)
+        return st_fail(err, SETUN_UNKNOWN, "its " SETUN_EXT_FORMAT " table lacks %s; a format must fill in all of it",
+                       !f->name ? "name" : !f->doc ? "doc" : !f->is ? "is" : !f->open ? "open" : !f->rows ? "rows" : "close");
+    size_t n = strspn(f->name, "abcdefghijklmnopqrstuvwxyz0123456789_-.");
+    if (!n || n > 63 || f->name[n])
+        return st_fail(err, SETUN_UNKNOWN, "a format's name has 1 to 63 of a-z, 0-9, '_', '-' and '.'");
+    return SETUN_OK;
+}
+
 /* ---------------------------------------------------------------- load */
 
 /* The file as a shared object; the handle is never closed. */
@@ -390,7 +403,10 @@ static setun_status check_extensions(const st_plugins *p, const setun_plugin *co
         ST_TRY(check_backend(p, info, err));
     if (info->ops)
         ST_TRY(check_ops(info->ops, err));
-    if (!info->backend && !info->ops)
+    info->format = (const setun_format_v1 *)core->extension(info->self, SETUN_EXT_FORMAT);
+    if (info->format)
+        ST_TRY(check_format(info->format, err));
+    if (!info->backend && !info->ops && !info->format)
         st_logf(&p->log, ST_LOG_WARN, "%s: the plugin %s offers nothing that this Setun knows",
                 info->file, info->id);
     return SETUN_OK;

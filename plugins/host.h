@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "setun/backend.h"
+#include "setun/format.h"
 #include "setun/plugin.h"
 
 typedef struct st_plugins st_plugins;
@@ -15,6 +16,7 @@ typedef struct st_plugin_info {
     const char             *file, *id, *version, *build;
     const setun_backend_v1 *backend;      /* NULL: none offered */
     const setun_ops_v1     *ops;          /* NULL: none offered */
+    const setun_format_v1  *format;       /* NULL: none offered */
     void                   *self;
     setun_backend_info      backend_info; /* when backend */
 } st_plugin_info;

@@ -8,7 +8,10 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/file.h"
+#include "model/import.h"
 #include "model/recode.h"
+#include "plugins/host.h"
 #include "runtime/trace.h"
 #include "setun/setun.h"
 
@@ -31,6 +34,79 @@ static setun_status hand_out(const st_str *s, setun_write_fn *out, void *user, s
 
 /* ---------------------------------------------------------------- convert */
 
+/* The plugin that says the file is of its format.  Two of them: neither is right without being named. */
+static setun_status find_format(const st_plugins *p, st_import *in, setun_error *err)
+{
+    const st_plugin_info *by = NULL;
+    for (int64_t i = 0; i < st_plugins_count(p); i++) {
+        const st_plugin_info *one = st_plugins_at(p, i);
+        if (!one->format || !one->format->is(one->self, in->bytes, (uint64_t)in->n))
+            continue;
+        if (by)
+            return st_fail(err, SETUN_BAD_ARG, "%s: the formats %s of %s and %s of %s both claim it; load one of the plugins", in->path,
+                           by->format->name, by->file, one->format->name, one->file);
+        by = one;
+    }
+    in->format = by ? by->format : NULL;
+    in->self = by ? by->self : NULL;
+    return SETUN_OK;
+}
+
+/* What a plugin reads becomes a checkpoint beside the output first, and that is what is converted: it is read, checked and
+ * compared as any other is.  It goes when the conversion ends, however it ends. */
+static setun_status convert_import(const st_plugins *p, st_recode *r, st_str *report, setun_error *err)
+{
+    st_import in = { .path = r->in };
+    st_newdir dir = { 0 };
+    st_map map;
+    st_str place = { 0 };
+    st_watch watch = { .progress = r->progress, .user = r->user };
+    ST_TRY(st_map_open(&map, r->in, err));
+    in.bytes = map.data;
+    in.n = map.bytes;
+    setun_status st = find_format(p, &in, err);
+    if (st == SETUN_OK && in.format) {
+        size_t n = strlen(r->out);
+        while (n > 1 && r->out[n - 1] == '/')
+            n--;
+        st_str_addn(&place, r->out, n);
+        st_str_add(&place, ".import");
+        st = place.failed ? st_fail(err, SETUN_NO_MEMORY, "no memory to read %s", r->in)
+                          : st_newdir_begin(&dir, place.text, NULL, 0, err);
+        if (st == SETUN_OK)
+            st = st_import_write(&in, &dir, &watch, err);
+        if (st == SETUN_OK) {
+            st_str_addf(report, "%s: read as %s, by a plugin\n", r->in, in.format->name);
+            r->in = dir.dir.text;
+        }
+    }
+    st_map_close(&map);
+    if (st == SETUN_OK) {
+        const char *path = in.path;
+        st = st_recode_write(r, report, err);
+        if (st != SETUN_OK && in.format)
+            st_wrap(err, "%s, read as %s", path, in.format->name);
+    }
+    st_newdir_end(&dir);
+    st_str_free(&place);
+    return st;
+}
+
+/* Directories and GGUF files are read by Setun itself, whatever plugins are loaded. */
+static setun_status convert(const setun_convert_options *o, st_recode *r, st_str *report, setun_error *err)
+{
+    st_plugins *p = NULL;
+    if (!o->plugins || !st_is_file(o->in) || st_gguf_is(o->in))
+        return st_recode_write(r, report, err);
+    setun_status st = st_plugins_new(&p, NULL, err);
+    if (st == SETUN_OK)
+        st = st_plugins_load_list(p, o->plugins, err);
+    if (st == SETUN_OK)
+        st = convert_import(p, r, report, err);
+    st_plugins_free(p);
+    return st;
+}
+
 setun_status setun_convert(const setun_convert_options *o, setun_write_fn *out, void *user, setun_error *err)
 {
     st_weights_choice choice;
@@ -43,7 +119,7 @@ setun_status setun_convert(const setun_convert_options *o, setun_write_fn *out, 
     ST_TRY(st_weights_choose(&choice, o->i2s_layout, o->activations, err));
     r.i2s = choice.i2s;
     r.activations = choice.activations;
-    setun_status st = st_recode_write(&r, &report, err);
+    setun_status st = convert(o, &r, &report, err);
     if (st == SETUN_OK)
         st = hand_out(&report, out, user, err);
     st_str_free(&report);

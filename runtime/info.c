@@ -372,6 +372,8 @@ setun_status setun_plugins_print(const setun_options *o, setun_write_fn *out, vo
                         p == e->backend ? " [in use]" : "");
         for (uint32_t j = 0; p->ops && j < p->ops->n; j++)
             st_str_addf(&t, "  operator %s: %s\n", p->ops->op[j]->name, p->ops->op[j]->doc);
+        if (p->format)
+            st_str_addf(&t, "  format %s: %s\n", p->format->name, p->format->doc);
     }
     st_str_addf(&t, "code generator: %s%s%s\n", e->codegen_file ? e->target.isa : "none",
                 e->compiles && !e->codegen_file ? "; kernels may be in the cache for " : "",

@@ -529,7 +529,7 @@ SETUN_EXPORT const char *setun_synth_names(void); /* "2b4t, tiny, ..." */
 typedef struct setun_convert_options {
     uint32_t    size;
     int32_t     force;       /* out may exist: it is replaced when the new one is complete */
-    const char *in, *out;    /* a Hugging Face directory or a GGUF file, both ways */
+    const char *in, *out;    /* a Hugging Face directory or a GGUF file, both ways; in: also what a plugin reads */
     const char *to;          /* one of setun_convert_forms() */
     const char *floats;      /* type of embedding and head: "f32", "f16", "bf16", in GGUF "q8_0"; NULL: as they are */
     const char *ternary;     /* of floats that the model does not say are ternary: "absmean", "exact" (-a, 0, a); NULL: none */
@@ -538,6 +538,7 @@ typedef struct setun_convert_options {
     int32_t     reserved;
     int       (*progress)(void *user, int64_t done, int64_t total); /* nonzero cancels and removes everything */
     void       *user;
+    const char *plugins;     /* colon-separated shared objects, for their formats (setun/format.h); NULL: none */
 } setun_convert_options;
 SETUN_EXPORT setun_status setun_convert(const setun_convert_options *o, setun_write_fn *out, void *user, setun_error *err);
 SETUN_EXPORT const char *setun_convert_forms(void); /* "hf, hf-float, tq1_0, ..." */

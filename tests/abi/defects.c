@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "setun/backend.h"
+#include "setun/format.h"
 #include "setun/plugin.h"
 
 SETUN_EXPORT void choose_defect(int32_t defect);
@@ -14,6 +15,7 @@ static struct {
     setun_plugin     core;
     setun_backend_v1 backend;
     setun_ops_v1     ops;
+    setun_format_v1  format;
     setun_op         op;
     const setun_op  *list[2];
     setun_port       in[2], out[2];
@@ -44,6 +46,8 @@ static const void *extension(void *self, const char *id)
     (void)self;
     if (!strcmp(id, SETUN_EXT_BACKEND))
         return &it.backend;
+    if (!strcmp(id, SETUN_EXT_FORMAT))
+        return &it.format;
     return strcmp(id, SETUN_EXT_OPS) ? NULL : &it.ops;
 }
 
@@ -112,6 +116,33 @@ static setun_status eval(const setun_args *a, setun_error *err)
     return SETUN_OK;
 }
 
+static int32_t is_none(void *self, const void *bytes, uint64_t n)
+{
+    (void)self;
+    (void)bytes;
+    (void)n;
+    return 0;
+}
+
+static setun_status open_none(void *self, const void *bytes, uint64_t n, setun_format_file *file, setun_error *err)
+{
+    (void)self;
+    (void)bytes;
+    (void)n;
+    (void)file;
+    return setun_fail(err, SETUN_FAILED, "there are no such files");
+}
+
+static setun_status no_rows(void *self, int64_t tensor, int64_t row, int64_t n, void *to, setun_error *err)
+{
+    (void)self;
+    (void)tensor;
+    (void)row;
+    (void)n;
+    (void)to;
+    return setun_fail(err, SETUN_FAILED, "there are no rows");
+}
+
 int32_t count_started(void)
 {
     return it.started;
@@ -157,6 +188,7 @@ void choose_defect(int32_t defect)
                         .cases = it.cases };
     it.list[0] = &it.op;
     it.ops = (setun_ops_v1){ sizeof it.ops, 1, it.list };
+    it.format = (setun_format_v1){ sizeof it.format, 0, "none", "", is_none, open_none, no_rows, fini };
     switch (defect) {
     case DEFECT_core_short: it.core.size = 12; break;
     case DEFECT_core_no_id: it.core.id = NULL; break;
@@ -190,6 +222,9 @@ void choose_defect(int32_t defect)
     case DEFECT_op_attr_twice: it.attr[1].name = "a"; break;
     case DEFECT_op_attr_default: it.attr[1].fallback.s = NULL; break;
     case DEFECT_op_tolerance: it.op.tolerance = -1; break;
+    case DEFECT_format_short: it.format.size = 16; break;
+    case DEFECT_format_no_open: it.format.open = NULL; break;
+    case DEFECT_format_bad_name: it.format.name = "a format"; break;
     default: break;
     }
 }

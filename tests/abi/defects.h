@@ -41,7 +41,10 @@
     X(op_attr_kind, "attribute a of operator defect is of the unknown kind 9") \
     X(op_attr_twice, "two attributes called a")       \
     X(op_attr_default, "is optional and has no default") \
-    X(op_tolerance, "a tolerance that is negative or not a number")
+    X(op_tolerance, "a tolerance that is negative or not a number") \
+    X(format_short, "setun.format/1 table has 16 bytes") \
+    X(format_no_open, "setun.format/1 table lacks open") \
+    X(format_bad_name, "a format's name has 1 to 63 of")
 
 enum {
 #define X(name, text) DEFECT_##name,

@@ -96,6 +96,7 @@ plugin() { # source, name
 }
 plugin plugins/sample_op/sample_op.c sample_op
 plugin plugins/sample_backend/sample_backend.c sample_backend
+plugin plugins/sample_format/sample_format.c sample_format
 cp "$TMP/sample_op.so" "$TMP/x.so"
 cp "$TMP/sample_backend.so" "$TMP/y.so"
 grep -E '^    (setun |SETUN_PLUGIN_PATH=)' plugins/README.md | sed 's/   *\(named\|or in\|every\|what\) .*//' >"$TMP/commands"

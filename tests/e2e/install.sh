@@ -7,7 +7,7 @@ DESTDIR=$TMP/root cmake --install "$build" --prefix /opt/setun >"$TMP/log" 2>&1 
 export SETUN_PREFIX="$TMP/a place"
 mv "$TMP/root/opt/setun" "$SETUN_PREFIX"
 same "outside the prefix" "$(find "$TMP/root" -type f)" ""
-for f in bin/setun include/setun/op.h include/setun/setun.h share/setun/lib/nn.lua share/setun/samples/sample_op.c; do
+for f in bin/setun include/setun/op.h include/setun/setun.h share/setun/lib/nn.lua share/setun/samples/sample_op.c include/setun/format.h share/setun/samples/sample_format.c; do
   [ -f "$SETUN_PREFIX/$f" ] || bad "$f is not installed"
 done
 grep -rIl -e "$build" -e "$SOURCE/" "$SETUN_PREFIX" >"$TMP/out" && bad "names of the build's places: $(head -3 "$TMP/out")"

@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "setun/backend.h"
+#include "setun/format.h"
 #include "setun/op.h"
 #include "setun/plugin.h"
 #include "setun/types.h"
@@ -55,6 +56,18 @@ static const row plugin_rows[] = {
     F(setun_plugin, extension), S(setun_plugin),
     F(setun_ops_v1, size), F(setun_ops_v1, n), F(setun_ops_v1, op), S(setun_ops_v1),
     V(SETUN_ABI),
+};
+static const row format_rows[] = {
+    F(setun_format_text, size), F(setun_format_text, reserved), F(setun_format_text, name), F(setun_format_text, text),
+    F(setun_format_text, n), S(setun_format_text),
+    F(setun_format_tensor, size), F(setun_format_tensor, kind), F(setun_format_tensor, name), F(setun_format_tensor, dtype),
+    F(setun_format_tensor, rank), F(setun_format_tensor, dim), F(setun_format_tensor, data), F(setun_format_tensor, scale),
+    S(setun_format_tensor),
+    F(setun_format_file, size), F(setun_format_file, n_texts), F(setun_format_file, text), F(setun_format_file, n_tensors),
+    F(setun_format_file, tensor), F(setun_format_file, self), S(setun_format_file),
+    F(setun_format_v1, size), F(setun_format_v1, reserved), F(setun_format_v1, name), F(setun_format_v1, doc),
+    F(setun_format_v1, is), F(setun_format_v1, open), F(setun_format_v1, rows), F(setun_format_v1, close), S(setun_format_v1),
+    V(SETUN_FORMAT_PLAIN), V(SETUN_FORMAT_FLOATS), V(SETUN_FORMAT_TERNARY),
 };
 static const row backend_rows[] = {
     F(setun_backend_info, size), F(setun_backend_info, wants_code), F(setun_backend_info, name),
@@ -223,6 +236,12 @@ static void test_plugin(void **state)
     compare("plugin", plugin_rows, SETUN_LEN(plugin_rows));
 }
 
+static void test_format(void **state)
+{
+    (void)state;
+    compare("format", format_rows, SETUN_LEN(format_rows));
+}
+
 static void test_backend(void **state)
 {
     (void)state;
@@ -238,7 +257,7 @@ static void test_op(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types), cmocka_unit_test(test_plugin), cmocka_unit_test(test_backend),
+        cmocka_unit_test(test_types), cmocka_unit_test(test_plugin), cmocka_unit_test(test_backend), cmocka_unit_test(test_format),
         cmocka_unit_test(test_op),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
