@@ -56,18 +56,29 @@ static float least(const float *value, const int32_t *id, int64_t n, int64_t wan
     return t;
 }
 
+/* In a group about one bound in twelve is listed, and which cannot be foreseen: each number is written, and stays if its
+ * bound reaches t, so that there is no branch to guess. */
 static int32_t list(const float *up, const float *peak, int64_t n, float t, int32_t *id, int64_t most)
 {
     int64_t count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (i % HEAD_PEAK == 0)
-            while (i < n && peak[i / HEAD_PEAK] < t)
-                i += HEAD_PEAK;
-        if (i >= n || up[i] < t)
+    for (int64_t g = 0; g < n; g += HEAD_PEAK) {
+        int64_t end = g + HEAD_PEAK < n ? g + HEAD_PEAK : n;
+        if (peak[g / HEAD_PEAK] < t)
             continue;
-        if (count == most)
-            return -1;
-        id[count++] = (int32_t)i;
+        if (count + HEAD_PEAK <= most) {
+            for (int64_t i = g; i < end; i++) {
+                id[count] = (int32_t)i;
+                count += !(up[i] < t);
+            }
+            continue;
+        }
+        for (int64_t i = g; i < end; i++) {
+            if (up[i] < t)
+                continue;
+            if (count == most)
+                return -1;
+            id[count++] = (int32_t)i;
+        }
     }
     return (int32_t)count;
 }
