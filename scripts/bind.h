@@ -35,12 +35,12 @@ struct st_script_port {
     st_script_form form[ST_SCRIPT_FORMS];
 };
 
-/* What an operation costs: a sum of products. */
-enum { ST_COST_INT, ST_COST_FLOAT, ST_COST_BYTES, ST_N_COST };
+/* What an operation costs, and what a step really did: sums of products. */
+enum { ST_COST_INT, ST_COST_FLOAT, ST_COST_BYTES, ST_N_COST, ST_COST_ROWS = ST_N_COST, ST_COST_ROW_BYTES, ST_N_COUNTED };
 typedef struct st_script_term {
     double   factor;
     uint32_t n;
-    uint8_t  what[6]; /* a letter's size, or from 26 on the elements of an input */
+    uint16_t what[6]; /* a letter's size, or from 26 on what is asked of an input: its elements, or their sum ... */
 } st_script_term;
 typedef struct st_script_sum {
     uint32_t       n;
@@ -57,7 +57,7 @@ typedef struct st_script_op {
     int                  by_element; /* eval and not eval_all */
     int                  has_infer;  /* the script looks at shapes, too */
     setun_error          fill_error; /* fill cannot fail: eval, which follows it, does */
-    st_script_sum        cost[ST_N_COST];
+    st_script_sum        cost[ST_N_COST], counted[ST_N_COUNTED];
     struct st_script_port *in, *out;
     st_script_kernel    *k;       /* while lower runs */
     int                  map_fn;  /* stack index, while k:map runs */
@@ -189,9 +189,10 @@ void st_bind_op_close(st_script *s);
 int          st_bind_parse_type(const char *text, struct st_script_port *t, const setun_port *in, uint32_t n_in);
 /* Does any input have a dimension with this letter, -1 - letter? */
 int          st_bind_knows_letter(const st_script_op *so, int64_t dim);
-/* Parse a cost of an operator whose inputs are known.  0: it is none. */
-int          st_bind_parse_cost(const char *text, const st_script_op *so, st_script_sum *sum);
+/* Parse a cost of an operator whose inputs are known; with_data: it may ask for what inputs hold.  0: it is none. */
+int          st_bind_parse_cost(const char *text, const st_script_op *so, int with_data, st_script_sum *sum);
 void         st_bind_cost(const setun_args *a, setun_cost *c);
+void         st_bind_counted(const setun_args *a, setun_counted *c); /* needs no Lua: the script may be closed */
 /* Match the inputs with the schema and make the outputs; sizes of an output [...] stay open: rank 0. */
 setun_status st_bind_infer_schema(setun_args *a, const st_script_op *so, setun_error *err);
 

@@ -4,7 +4,7 @@
  * shapes are and what an operation costs without Lua (bind_schema.c).  eval, fill and infer, here, and
  * lower (bind_kernel.c) call back into the state, so they work while the script is open; afterwards they
  * fail with a sentence.  An account of what a step really did (counted) is asked for when the script is
- * closed, so it is the one thing of a setun_op that a script cannot give.
+ * closed, so it is given as sums of products, like a cost, that may ask for what inputs hold.
  *
  * Rounding.  Lua computes in double.  Elements reach eval as exact doubles, what it returns is
  * rounded to the element type once, and setun.f32(x) rounds in between.  One +, -, *, / or sqrt of
@@ -567,23 +567,23 @@ static uint32_t read_knobs(lua_State *L, const char *op, const setun_knob **knob
     return n;
 }
 
-/* Field `cost` at the top of the stack: { float_ops = "2*n*d" }.  Pops it. */
-static void read_cost(lua_State *L, st_script_op *so)
+/* Field `cost` or `counted` at the top of the stack: { float_ops = "2*n*d" }, n sums.  Pops it. */
+static void read_cost(lua_State *L, const st_script_op *so, const char *field, st_script_sum *sum, size_t n)
 {
-    static const char *const names[ST_N_COST] = { "int_ops", "float_ops", "bytes" };
-    if (lua_istable(L, -1))
-        so->op.cost = st_bind_cost;
+    static const char *const names[ST_N_COUNTED] = { "int_ops", "float_ops", "bytes", "rows", "row_bytes" };
     for (lua_pushnil(L); lua_istable(L, -2) && lua_next(L, -2); lua_pop(L, 1)) {
         const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : luaL_typename(L, -2);
         size_t i = 0;
-        while (i < ST_N_COST && strcmp(names[i], key) != 0)
+        while (i < n && strcmp(names[i], key) != 0)
             i++;
-        if (i == ST_N_COST)
-            st_bind_fail(L, "setun.op %s: cost has no field '%s'; int_ops, float_ops and bytes are", so->op.name, key);
+        if (i == n)
+            st_bind_fail(L, "setun.op %s: %s has no field '%s'; int_ops, float_ops%s are", so->op.name, field, key,
+                         n == ST_N_COST ? " and bytes" : ", bytes, rows and row_bytes");
         const char *text = lua_type(L, -1) == LUA_TNUMBER || lua_type(L, -1) == LUA_TSTRING ? luaL_tolstring(L, -1, NULL) : "";
-        if (!st_bind_parse_cost(text, so, &so->cost[i]))
+        if (!st_bind_parse_cost(text, so, n == ST_N_COUNTED, &sum[i]))
             st_bind_fail(L, "setun.op %s: %s '%s' is not a sum of products such as 2*n*d + #x, of numbers, letters of the "
-                         "inputs' types and elements of inputs", so->op.name, key, text);
+                         "inputs' types, elements of inputs, row_bytes(w)%s", so->op.name, key, text, n == ST_N_COST ? "" :
+                         ", and of f32 or i32 inputs sum(x), largest(x) and positive(x)");
         if (*text)
             lua_pop(L, 1);
     }
@@ -638,7 +638,7 @@ static void read_callbacks(lua_State *L, st_script_op *so)
 /* upvalue 1: the name; argument 1: the table */
 static int define(lua_State *L)
 {
-    static const char *const fields[] = { "attr", "cases", "cost", "doc", "eval", "eval_all", "fill", "infer", "input",
+    static const char *const fields[] = { "attr", "cases", "cost", "counted", "doc", "eval", "eval_all", "fill", "infer", "input",
                                           "knobs", "lower", "output", "tolerance", "version" };
     st_script *s = st_bind_script(L);
     const char *name = lua_tostring(L, lua_upvalueindex(1));
@@ -680,8 +680,12 @@ static int define(lua_State *L)
     op->n_attr = read_attrs(L, name, &op->attr);
     read_field(L, name, "knobs", LUA_TTABLE, 0);
     op->n_knob = read_knobs(L, name, &op->knob);
-    read_field(L, name, "cost", LUA_TTABLE, 0);
-    read_cost(L, so);
+    if (read_field(L, name, "cost", LUA_TTABLE, 0))
+        op->cost = st_bind_cost;
+    read_cost(L, so, "cost", so->cost, ST_N_COST);
+    if (read_field(L, name, "counted", LUA_TTABLE, 0))
+        op->counted = st_bind_counted;
+    read_cost(L, so, "counted", so->counted, ST_N_COUNTED);
     read_callbacks(L, so);
     read_field(L, name, "cases", LUA_TTABLE, 1);
     op->cases = read_cases(L, name);

@@ -5,8 +5,9 @@
  *     "f32[1] or f32[r]"          one of several
  *     "like x", "i8 like x"       an output with the shape of an input
  *
- * A cost is a sum of products of numbers, letters and #x, the elements of input x: "2*n*r*k + #w".  It is a
- * text and no function, because it is asked for when the script is long closed.  For the same reason only
+ * A cost is a sum of products of numbers, letters and #x, the elements of input x: "2*n*r*k + #w".  The account of a
+ * step that has run (counted) may also ask what inputs hold: "sum(count)*k".  Both are
+ * texts and no functions, because they are asked for when the script is long closed.  For the same reason only
  * an infer of the script's own (bind_op.c) makes an operator that needs its script for shapes. */
 #include <string.h>
 
@@ -175,8 +176,40 @@ int st_bind_knows_letter(const st_script_op *so, int64_t dim)
 
 /* ---------------------------------------------------------------- cost */
 
+/* What a factor may ask of an input.  What it holds is known only once the step has run.  Elements that are not above 0
+ * add nothing to a sum, as a list's length of -1 lists nothing; so NaN adds nothing either. */
+enum { ELEMENTS, ROW_BYTES, SUM, LARGEST, POSITIVE };
+static const char *const asks[] = { "#", "row_bytes(", "sum(", "largest(", "positive(" };
+
+static int is_summable(const port_type *t)
+{
+    int good = 1;
+    for (uint32_t f = 0; f < t->n_form; f++)
+        good &= t->form[f].dtype == SETUN_I32 || t->form[f].dtype == SETUN_F32;
+    return good;
+}
+
+/* #x, row_bytes(w), and with data sum(count), largest(count) and positive(gate).  -1: it asks nothing of an input. */
+static int parse_ask(const char **p, const st_script_op *so, int with_data, st_script_term *t)
+{
+    uint32_t ask = 0;
+    while (ask < SETUN_LEN(asks) && strncmp(*p, asks[ask], strlen(asks[ask])) != 0)
+        ask++;
+    if (ask == SETUN_LEN(asks))
+        return -1;
+    const char *name = *p + strlen(asks[ask]);
+    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+    for (uint32_t i = 0; i < so->op.n_in; i++)
+        if (strlen(so->op.in[i].name) == n && strncmp(so->op.in[i].name, name, n) == 0) {
+            t->what[t->n++] = (uint16_t)(MAX_LETTERS + ask * ST_MAX_PORTS + i);
+            *p = name + n + (ask != ELEMENTS);
+            return (ask == ELEMENTS || name[n] == ')') && (ask < SUM || (with_data && is_summable(&so->in[i])));
+        }
+    return 0;
+}
+
 /* One factor from *p on, multiplied into t; 0: there is none. */
-static int parse_factor(const char **p, const st_script_op *so, st_script_term *t)
+static int parse_factor(const char **p, const st_script_op *so, int with_data, st_script_term *t)
 {
     size_t n = strspn(*p, "0123456789.");
     int64_t dim = -1 - (**p - 'a');
@@ -192,24 +225,17 @@ static int parse_factor(const char **p, const st_script_op *so, st_script_term *
     }
     if (t->n == SETUN_LEN(t->what))
         return 0;
-    if (**p == '#') {
-        n = strspn(++*p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
-        for (uint32_t i = 0; i < so->op.n_in; i++)
-            if (strlen(so->op.in[i].name) == n && strncmp(so->op.in[i].name, *p, n) == 0) {
-                t->what[t->n++] = (uint8_t)(MAX_LETTERS + i);
-                *p += n;
-                return 1;
-            }
-        return 0;
-    }
+    int asked = parse_ask(p, so, with_data, t);
+    if (asked >= 0)
+        return asked;
     if (**p < 'a' || **p > 'z' || !st_bind_knows_letter(so, dim))
         return 0;
-    t->what[t->n++] = (uint8_t)(-1 - dim);
+    t->what[t->n++] = (uint16_t)(-1 - dim);
     ++*p;
     return 1;
 }
 
-int st_bind_parse_cost(const char *text, const st_script_op *so, st_script_sum *sum)
+int st_bind_parse_cost(const char *text, const st_script_op *so, int with_data, st_script_sum *sum)
 {
     const char *p = text;
     memset(sum, 0, sizeof *sum);
@@ -220,7 +246,7 @@ int st_bind_parse_cost(const char *text, const st_script_op *so, st_script_sum *
         t->factor = 1;
         do {
             p += strspn(p, " *");
-            if (!parse_factor(&p, so, t))
+            if (!parse_factor(&p, so, with_data, t))
                 return 0;
             p += strspn(p, " ");
         } while (*p == '*');
@@ -231,6 +257,22 @@ int st_bind_parse_cost(const char *text, const st_script_op *so, st_script_sum *
     }
 }
 
+static double ask_input(const setun_view *v, uint32_t ask)
+{
+    double sum = 0, largest = 0, positive = 0;
+    if (ask == ELEMENTS)
+        return setun_cost_count(v);
+    if (ask == ROW_BYTES)
+        return (double)setun_row_bytes(v->dtype, v->rank && v->dim[v->rank - 1] > 0 ? v->dim[v->rank - 1] : 1);
+    for (int64_t i = 0, n = setun_count(v); i < n; i++) {
+        double x = v->dtype == SETUN_I32 ? ((const int32_t *)v->data)[i] : (double)((const float *)v->data)[i];
+        sum += x > 0 ? x : 0;
+        largest = x > largest ? x : largest;
+        positive += x > 0;
+    }
+    return ask == SUM ? sum : ask == LARGEST ? largest : positive;
+}
+
 /* A size that is known only at run time counts as 1, as setun_cost_count has it. */
 static double add_up(const setun_args *a, const letters *l, const st_script_sum *sum)
 {
@@ -239,8 +281,12 @@ static double add_up(const setun_args *a, const letters *l, const st_script_sum 
         const st_script_term *t = &sum->term[i];
         double x = t->factor;
         for (uint32_t j = 0; j < t->n; j++) {
-            int64_t size = t->what[j] < MAX_LETTERS ? l->size[t->what[j]] : 0;
-            x *= t->what[j] >= MAX_LETTERS ? setun_cost_count(&a->in[t->what[j] - MAX_LETTERS]) : size > 0 ? (double)size : 1;
+            uint32_t what = t->what[j], port = what - MAX_LETTERS;
+            int64_t size = what < MAX_LETTERS ? l->size[what] : 0;
+            if (what >= MAX_LETTERS)
+                x *= ask_input(&a->in[port % ST_MAX_PORTS], port / ST_MAX_PORTS);
+            else
+                x *= size > 0 ? (double)size : 1;
         }
         all += x;
     }
@@ -259,4 +305,23 @@ void st_bind_cost(const setun_args *a, setun_cost *c)
     c->float_ops = add_up(a, &l, &so->cost[ST_COST_FLOAT]);
     if (so->cost[ST_COST_BYTES].n)
         c->bytes = add_up(a, &l, &so->cost[ST_COST_BYTES]);
+}
+
+/* Numbers that are left out are those of cost, and no rows were picked. */
+void st_bind_counted(const setun_args *a, setun_counted *c)
+{
+    const st_script_op *so = (const st_script_op *)(const void *)a->op;
+    double *const to[ST_N_COUNTED] = { &c->int_ops, &c->float_ops, &c->bytes, &c->rows, &c->row_bytes };
+    setun_cost whole;
+    letters l;
+    memset(&l, 0, sizeof l);
+    st_bind_cost(a, &whole);
+    c->int_ops = whole.int_ops;
+    c->float_ops = whole.float_ops;
+    c->bytes = whole.bytes;
+    for (uint32_t i = 0; i < a->n_in; i++)
+        (void)match(a, i, &so->in[i], &l, NULL);
+    for (uint32_t i = 0; i < ST_N_COUNTED; i++)
+        if (so->counted[i].n)
+            *to[i] = add_up(a, &l, &so->counted[i]);
 }

@@ -57,12 +57,13 @@ done <"$TMP/knobs"
 # Its chapter on Lua: listings are lines of the file, commands work, the kernel looks as it is shown, the mistake is found.
 lua5.4 - "$TMP" <<'L' || bad "docs/writing-an-operator.md: listings of Lua"
 local dir, text = arg[1], io.open("docs/writing-an-operator.md"):read("a"):match("\n## The same in Lua\n(.-)\n## ")
-local file, n = io.open("scripts/ops/rmsnorm_lua.lua"):read("a"), 0
+local files, n = { "rmsnorm_lua", "rmsnorm_lua", "rmsnorm_lua", "rmsnorm_lua", "head_rescore_lua" }, 0
 for piece in text:gmatch("```lua\n(.-)```") do
-  if not file:find(piece, 1, true) then io.stderr:write("not in the file:\n", piece) os.exit(1) end
   n = n + 1
+  local name = "scripts/ops/" .. assert(files[n], "listings") .. ".lua"
+  if not io.open(name):read("a"):find(piece, 1, true) then io.stderr:write("not in ", name, ":\n", piece) os.exit(1) end
 end
-assert(n == 4, "listings")
+assert(n == #files, "listings")
 local plain = {}
 for piece in text:gsub("```lua\n.-```", ""):gmatch("```\n(.-)```") do plain[#plain + 1] = piece end
 assert(#plain == 2, "outputs")

@@ -1,6 +1,6 @@
 /* tests/unit/script_ops.c -- operators in Lua beside the same in C, all that a descriptor can say, and mistakes.
  *
- * Three operators are written twice, in ops/ and in scripts/ops/.  Their kernels must be the same up to the
+ * Four operators are written twice, in ops/ and in scripts/ops/.  Their kernels must be the same up to the
  * order of instructions without effects, which in C is the compiler's choice where two of them are arguments
  * of one call: so what a script makes is as fast as what C makes, whatever the machine. */
 #include "script_world.h"
@@ -94,6 +94,22 @@ static st_kir *kernel_of(const setun_op *op, const char *text, int target, const
     return k;
 }
 
+/* What a step on these data really did, where C's file says it. */
+static void same_account(const setun_op *c, const setun_op *lua, const setun_args *run, const char *text)
+{
+    setun_counted want = { .size = sizeof want }, is = { .size = sizeof is };
+    assert_int_equal(!c->counted, !lua->counted);
+    if (!c->counted)
+        return;
+    setun_args own = *run;
+    own.op = lua;
+    c->counted(run, &want);
+    lua->counted(&own, &is);
+    if (memcmp(&want, &is, sizeof is))
+        fail_msg("%s, %s: %g operations, %g bytes, %g rows of %g bytes, and in C %g, %g, %g, %g", lua->name, text, is.float_ops,
+                 is.bytes, is.rows, is.row_bytes, want.float_ops, want.bytes, want.rows, want.row_bytes);
+}
+
 /* Both on the same inputs, by eval and (what the script made) by the interpreter. */
 static void same_results(const setun_op *c, const setun_op *lua, const char *text, uint64_t seed, st_arena *arena)
 {
@@ -111,6 +127,7 @@ static void same_results(const setun_op *c, const setun_op *lua, const char *tex
     size_t n = (size_t)setun_view_bytes(&a.run.out[0]);
     if (memcmp(a.run.out[0].data, b.run.out[0].data, n))
         fail_msg("%s, %s: eval has other bits than that of C", lua->name, text);
+    same_account(c, lua, &a.run, text);
     st_kir *k = kernel_of(lua, text, 2, NULL, arena);
     for (uint32_t i = 0; i < b.run.n_in + b.run.n_out; i++) {
         view[i] = i < b.run.n_in ? &b.run.in[i] : &b.run.out[i - b.run.n_in];
@@ -130,7 +147,7 @@ static void same_results(const setun_op *c, const setun_op *lua, const char *tex
 
 static void beside_c(void **state)
 {
-    static const char *const names[] = { "rmsnorm", "rope", "ternary_matmul", "relu2_cap" };
+    static const char *const names[] = { "rmsnorm", "rope", "ternary_matmul", "relu2_cap", "head_rescore" };
     static const int64_t knobs[][3] = { { 16384, 2, 0 }, { 4096, 1, 0 }, { 32768, 2, 0 } };
     world *w = world_new(NULL);
     (void)state;
@@ -234,15 +251,18 @@ static const char picks[] =
     "    end)\n"
     "  end,\n"
     "  cost = { float_ops = '2*#sums + 3 * n*d', bytes = 7 },\n"
+    "  counted = { rows = 'positive(list)', row_bytes = 'row_bytes(table)', float_ops = 'sum(list)*d + 100*largest(list)' },\n"
     "  cases = { 'table:f32[9,7] list:i32[n5] sums:f32[n5,7] how=add by=0.5',\n"
     "            'table:f16[3,33] list:i32[n9] sums:f32[n9,33] how=add' } }\n";
 
 static void whole_descriptor(void **state)
 {
     world *w = world_new(NULL);
+    static const int32_t list[] = { 8, -1, 0, 2, 3 };
     setun_error err = { 0 };
-    st_case c;
+    st_case c, ran;
     setun_cost cost = { 0, 0, 0 };
+    setun_counted counted = { .size = sizeof counted };
     (void)state;
     accept(w, picks);
     const setun_op *op = st_registry_find(w->r, "picks");
@@ -286,8 +306,13 @@ static void whole_descriptor(void **state)
         }
     assert_int_not_equal(st_case_make(op, "table:f32[9,7] list:i32[5] sums:f32[5,7] how=sub", 1, w->arena, &c, &err), SETUN_OK);
     assert_non_null(strstr(err.text, "t.lua:7: how is sub"));
+    assert_int_equal(st_case_make(op, op->cases[0], 1, w->arena, &ran, &err), SETUN_OK);
+    memcpy(ran.run.in[1].data, list, sizeof list);
     st_script_close(w->s);
     w->s = NULL;
+    op->counted(&ran.run, &counted); /* sessions count when the script is long closed */
+    assert_true(counted.rows == 3 && counted.row_bytes == 28 && counted.float_ops == 13 * 7 + 800);
+    assert_true(counted.int_ops == 0 && counted.bytes == 7); /* left out: those of cost */
     assert_int_not_equal(st_case_make(op, op->cases[0], 1, w->arena, &c, &err), SETUN_OK);
     assert_non_null(strstr(err.text, "the script that knows its shapes is closed"));
     world_free(w);
@@ -484,6 +509,13 @@ static void bad_declarations(void **state)
         { DECLARE(OUT ", cost = {bytes = ''}"), "is not a sum of products" },
         { DECLARE(OUT ", cost = {bytes = 'n*n*n*n*n*n*n'}"), "is not a sum of products" },
         { DECLARE(OUT ", cost = {bytes = {}}"), "is not a sum of products" },
+        { DECLARE(OUT ", cost = {rows = 'n'}"), "cost has no field 'rows'; int_ops, float_ops and bytes are" },
+        { DECLARE(OUT ", cost = {bytes = 'sum(x)'}"), "bytes 'sum(x)' is not a sum of products" },
+        { DECLARE(OUT ", counted = {row = 'n'}"), "counted has no field 'row'; int_ops, float_ops, bytes, rows and row_bytes are" },
+        { DECLARE(OUT ", counted = {rows = 'sum(z)'}"), "rows 'sum(z)' is not a sum of products" },
+        { DECLARE(OUT ", counted = {rows = 'sum(x'}"), "rows 'sum(x' is not a sum of products" },
+        { DECLARE(OUT ", counted = {rows = 'most(x)'}"), "and of f32 or i32 inputs sum(x), largest(x) and positive(x)" },
+        { DECLARE(OUT ", counted = 7"), "counted must be a table" },
         { DECLARE(OUT ", fill = 3"), "fill must be a function" },
         { DECLARE(OUT ", infer = {}"), "infer must be a function" },
     };
