@@ -39,10 +39,11 @@ return setun.op "head_rescore_lua" {
   counted = { rows = "sum(count)", row_bytes = "row_bytes(w)", float_ops = "sum(count)*k",
               bytes = "4*#x + sum(count)*row_bytes(w) + 8*sum(count)" },
 
+  -- Every third list is full, and says that it is longer than that; the others are of any length, or of -1.
   fill = function(input, seed)
     local id, count, m = input.id, input.count, input.id.dims[2]
     for i = 0, #id - 1 do id[i] = (seed * 7 + i * 13) % input.w.dims[1] end
-    for t = 0, #count - 1 do count[t] = (seed + 5 * t) % (math.min(m, 300) + 2) - 1 end
+    for t = 0, #count - 1 do count[t] = (seed + t) % 3 == 0 and m + 1 or (seed * 37 + 5 * t) % (m + 2) - 1 end
   end,
 
   eval_all = function(input, output)
