@@ -42,6 +42,8 @@ typedef struct st_kernels {
     st_kernel **kernel;
     st_asked   *asked;
     int32_t     n, cap, n_built;
+    int         wary; /* operators that are only being checked: what a kernel is tried on is interpreted first, which refuses
+                       * what reaches outside its arrays, where machine code would do it */
 } st_kernels;
 
 setun_status st_kernels_new(st_kernels **k, st_engine *e, st_arena *arena, setun_error *err);
@@ -69,6 +71,8 @@ void         st_kernel_code(const st_kir *kir, setun_kernel_fn *fn, setun_code *
 
 /* Run every unit of a kernel on concrete args, cut into n_tile tiles. */
 setun_status st_kernel_launch(const setun_code *code, const setun_args *a, int64_t n_tile, setun_error *err);
+/* The same by the interpreter, as one tile; fails where the kernel reaches outside its arguments. */
+setun_status st_kernel_interpret(const st_kir *kir, const setun_args *a, setun_error *err);
 /* Are the outputs of a and b equal, bit for bit or within the operator's tolerance?  The sentence
  * says where they differ first. */
 setun_status st_outputs_equal(const setun_args *want, const setun_args *got, setun_error *err);

@@ -28,6 +28,14 @@ sed 's/return k:min(k:mul(r, r), a.cap)/return k:min(k:add(r, r), a.cap)/' "$SOU
 cmp -s "$TMP/wrong.lua" "$SOURCE/scripts/ops/relu2_cap.lua" && bad "the mistake was not planted"
 "$SETUN" check "$TMP/wrong.lua" >"$TMP/out" 2>&1; same "a wrong lower" $? 1
 grep -q "differs at element" "$TMP/out" || bad "a wrong lower is not explained: $(cat "$TMP/out")"
+# One that trusts the length of a list reaches outside it.  The interpreter says where, and the machine is spared it.
+lua=$SOURCE/scripts/ops/head_rescore_lua.lua
+for trust in 'm + 3' '1 << 40'; do
+  sed "s/\"i64\"), 0), m)\$/\"i64\"), 0), $trust)/" "$lua" >"$TMP/wrong.lua"
+  cmp -s "$TMP/wrong.lua" "$lua" && bad "the trust was not planted"
+  "$SETUN" check "$TMP/wrong.lua" >"$TMP/out" 2>&1; same "a list read past its end, $trust" $? 1
+  grep -q "wrong.lua:[0-9]*: .* outside argument" "$TMP/out" || bad "reading past a list is not explained: $(cat "$TMP/out")"
+done
 # One operator's kernel: which, of which file, for which shapes.
 lua=$SOURCE/scripts/ops/rope_lua.lua
 "$SETUN" dump "$lua" --kir >"$TMP/out" 2>"$TMP/err" || bad "dump $lua: $(cat "$TMP/err")"
