@@ -61,13 +61,14 @@ static const st_isa_feature x86[] = {
     { "avx512bf16", "avx512bw", NULL, NULL, CPUID(7, 1, EAX, 5) },
     { "avx512fp16", "avx512bw avx512vl avx512dq", NULL, NULL, CPUID(7, 0, EDX, 23) },
     { "avx10.1-256", "avx512cd avx512vbmi avx512ifma avx512vnni avx512bf16 avx512vpopcntdq "
-      "avx512vbmi2 avx512bitalg avx512fp16 avx512vl", NULL, NULL, 0 },
-    { "avx10.1-512", "avx10.1-256 evex512", NULL, NULL, 0 },
+      "avx512vbmi2 avx512bitalg avx512fp16 avx512vl", NULL, NULL, CPUID(7, 1, EDX, 19) },
+    { "avx10.1-512", "avx10.1-256 evex512", NULL, NULL, CPUID(0x24, 0, EBX, 18) },
     { "avx10.1", "avx512cd avx512vbmi avx512ifma avx512vnni avx512bf16 avx512vpopcntdq avx512vbmi2 "
-      "avx512bitalg avx512fp16 avx512vl", NULL, NULL, 0 },
-    { "avx10.2", "avx512fp16", NULL, NULL, 0 },
-    { "avx10.2-256", "avx10.1-256", NULL, NULL, 0 },
-    { "avx10.2-512", "avx10.2-256 avx10.1-512", NULL, NULL, 0 },
+      "avx512bitalg avx512fp16 avx512vl", NULL, NULL, CPUID(7, 1, EDX, 19) },
+    /* The low byte of the word is the version, 2 or 3. */
+    { "avx10.2", "avx512fp16", NULL, NULL, CPUID(0x24, 0, EBX, 1) },
+    { "avx10.2-256", "avx10.1-256", NULL, NULL, CPUID(0x24, 0, EBX, 1) },
+    { "avx10.2-512", "avx10.2-256 avx10.1-512", NULL, NULL, CPUID(0x24, 0, EBX, 1) },
     { "amx-tile", "", NULL, NULL, CPUID(7, 0, EDX, 24) },
     { "amx-int8", "amx-tile", NULL, NULL, CPUID(7, 0, EDX, 25) },
     { "amx-bf16", "amx-tile", NULL, NULL, CPUID(7, 0, EDX, 22) },

@@ -183,6 +183,13 @@ static setun_status fill(char *host, const char *user, features *f, st_target *t
         for (size_t i = 0; i < f->n; i++)
             if (!strncmp(f->row[i].name, "amx-", 4))
                 f->row[i].host = f->row[i].on = 0;
+    /* Code is made with nothing that this machine could not prove to have where LLVM is not at hand: what is exported
+     * here runs here. */
+    for (size_t i = 0; i < f->n; i++) {
+        const st_isa_feature *row = st_isa_feature_find(f->arch, f->row[i].name, strlen(f->row[i].name));
+        if (row && !row->proof && !listed(f->arch->base, row->name, strlen(row->name)))
+            f->row[i].on = 0;
+    }
     settle(f); /* a hypervisor may hide a feature and forget what is built on it */
     ST_TRY(apply(f, user ? user : "", err));
 
