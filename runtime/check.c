@@ -230,7 +230,8 @@ static setun_status check_all(st_checker *c, const char *const *files, int32_t n
         for (int32_t i = 0; i < n_files && s == SETUN_OK; i++)
             s = st_script_ops(script, files[i], err);
         if (s == SETUN_OK && st_registry_count(c->e->registry) == first && !st_script_packings(script))
-            s = st_fail(err, SETUN_BAD_SCRIPT, "%s defines no operator (setun.op) and no packing (setun.packing \"name\" { ... })", files[0]);
+            s = st_fail(err, SETUN_BAD_SCRIPT, "%s defines no operator (setun.op) and no packing (setun.packing \"name\" { ... }); a quantizer is "
+                        "made of operators, and is tried on a model with --quantizer", files[0]);
         if (s == SETUN_OK)
             s = check_packings(c, st_script_packings(script), only, &shown, err);
     }
