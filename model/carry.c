@@ -235,11 +235,11 @@ static setun_status keys_of_directory(const st_source *s, st_gguf_writer *w, int
     const keys k = { s, w, st_carry_arch(s->architecture) };
     if (!k.arch)
         return st_fail(err, SETUN_UNKNOWN, "%s: GGUF has no architecture for %s", s->path, s->architecture);
-    const char *end = s->path + strlen(s->path);
-    while (end > s->path + 1 && end[-1] == '/')
+    const char *path = s->name ? s->name : s->path, *end = path + strlen(path);
+    while (end > path + 1 && end[-1] == '/')
         end--;
     const char *name = end;
-    while (name > s->path && name[-1] != '/')
+    while (name > path && name[-1] != '/')
         name--;
     st_gguf_write_text(w, "general.architecture", k.arch->name, strlen(k.arch->name));
     st_gguf_write_text(w, "general.name", name, (size_t)(end - name));

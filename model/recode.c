@@ -509,6 +509,7 @@ static setun_status run(job *j, setun_error *err)
     const st_weights_choice choice = { .i2s = o->i2s, .activations = o->activations };
     ST_TRY(choose(j, err));
     ST_TRY(st_source_open(&j->in, o->in, &choice, o->ternary, err));
+    j->in.name = o->name;
     if (!j->in.model && j->ternary && !st_carry_arch(j->in.architecture))
         return st_fail(err, SETUN_UNKNOWN, "%s: GGUF has no architecture for %s", o->in, j->in.architecture);
     j->item = st_arena_array(j->in.arena, 2 * j->in.n_tensors + 1, sizeof *j->item); /* a scale beside each */

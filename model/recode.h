@@ -10,6 +10,7 @@
 
 typedef struct st_recode {
     const char *in, *out;
+    const char *name;      /* of the model, as a path whose last part it is; NULL: in */
     const char *to;        /* "hf", "hf-float", or what st_gguf_packing_find finds */
     const char *floats;    /* type of float matrices that are not linear layers: a float packing; NULL: as they are */
     int         ternary;   /* ST_FLOATS_... */

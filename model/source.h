@@ -35,6 +35,7 @@ typedef struct st_source_tensor {
 typedef struct st_source {
     st_arena         *arena;
     const char       *path;
+    const char       *name;    /* of the model in GGUF files made of a directory; NULL: the last part of path */
     st_weights       *weights; /* of a directory, or NULL */
     st_gguf_model    *model;   /* of a GGUF file, or NULL */
     const st_hparam  *config;

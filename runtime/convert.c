@@ -77,6 +77,7 @@ static setun_status convert_import(const st_plugins *p, st_recode *r, st_str *re
             st = st_import_write(&in, &dir, &watch, err);
         if (st == SETUN_OK) {
             st_str_addf(report, "%s: read as %s, by a plugin\n", r->in, in.format->name);
+            r->name = r->in; /* that of the copy is another each time */
             r->in = dir.dir.text;
         }
     }

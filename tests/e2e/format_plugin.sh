@@ -64,6 +64,8 @@ same "logits of the checkpoint" "$("$SETUN" logits dir --tokens 1,2,3,4,5 --hash
 "$SETUN" diff "$MODEL" dir --no-run >out || bad "the checkpoint differs: $(cat out)"
 convert m.trits m.gguf --to tq1_0 || bad "to GGUF"
 same "logits of the GGUF file" "$("$SETUN" logits m.gguf --activations int8 --tokens 1,2,3,4,5 --hash)" 94ab00825ba531f2
+grep -qa '\.import' m.gguf && bad "the GGUF file has the name of the copy that it was made of"
+convert m.trits n.gguf --to tq1_0 && cmp m.gguf n.gguf || bad "the same file, converted twice, differs"
 "$SETUN" convert m.trits again --to hf --plugin "$PLUGIN" >out || bad "with a report"
 grep -q 'm.trits: read as trits, by a plugin' out || bad "the report does not say who read the file: $(cat out)"
 SETUN_PLUGIN_PATH=$PLUGIN "$SETUN" convert m.trits again --to hf --force -q || bad "with the plugin named by the environment"
