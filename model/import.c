@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "base/table.h"
 #include "model/convert.h"
+#include "model/source.h"
 #include "model/write_safetensors.h"
 
 #define MOST_TENSORS 1000000
@@ -30,6 +31,8 @@ typedef struct job {
     st_tensor        *out;  /* what is written: each tensor, and a scale behind each ternary one */
     int64_t          *from; /* of each: the tensor's number */
     int64_t           n_out;
+    int64_t           n_bytes; /* of all that is written */
+    int64_t           n_plain; /* of these, copied from the file */
     st_out           *to;
 } job;
 
@@ -76,9 +79,9 @@ static setun_status check_text(const job *j, int64_t i, setun_error *err)
     for (int64_t k = 0; k < i; k++)
         if (strcmp(text_at(j, k)->name, t->name) == 0)
             return st_fail(err, SETUN_BAD_FILE, "%s: there are two texts '%s'", j->in->path, t->name);
-    if (t->n > MOST_TEXT || (t->n && !t->text))
-        return st_fail(err, SETUN_BAD_FILE, "%s: the text '%s' has %llu bytes, of at most %llu", j->in->path, t->name,
-                       (unsigned long long)t->n, (unsigned long long)MOST_TEXT);
+    if (t->n > MOST_TEXT || !t->n || !t->text)
+        return st_fail(err, SETUN_BAD_FILE, "%s: the text '%s' has %llu bytes%s, of 1 to %llu", j->in->path, t->name,
+                       (unsigned long long)t->n, t->text ? "" : " at no address", (unsigned long long)MOST_TEXT);
     return SETUN_OK;
 }
 
@@ -122,7 +125,9 @@ static setun_status check_ternary(const job *j, const setun_format_tensor *t, se
     return SETUN_OK;
 }
 
-static void add(job *j, const char *name, const char *dtype, int64_t from, uint32_t rank, const int64_t *dim, int64_t element)
+/* The shape of each is possible; that of all together is bounded here, as offsets are sums. */
+static setun_status add(job *j, const char *name, const char *dtype, int64_t from, uint32_t rank, const int64_t *dim, int64_t element,
+                        setun_error *err)
 {
     st_tensor *o = &j->out[j->n_out];
     j->from[j->n_out++] = from;
@@ -131,6 +136,10 @@ static void add(job *j, const char *name, const char *dtype, int64_t from, uint3
         o->view.dim[k] = dim[k];
         o->bytes *= dim[k];
     }
+    return st_add_i64(j->n_bytes, o->bytes, &j->n_bytes)
+               ? st_fail(err, SETUN_BAD_SHAPE, "%s: with tensor %s, of %lld bytes, there are too many in all", j->in->path, name,
+                         (long long)o->bytes)
+               : SETUN_OK;
 }
 
 /* Names of what is written, those of scales among them, are each other's once. */
@@ -155,19 +164,21 @@ static setun_status check_tensor(job *j, int64_t i, st_table *names, setun_error
     switch (t->kind) {
     case SETUN_FORMAT_PLAIN:
         ST_TRY(check_plain(j, t, count, err));
-        add(j, t->name, t->dtype == SETUN_F32 ? "F32" : t->dtype == SETUN_F16 ? "F16" : "BF16", i, t->rank, t->dim,
-            t->dtype == SETUN_F32 ? 4 : 2);
-        return SETUN_OK;
+        ST_TRY(add(j, t->name, t->dtype == SETUN_F32 ? "F32" : t->dtype == SETUN_F16 ? "F16" : "BF16", i, t->rank, t->dim,
+                   t->dtype == SETUN_F32 ? 4 : 2, err));
+        /* Else few bytes, listed often, would fill a disk. */
+        j->n_plain += j->out[j->n_out - 1].bytes;
+        return j->n_plain <= j->in->n ? SETUN_OK
+                                      : st_fail(err, SETUN_BAD_FILE, "%s: with tensor %s, plain ones have %lld bytes, and the file %lld: some "
+                                                "lie in each other", j->in->path, t->name, (long long)j->n_plain, (long long)j->in->n);
     case SETUN_FORMAT_FLOATS:
-        add(j, t->name, "F32", i, t->rank, t->dim, 4);
-        return SETUN_OK;
+        return add(j, t->name, "F32", i, t->rank, t->dim, 4, err);
     case SETUN_FORMAT_TERNARY:
         ST_TRY(check_ternary(j, t, err));
-        add(j, t->name, "U8", i, 2, (const int64_t[]){(t->dim[0] + 3) / 4, t->dim[1]}, 1);
+        ST_TRY(add(j, t->name, "U8", i, 2, (const int64_t[]){(t->dim[0] + 3) / 4, t->dim[1]}, 1, err));
         scale = st_arena_printf(j->arena, "%s_scale", t->name);
         ST_TRY(add_name(j, scale, names, err));
-        add(j, scale, "F32", i, 1, (const int64_t[]){1}, 4);
-        return SETUN_OK;
+        return add(j, scale, "F32", i, 1, (const int64_t[]){1}, 4, err);
     default:
         return st_fail(err, SETUN_UNKNOWN, "%s: tensor %s is of kind %u; there are plain, floats and ternary (1 to 3)", j->in->path, t->name,
                        (unsigned)t->kind);
@@ -198,6 +209,13 @@ static setun_status check_file(job *j, setun_error *err)
     for (int64_t i = 0; i < f->n_tensors && s == SETUN_OK; i++)
         s = check_tensor(j, i, names, err);
     st_table_free(names);
+    /* Last, as wrong offsets are what makes a text no text, and the lists say better what is wrong with them. */
+    for (int64_t i = 0; i < f->n_texts && s == SETUN_OK; i++) {
+        const setun_format_text *t = text_at(j, i);
+        size_t good = st_utf8_valid(t->text, (size_t)t->n);
+        if (good != t->n)
+            s = st_fail(err, SETUN_BAD_FILE, "%s: the text '%s' is no UTF-8 at byte %llu", j->in->path, t->name, (unsigned long long)good);
+    }
     return s;
 }
 
@@ -209,11 +227,13 @@ static setun_status put(job *j, const void *bytes, int64_t n, setun_error *err)
     return st_watch_add(j->watch, n, err);
 }
 
-/* One row, from the plugin; of codes, those that are none are refused. */
+/* One row, from the plugin; of codes, those that are none are refused, and so are those that it left as they were. */
 static setun_status read_row(const job *j, int64_t i, int64_t r, void *to, setun_error *err)
 {
     const setun_format_tensor *t = tensor_at(j, i);
     setun_error why = {0, ""};
+    int64_t cols = t->dim[t->rank - 1];
+    memset(to, t->kind == SETUN_FORMAT_TERNARY ? 2 : 0, (size_t)cols * (t->kind == SETUN_FORMAT_TERNARY ? 1 : sizeof(float)));
     setun_status s = j->in->format->rows(j->file.self, i, r, 1, to, &why);
     if (s != SETUN_OK) {
         why.text[sizeof why.text - 1] = 0;
@@ -296,8 +316,7 @@ static setun_status write_tensors(job *j, setun_error *err)
     st_str header = {0}, path = {0};
     st_safetensors_header(j->out, j->n_out, &header);
     setun_status s = header.failed ? no_memory(j, err) : st_newdir_path(j->dir, "model.safetensors", &path, err);
-    for (int64_t o = 0; o < j->n_out; o++)
-        j->watch->total += j->out[o].bytes;
+    j->watch->total += j->n_bytes;
     if (s == SETUN_OK)
         s = st_out_open(&j->to, path.text, 0, err);
     if (s == SETUN_OK)
@@ -312,12 +331,33 @@ static setun_status write_tensors(job *j, setun_error *err)
     return s;
 }
 
+/* Four planes say how many rows there are to within three, and are read as having those of config.json.  The plugin
+ * said it exactly: rows must be neither made nor lost. */
+static setun_status check_rows(const job *j, setun_error *err)
+{
+    st_source made = {0};
+    const st_weights_choice choice = {.i2s = ST_I2S_ASK};
+    setun_status s = st_source_open(&made, j->dir->dir.text, &choice, ST_FLOATS_STAY, err);
+    if (s != SETUN_OK)
+        st_wrap(err, "%s, read as %s", j->in->path, j->in->format->name);
+    for (int64_t i = 0; i < j->file.n_tensors && s == SETUN_OK; i++) {
+        const setun_format_tensor *t = tensor_at(j, i);
+        const st_source_tensor *m = t->kind == SETUN_FORMAT_TERNARY ? st_source_find(&made, t->name) : NULL;
+        if (m && m->rows != t->dim[0])
+            s = st_fail(err, SETUN_BAD_SHAPE, "%s: tensor %s has %lld rows, and by config.json %lld", j->in->path, t->name,
+                        (long long)t->dim[0], (long long)m->rows);
+    }
+    st_source_close(&made);
+    return s;
+}
+
 static setun_status write_all(job *j, setun_error *err)
 {
     ST_TRY(check_file(j, err));
     for (int64_t i = 0; i < j->file.n_texts; i++)
         ST_TRY(st_newdir_text(j->dir, text_at(j, i)->name, text_at(j, i)->text, (size_t)text_at(j, i)->n, err));
-    return write_tensors(j, err);
+    ST_TRY(write_tensors(j, err));
+    return check_rows(j, err);
 }
 
 setun_status st_import_write(const st_import *in, const st_newdir *d, st_watch *watch, setun_error *err)

@@ -25,7 +25,7 @@ extern "C" {
 typedef struct setun_format_text {
     uint32_t    size, reserved;
     const char *name;
-    const char *text; /* n bytes of UTF-8; need not end with a zero, may lie in the file */
+    const char *text; /* n bytes of UTF-8, from 1 on; need not end with a zero, may lie in the file */
     uint64_t    n;
 } setun_format_text;
 
@@ -41,7 +41,7 @@ typedef struct setun_format_tensor {
     uint32_t    dtype;    /* PLAIN: SETUN_F32, SETUN_F16 or SETUN_BF16 */
     uint32_t    rank;     /* 1 to 4; of a ternary one 2 */
     int64_t     dim[4];   /* outermost first, each from 1 on; a row is the last dimension */
-    const void *data;     /* PLAIN: inside the bytes of the file */
+    const void *data;     /* PLAIN: inside the bytes of the file, of which all plain ones together have no more than there are */
     double      scale;    /* TERNARY: finite and above 0 as a float */
 } setun_format_tensor;
 

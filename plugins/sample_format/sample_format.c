@@ -37,6 +37,7 @@ typedef struct trits {
     char               **name; /* all that was allocated, to be freed */
     uint32_t             n_texts;
     int64_t              n_tensors, n_names;
+    uint64_t             taken; /* bytes of ternary rows */
 } trits;
 
 static setun_status fail(setun_error *err, setun_status s, const char *what, const char *line)
@@ -99,6 +100,10 @@ static setun_status add_ternary(trits *t, const char *line, setun_error *err)
         return fail(err, SETUN_BAD_FILE, "wants 'ternary NAME ROWS COLUMNS SCALE OFFSET'", line);
     if (rows < 1 || cols < 1 || at > t->n || (uint64_t)rows > (t->n - at) / ((uint64_t)cols / 5 + (cols % 5 != 0)))
         return fail(err, SETUN_BAD_FILE, "these rows do not lie in the file", line);
+    /* Rows that lie in each other would make much of a small file. */
+    t->taken += (uint64_t)rows * ((uint64_t)cols / 5 + (cols % 5 != 0));
+    if (t->taken > t->n)
+        return fail(err, SETUN_BAD_FILE, "ternary rows have more bytes than the file with these", line);
     setun_format_tensor *x = &t->tensor[t->n_tensors];
     *x = (setun_format_tensor){.size = sizeof *x, .kind = SETUN_FORMAT_TERNARY, .name = keep(t, name), .rank = 2, .dim = {rows, cols, 1, 1},
                                .scale = scale};
@@ -152,6 +157,8 @@ static setun_status read_lines(trits *t, setun_error *err)
             return fail(err, SETUN_BAD_FILE, "the lines end without 'end', or one is longer than 1023 bytes", "");
         memcpy(line, from, (size_t)(end - from));
         line[end - from] = 0;
+        if (memchr(line, 0, (size_t)(end - from)))
+            return fail(err, SETUN_BAD_FILE, "a line has a zero byte in it, behind", line);
         if (strcmp(line, "end") == 0)
             return SETUN_OK;
         setun_status s = add_line(t, line, err);

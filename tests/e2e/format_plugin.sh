@@ -101,6 +101,8 @@ edit 's/layers.1.mlp.up_proj.weight 768 256 [^ ]*/layers.1.mlp.up_proj.weight 76
 refuse "has the scale 1e+300" bad.trits
 edit 's/layers.1.mlp.up_proj.weight 768/layers.1.mlp.up_proj.weight 9223372036854775807/'
 refuse "these rows do not lie in the file" bad.trits
+edit 's/layers.1.mlp.up_proj.weight 768/layers.1.mlp.up_proj.weight 766/'
+refuse "tensor model.layers.1.mlp.up_proj.weight has 766 rows, and by config.json 768" bad.trits
 edit 's/layers.1.mlp.up_proj.weight 768/layers.1.mlp.up_proj.weight 764/'
 refuse "768" bad.trits
 edit 's/^bf16 model.norm.weight \([0-9]*\) 256/bf16 model.norm.weight 99999999999 256/'
@@ -111,6 +113,16 @@ edit 's/^bf16 model.norm.weight \([0-9]*\) 256/bf16 model.norm.weight \1/'
 refuse "tensor model.norm.weight has 0 dimensions" bad.trits
 edit 's/^bf16 model.norm.weight \([0-9]*\) 256/bf16 model.norm.weight \1 4294967296 4294967296 4/'
 refuse "too many in all" bad.trits
+edit '{/^bf16 model.norm.weight/{p;s/norm/more/;s/ [0-9]* 256$/ 0 600000/}}'
+refuse "lie in each other" bad.trits
+edit '{/^ternary model.layers.1.mlp.up_proj/{p;s/up_proj/x1_proj/p;s/x1/x2/p;s/x2/x3/p;s/x3/x4/p;s/x4/x5/p;s/x5/x6/p;s/x6/x7/p;s/x7/x8/p;s/x8/x9/p;s/x9/y1/p;s/y1/y2/p;s/y2/y3/p;s/y3/y4/p;s/y4/y5/p;s/y5/y6/}}'
+refuse "more bytes than the file" bad.trits
+edit 's/^end$/end\x00 of it/'
+refuse "a line has a zero byte in it" bad.trits
+edit 's/^text generation_config.json \([0-9]*\) [0-9]*/text generation_config.json \1 0/'
+refuse "the text 'generation_config.json' has 0 bytes, of 1 to" bad.trits
+edit "s/^text generation_config.json [0-9]* [0-9]*/text generation_config.json $(($(wc -c <m.trits) - 300)) 300/"
+refuse "the text 'generation_config.json' is no UTF-8 at byte" bad.trits
 edit 's/^bf16 model.norm.weight/f64 model.norm.weight/'
 refuse "a line begins with text, ternary" bad.trits
 lua5.4 - <<'L' || bad "a byte that is no five weights"
