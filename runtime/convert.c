@@ -61,6 +61,8 @@ static setun_status convert_import(const st_plugins *p, st_recode *r, st_str *re
     st_map map;
     st_str place = { 0 };
     st_watch watch = { .progress = r->progress, .user = r->user };
+    if (!r->force && !st_is_absent(r->out)) /* as is said later, when much has been read for nothing */
+        return st_fail(err, SETUN_BAD_ARG, "%s exists, and is not replaced unasked", r->out);
     ST_TRY(st_map_open(&map, r->in, err));
     in.bytes = map.data;
     in.n = map.bytes;

@@ -68,6 +68,7 @@ grep -qa '\.import' m.gguf && bad "the GGUF file has the name of the copy that i
 convert m.trits n.gguf --to tq1_0 && cmp m.gguf n.gguf || bad "the same file, converted twice, differs"
 "$SETUN" convert m.trits again --to hf --plugin "$PLUGIN" >out || bad "with a report"
 grep -q 'm.trits: read as trits, by a plugin' out || bad "the report does not say who read the file: $(cat out)"
+fails "again exists, and is not replaced unasked" convert m.trits again --to hf
 SETUN_PLUGIN_PATH=$PLUGIN "$SETUN" convert m.trits again --to hf --force -q || bad "with the plugin named by the environment"
 "$SETUN" plugins --plugin "$PLUGIN" >out && grep -q 'format trits: a model in one file' out || bad "setun plugins does not list the format: $(cat out)"
 convert "$MODEL" plain --to hf || bad "a checkpoint, with a plugin loaded"
