@@ -1,6 +1,6 @@
-/* model/pack.c -- the cache of transcoded matrices: ternary ones, and the short rows of a head.
+/* model/pack.c -- the cache of transcoded matrices: ternary ones, the short rows of a head, and those of a declared packing.
  *
- * Not here: what is transcoded and how (weights.c, convert.c).  Three ways of life:
+ * Not here: what is transcoded and how (weights.c, convert.c, runtime/packing.c).  Three ways of life:
  *
  *   memory   one anonymous region; matrices are written in place.
  *   stream   a file is missing, stale or damaged.  The region is only reserved (no access, no memory);
@@ -346,7 +346,7 @@ static setun_status check_file(st_pack *p, setun_error *err)
     uint64_t n;
     const char *identity = get_text(&c, &n);
     if (n != strlen(p->identity) || memcmp(identity, p->identity, n) != 0)
-        return st_fail(err, SETUN_DECLINED, "the model's files or this program have changed since");
+        return st_fail(err, SETUN_DECLINED, "the model's files, a declaration or this program have changed since");
     return read_slots(p, &c, (int64_t)footer[0], err);
 }
 

@@ -11,7 +11,7 @@ typedef struct st_pack_slot {
     const char *name;
     /* Readable from st_pack_finish on; before it only without a directory or after a hit. */
     uint8_t    *data;
-    uint32_t    dtype; /* T2; U8 and F32 for a head's codes and bounds */
+    uint32_t    dtype; /* T2; U8 and F32 for a head's codes and bounds, and for declared packings */
     int64_t     rows, cols, offset, bytes;
     uint64_t    checksum;
     int64_t     near;  /* masters near the rounding threshold, kept for the statistics */

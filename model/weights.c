@@ -362,10 +362,9 @@ const st_hparam *st_weights_config(const st_weights *w, int64_t *n)
 
 const char *st_weights_architecture(const st_weights *w) { return w->config.architecture; }
 
-uint64_t st_weights_identity(const st_weights *w)
-{
-    return st_hash(ST_HASH_INIT, w->identity, strlen(w->identity));
-}
+const char *st_weights_identity(const st_weights *w) { return w->identity; }
+
+uint64_t st_weights_paths(const st_weights *w) { return w->paths_hash; }
 
 int st_weights_has(st_weights *w, const char *name) { return find(w, name) >= 0; }
 

@@ -51,8 +51,9 @@ const char *const *st_weights_lines(const st_weights *w, int64_t *n);
 const st_hparam *st_weights_config(const st_weights *w, int64_t *n);
 const char *st_weights_architecture(const st_weights *w); /* architectures[0] */
 
-/* Identity for caches: hash over every file's path, size, mtime and header. */
-uint64_t     st_weights_identity(const st_weights *w);
+/* For caches: a text with every file's path, size, mtime, and hashes of its header and of samples; and a hash of the paths alone. */
+const char  *st_weights_identity(const st_weights *w);
+uint64_t     st_weights_paths(const st_weights *w);
 
 /* Where transcoded ternary matrices live: made at first load, then mapped from dir (NULL: kept in
  * memory).  choice says by what rule matrices are asked for transposed, and is part of the file's

@@ -301,6 +301,7 @@ setun_status setun_model_info(const setun_model *m, int32_t json, setun_write_fn
         begin(&f, "packing_bits");
         st_str_addf(&f.t, json ? "%.4f" : "%.4f\n", m->packed.bits);
         megabytes(&f, "packing_bytes", m->packed.bytes);
+        text(&f, "packing_made", st_pack_is_hit(m->pack) ? "mapped from the cache" : "packed now");
         number(&f, "packing_weights", m->packed.weights, "");
         number(&f, "packing_changed", m->packed.changed, "weights");
         number(&f, "packing_scales", m->packed.scales_changed, "scales changed");

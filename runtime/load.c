@@ -493,6 +493,7 @@ void setun_model_free(setun_model *m)
 {
     if (!m)
         return;
+    st_pack_close(m->pack);
     st_kept_close(m);
     st_engine_close(m->engine);
     st_arena_free(m->arena);

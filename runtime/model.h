@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "graph/plan.h"
+#include "model/pack.h"
 #include "model/pooling.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
@@ -75,6 +76,7 @@ struct setun_model {
     st_kernels        *kernels;
     struct st_tune    *tune;
     st_packed          packed;
+    st_pack           *pack;     /* matrices in a declared packing; NULL: there are none */
     const st_master   *masters;  /* noted where matrices are quantised again */
     st_quantizer       quantizer;
     st_head            head;      /* short rows of the screened head; data NULL: there is none */

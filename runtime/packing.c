@@ -10,7 +10,10 @@
  *
  *     matmul(x, w)  ->  packed_matmul(quantize_i8(x), w u8, ws)
  *
- * but for those that are outputs, or whose matrix is used otherwise, as a tied embedding is. */
+ * but for those that are outputs, or whose matrix is used otherwise, as a tied embedding is.
+ *
+ * All of it is kept in a cache file (model/pack.c), each matrix as bytes, scales and what was lost; a model that finds it
+ * reads no other form of a matrix.  The file's identity is everything that decides its bytes, so it is complete or of no use. */
 #include "runtime/packing.h"
 
 #include <inttypes.h>
@@ -19,10 +22,18 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/hash.h"
+#include "base/str.h"
 #include "runtime/requantise.h"
 #include "setun/packing.h"
 
 enum { Q, SCALE, SUM, W, WS };
+
+/* What the cache remembers of a matrix beside bytes and scales. */
+typedef struct counted {
+    int64_t changed, scales_changed;
+    double  error, square;
+} counted;
 
 /* ---------------------------------------------------------------- which */
 
@@ -129,6 +140,7 @@ static void pack_some(void *arg, int32_t worker)
         for (int64_t r = r0; r < r0 + ROWS_AT_ONCE && r < j->rows; r++) {
             uint8_t *row = j->out + r * j->row_bytes;
             int64_t changed = 0;
+            memset(row, 0, (size_t)j->row_bytes); /* bits of no field */
             if (j->from)
                 st_requantise_row(j->from, r, x, w);
             else
@@ -174,13 +186,14 @@ static setun_status check_scales(const rewrite *r, int64_t group, const char *na
     return SETUN_OK;
 }
 
-static setun_status new_const(rewrite *r, const char *name, const setun_view *v, st_value_id *id, setun_error *err)
+/* What a constant that is made of `name` is called; NULL: no memory. */
+static const char *const_name(const rewrite *r, const char *name)
 {
     /* Two products may share a matrix: each has its own copy, and names must differ. */
     const char *full = st_arena_printf(r->m->arena, "%s%s", name, ST_PACKED_NAME);
     for (int i = 2; full && st_graph_find(r->h, full) != ST_NO_ID; i++)
         full = st_arena_printf(r->m->arena, "%s%s.%d", name, ST_PACKED_NAME, i);
-    return full ? st_graph_add_value(r->h, full, ST_CONST, v, id, err) : st_fail(err, SETUN_NO_MEMORY, "no memory for a name");
+    return full;
 }
 
 /* Rows into their places, by all threads, or by this one where a script is asked. */
@@ -193,34 +206,114 @@ static setun_status pack_rows(const rewrite *r, repack *j, const char *name, set
     return j->no_memory ? st_fail(err, SETUN_NO_MEMORY, "no memory to pack %s", name) : SETUN_OK;
 }
 
+enum { CODE, SCALES, COUNTED, N_KEPT };
+
+/* What is kept of a matrix, under which names; dtype U8 or F32. */
+typedef struct kept {
+    const char         *name[N_KEPT];
+    int64_t             rows[N_KEPT], columns[N_KEPT];
+    int                 n;      /* COUNTED + 1, or 1 where nobody will look for more than the bytes */
+    const st_pack_slot *code;   /* filled in by find and make */
+    counted             sum;
+} kept;
+
+/* All of a matrix from the cache: 1.  scale->data becomes what is there, unless it is known already. */
+static int find(const rewrite *r, const repack *j, kept *k, setun_view *scale)
+{
+    const st_pack_slot *s[N_KEPT];
+    for (int i = 0; i < N_KEPT; i++) {
+        s[i] = st_pack_find(r->m->pack, k->name[i], i == SCALES ? SETUN_F32 : SETUN_U8, k->rows[i], k->columns[i]);
+        if (!s[i])
+            return 0;
+    }
+    memcpy(&k->sum, s[COUNTED]->data, sizeof k->sum);
+    /* A checksum does not say that somebody meant well. */
+    if (k->sum.changed < 0 || k->sum.changed > j->rows * j->columns || k->sum.scales_changed < 0 ||
+        k->sum.scales_changed > setun_count(j->ws) || !(k->sum.error >= 0) || !(k->sum.square >= 0))
+        return 0;
+    k->code = s[CODE];
+    if (!scale->data)
+        scale->data = s[SCALES]->data;
+    return 1;
+}
+
+static setun_status keep(const rewrite *r, const kept *k, int i, const void *data, setun_error *err)
+{
+    const st_pack_slot *slot;
+    uint8_t *room;
+    ST_TRY(st_pack_room(r->m->pack, k->name[i], i == SCALES ? SETUN_F32 : SETUN_U8, k->rows[i], k->columns[i], &room, err));
+    memcpy(room, data, (size_t)(k->rows[i] * k->columns[i]) * (i == SCALES ? sizeof(float) : 1));
+    return st_pack_put(r->m->pack, 0.0f, 0, &slot, err);
+}
+
+/* All of a matrix anew.  Scales, which are in the arena, are copied for the next start alone. */
+static setun_status make(const rewrite *r, repack *j, kept *k, const char *name, setun_view *scale, setun_error *err)
+{
+    setun_status s = j->from ? st_requantise_open(j->from, err) : SETUN_OK;
+    if (s == SETUN_OK && !scale->data) {
+        scale->data = j->from ? j->from->scale.data : st_arena_alloc(r->m->arena, setun_view_bytes(scale));
+        j->scale = j->from ? NULL : scale->data;
+        s = scale->data ? SETUN_OK : st_fail(err, SETUN_NO_MEMORY, "no memory for scales of %s", name);
+    }
+    if (s == SETUN_OK)
+        s = st_pack_room(r->m->pack, k->name[CODE], SETUN_U8, j->rows, j->row_bytes, &j->out, err);
+    if (s == SETUN_OK)
+        s = pack_rows(r, j, name, err);
+    if (j->from) { /* what went wrong first is told */
+        setun_error why;
+        setun_status closed = st_requantise_close(j->from, s == SETUN_OK ? err : &why);
+        s = s == SETUN_OK ? closed : s;
+        k->sum.error = j->from->error;
+        k->sum.square = j->from->square;
+    }
+    k->sum.changed = j->changed;
+    k->sum.scales_changed = j->scales_changed;
+    if (s == SETUN_OK)
+        s = st_pack_put(r->m->pack, 0.0f, 0, &k->code, err);
+    if (s == SETUN_OK && k->n == N_KEPT)
+        s = keep(r, k, SCALES, scale->data, err);
+    return s == SETUN_OK && k->n == N_KEPT ? keep(r, k, COUNTED, &k->sum, err) : s;
+}
+
 /* Matrix w with the scales of j, packed: the two constants that take their places. */
 static setun_status pack_with(rewrite *r, repack *j, const char *name, const char *scale_name, int *inside, st_value_id id[2],
                               setun_error *err)
 {
+    static const _Alignas(64) float one = 1.0f;
     st_packed *sum = &r->m->packed;
-    int64_t bytes;
     j->row_bytes = setun_packing_row_bytes(&r->p, j->columns);
     *inside = j->group && r->p.scale;
     ST_TRY(check_scales(r, j->group, name, err));
     setun_view packed = {NULL, SETUN_U8, 2, {j->rows, j->row_bytes, 1, 1}}, scale = *j->ws;
+    scale.data = NULL;
     if (*inside)
-        scale = (setun_view){NULL, SETUN_F32, 1, {1, 1, 1, 1}};
-    if (*inside || !j->from)
-        scale.data = st_arena_alloc(r->m->arena, setun_view_bytes(&scale));
-    if (st_mul_i64(j->rows, j->row_bytes, &bytes) || !(packed.data = j->out = st_arena_alloc(r->m->arena, bytes)) || !scale.data)
-        return st_fail(err, SETUN_NO_MEMORY, "no memory for %s in the packing %s", name, r->declared->name);
-    j->scale = *inside || j->from ? NULL : scale.data;
-    if (*inside)
-        *(float *)scale.data = 1.0f;
-    ST_TRY(pack_rows(r, j, name, err));
+        scale = (setun_view){(void *)(uintptr_t)&one, SETUN_F32, 1, {1, 1, 1, 1}};
+    kept k = {.name = {const_name(r, name), const_name(r, scale_name)}, .n = st_cache_dir(r->m->engine->cache) ? N_KEPT : 1};
+    k.rows[CODE] = j->rows;
+    k.columns[CODE] = j->row_bytes;
+    k.rows[SCALES] = scale.dim[0];
+    k.columns[SCALES] = scale.rank == 2 ? scale.dim[1] : 1;
+    k.rows[COUNTED] = 1;
+    k.columns[COUNTED] = (int64_t)sizeof(counted);
+    k.name[COUNTED] = k.name[CODE] ? st_arena_printf(r->m->arena, "%s (counted)", k.name[CODE]) : NULL;
+    if (!k.name[SCALES] || !k.name[COUNTED])
+        return st_fail(err, SETUN_NO_MEMORY, "no memory for a name");
+    if (!find(r, j, &k, &scale))
+        ST_TRY(make(r, j, &k, name, &scale, err));
+    packed.data = k.code->data;
     sum->n_matrix++;
-    sum->bytes += bytes;
+    sum->bytes += k.code->bytes;
     sum->weights += j->rows * j->columns;
-    sum->changed += j->changed;
+    sum->changed += k.sum.changed;
     sum->scales += setun_count(j->ws);
-    sum->scales_changed += j->scales_changed;
-    ST_TRY(new_const(r, name, &packed, &id[0], err));
-    return new_const(r, scale_name, &scale, &id[1], err);
+    sum->scales_changed += k.sum.scales_changed;
+    if (j->from) {
+        j->from->error = k.sum.error;
+        j->from->square = k.sum.square;
+        st_requantise_count(j->from);
+    }
+    ST_TRY(st_graph_add_value(r->h, k.name[CODE], ST_CONST, &packed, &id[0], err));
+    return st_graph_add_value(r->h, k.name[SCALES], ST_CONST, &scale, &id[1], err);
 }
 
 /* Matrix w, with its scales or of floats, as codes or from floats; group becomes that of the new scales. */
@@ -229,23 +322,19 @@ static setun_status pack_matrix(rewrite *r, const st_value *w, const st_value *w
 {
     const char *scale_name = ws ? ws->name : st_arena_printf(r->m->arena, "%s.scale", w->name);
     repack j = {.p = &r->p, .w = &w->view, .ws = ws ? &ws->view : NULL, .across = across, .group = *group};
+    st_requantise q = {.m = r->m, .script = r->script, .rule = r->declared, .p = &r->p, .name = w->name, .w = &w->view, .ws = j.ws,
+                       .group = *group, .across = across};
     j.rows = w->view.dim[across];
     j.columns = w->view.dim[!across];
     if (!scale_name)
         return st_fail(err, SETUN_NO_MEMORY, "no memory for a name");
-    if (!r->m->packed.from_floats)
-        return pack_with(r, &j, w->name, scale_name, inside, id, err);
-    st_requantise q = {.m = r->m, .script = r->script, .rule = r->declared, .p = &r->p, .name = w->name, .w = &w->view, .ws = j.ws,
-                       .group = *group, .across = across};
-    setun_status s = st_requantise_open(&q, err);
-    j.from = &q;
-    j.ws = &q.scale;
-    j.group = *group = q.scale.rank == 2 ? q.each : 0;
-    if (s == SETUN_OK)
-        s = pack_with(r, &j, w->name, scale_name, inside, id, err);
-    setun_error why;
-    setun_status closed = st_requantise_close(&q, s == SETUN_OK ? err : &why);
-    return s == SETUN_OK ? closed : s;
+    if (r->m->packed.from_floats) {
+        st_requantise_shape(&q);
+        j.from = &q;
+        j.ws = &q.scale;
+        j.group = *group = q.scale.rank == 2 ? q.each : 0;
+    }
+    return pack_with(r, &j, w->name, scale_name, inside, id, err);
 }
 
 static setun_status want_const(const st_node *n, const st_value *w, const st_value *ws, setun_error *err)
@@ -303,17 +392,28 @@ static setun_status replace_dense(rewrite *r, const st_graph *g, const st_node *
     return st_graph_add_node(r->h, r->op, in, attr, n->where, n->scope, out, err);
 }
 
+/* What becomes of node n. */
+enum { COPIED, PACKED, PACKED_ACROSS, PACKED_DENSE };
+static int fate(const setun_model *m, const st_graph *g, const st_node *n)
+{
+    if (strcmp(n->op->name, "ternary_matmul") == 0)
+        return PACKED;
+    if (strcmp(n->op->name, "ternary_matmul_t") == 0)
+        return PACKED_ACROSS;
+    return m->packed.from_floats && is_dense(g, n) ? PACKED_DENSE : COPIED;
+}
+
 static setun_status copy_node(rewrite *r, const st_graph *g, const st_node *n, setun_error *err)
 {
     st_value_id in[ST_MAX_PORTS], out[ST_MAX_PORTS];
-    int across = strcmp(n->op->name, "ternary_matmul_t") == 0;
+    int is = fate(r->m, g, n);
     if (strcmp(n->op->name, "ternary_matmul_f32") == 0)
         return st_fail(err, SETUN_UNKNOWN,
                        "%s: %s has no activations in 8 bits, so declared packings such as %s are not for it; --quantizer int8 would "
                        "round them", n->where, g->value[n->in[1]].name, r->declared->name);
-    if (across || strcmp(n->op->name, "ternary_matmul") == 0) {
-        ST_TRY(replace(r, g, n, across, out, err));
-    } else if (r->m->packed.from_floats && is_dense(g, n)) {
+    if (is == PACKED || is == PACKED_ACROSS) {
+        ST_TRY(replace(r, g, n, is == PACKED_ACROSS, out, err));
+    } else if (is == PACKED_DENSE) {
         ST_TRY(replace_dense(r, g, n, out, err));
     } else {
         for (uint32_t i = 0; i < n->op->n_in; i++)
@@ -342,6 +442,74 @@ static setun_status copy_graph(rewrite *r, const st_graph *g, setun_error *err)
     for (uint32_t i = 0; i < g->n_output; i++)
         ST_TRY(st_graph_add_output(r->h, g->output[i].name, r->map[g->output[i].value], err));
     return SETUN_OK;
+}
+
+/* ---------------------------------------------------------------- the cache */
+
+/* The declaration as far as it decides bytes: not how kernels take them apart, which is behind a '!' in a part. */
+static void add_declaration(const rewrite *r, st_str *s)
+{
+    const st_script_packing *p = r->declared;
+    const setun_model *m = r->m;
+    for (const char *c = p->text, *steps; *c; c = steps + strcspn(steps, ";")) {
+        steps = strstr(c, " !");
+        steps = steps ? steps : c + strlen(c);
+        st_str_addn(s, c, (size_t)(steps - c));
+    }
+    st_str_addf(s, "\nfrom floats %d, rule %d, per %d\n", m->packed.from_floats, p->quantise.kind, p->quantise.per);
+    if (!m->packed.from_floats || p->quantise.kind != ST_RULE_SCRIPT)
+        return;
+    /* A function may use whatever its file has, and a model script's whatever the script was told. */
+    for (const st_script_file *f = st_script_files(r->script); f; f = f->next)
+        st_str_addf(s, "file %016" PRIx64 "\n", f->hash);
+    st_str_addf(s, "context %" PRId64 ", kv %s, quantizer %s\n", m->n_ctx, m->engine->o.kv, m->quantizer.name);
+}
+
+/* Matrix by matrix: its line in the identity, and what it can take with all that is kept of it. */
+static setun_status add_matrices(const rewrite *r, const st_graph *g, st_str *s, int64_t *capacity, setun_error *err)
+{
+    for (st_node_id i = 0; i < g->n_node; i++) {
+        const st_node *n = &g->node[i];
+        int is = fate(r->m, g, n), across = is == PACKED_ACROSS;
+        if (is == COPIED)
+            continue;
+        const st_value *w = &g->value[n->in[is == PACKED_DENSE ? 1 : W]], *ws = is == PACKED_DENSE ? NULL : &g->value[n->in[WS]];
+        int64_t rows = w->view.dim[across], columns = w->view.dim[!across], group = is == PACKED ? n->attr[0].i : 0, each, bytes;
+        if (w->kind != ST_CONST || (ws && ws->kind != ST_CONST))
+            continue; /* refused where it is packed */
+        st_str_addf(s, "%s, %s: %" PRId64 " x %" PRId64 ", across %d, group %" PRId64 ", scales %" PRId64 "\n", w->name, ws ? ws->name : "none",
+                    rows, columns, across, group, ws ? setun_count(&ws->view) : 0);
+        /* A row's units, a scale for each or for each of its groups; padding, and scales of the matrix, within 64 * 3 and the rest. */
+        each = (columns + r->p.digits - 1) / r->p.digits + (group ? (columns + group - 1) / group : 1);
+        if (st_add_i64(setun_packing_row_bytes(&r->p, columns), each * (int64_t)sizeof(float), &bytes) || st_mul_i64(rows, bytes, &bytes) ||
+            st_add_i64(bytes, 4 * 64 + (int64_t)sizeof(counted), &bytes) || st_add_i64(*capacity, bytes, capacity))
+            return st_fail(err, SETUN_BAD_SHAPE, "%s is too large for the packing %s", w->name, r->declared->name);
+    }
+    return SETUN_OK;
+}
+
+/* Where packed matrices will be.  One file for each packing's name, so that a declaration that is being written does not fill the
+ * disk; and for each set of matrices, which options may decide. */
+static setun_status open_pack(const rewrite *r, const st_graph *g, setun_error *err)
+{
+    setun_model *m = r->m;
+    st_str identity = {0}, matrices = {0};
+    int64_t capacity = 0;
+    st_str_add(&matrices, "matrices\n");
+    setun_status s = add_matrices(r, g, &matrices, &capacity, err);
+    uint64_t key = st_hash(st_weights_paths(m->weights), r->declared->name, strlen(r->declared->name) + 1);
+    key = st_hash(key, m->packed.from_floats ? "f" : "c", 1);
+    key = st_hash(key, matrices.text, matrices.len);
+    st_str_addf(&identity, "setun packing 1\n%s", st_weights_identity(m->weights));
+    add_declaration(r, &identity);
+    st_str_addn(&identity, matrices.text, matrices.len);
+    if (s == SETUN_OK && (identity.failed || matrices.failed))
+        s = st_fail(err, SETUN_NO_MEMORY, "no memory for a packing");
+    if (s == SETUN_OK)
+        s = st_pack_open(&m->pack, st_cache_dir(m->engine->cache), key, identity.text, capacity, &m->engine->log, err);
+    st_str_free(&identity);
+    st_str_free(&matrices);
+    return s;
 }
 
 /* What was lost, if anything, at the level of a warning: nobody should learn it from worse answers. */
@@ -374,11 +542,15 @@ setun_status st_packing_apply(setun_model *m, st_script *script, const st_script
     m->packed.name = p->name;
     m->packed.bits = setun_packing_bits(&r.p);
     ST_TRY(st_pool_new(&r.pool, m->engine->o.n_threads, 1, err));
-    setun_status s = copy_graph(&r, m->graph, err);
+    setun_status s = open_pack(&r, m->graph, err);
+    if (s == SETUN_OK)
+        s = copy_graph(&r, m->graph, err);
     st_pool_free(r.pool);
     if (s == SETUN_OK && !m->packed.n_matrix)
         s = st_fail(err, SETUN_UNKNOWN, "%s: the model has no ternary matrix that could be in the packing %s%s", m->path, p->name,
                     m->packed.from_floats || p->quantise.kind == ST_RULE_NONE ? "" : " (with --from-floats its float matrices could)");
+    if (s == SETUN_OK)
+        s = st_pack_finish(m->pack, err);
     if (s != SETUN_OK)
         return s;
     m->graph = r.h;

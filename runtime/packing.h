@@ -14,7 +14,8 @@ setun_status st_packing_find(st_script *script, st_arena *arena, const char *opt
                              const st_script_packing **p, setun_error *err);
 /* Weights of every ternary product of m->graph as p says: packed_matmul takes its place.  What that changes is in
  * m->packed.  After the weights are packed: their codes are read.  With the option from_floats the weights are quantised
- * again (runtime/requantise.h), and those of products of floats, too. */
+ * again (runtime/requantise.h), and those of products of floats, too.  Packed weights are m->pack, which is the model's to close,
+ * after a failure, too. */
 setun_status st_packing_apply(setun_model *m, st_script *script, const st_script_packing *p, setun_error *err);
 
 #endif

@@ -194,7 +194,7 @@ static void sort_levels(st_requantise *q)
     }
 }
 
-setun_status st_requantise_open(st_requantise *q, setun_error *err)
+void st_requantise_shape(st_requantise *q)
 {
     const st_master *n = q->ws ? q->m->masters : NULL;
     int32_t per = q->rule->quantise.per;
@@ -206,13 +206,17 @@ setun_status st_requantise_open(st_requantise *q, setun_error *err)
     q->each = per == ST_PER_UNIT ? q->p->digits : q->columns;
     q->n = (q->columns + q->each - 1) / q->each;
     q->scale = (setun_view){NULL, SETUN_F32, per == ST_PER_UNIT ? 2 : 1, {per == ST_PER_MATRIX ? 1 : q->rows, per == ST_PER_UNIT ? q->n : 1, 1, 1}};
+}
+
+setun_status st_requantise_open(st_requantise *q, setun_error *err)
+{
     q->scale.data = st_arena_alloc(q->m->arena, setun_view_bytes(&q->scale));
     q->row = calloc((size_t)q->rows, sizeof *q->row);
     q->deadline = st_now_ns() + CALL_NS + q->rows * q->columns * VALUE_NS;
     if (!q->scale.data || !q->row)
         return st_fail(err, SETUN_NO_MEMORY, "no memory to quantise %s", q->name);
     sort_levels(q);
-    return per == ST_PER_MATRIX ? matrix_scale(q, err) : SETUN_OK;
+    return q->rule->quantise.per == ST_PER_MATRIX ? matrix_scale(q, err) : SETUN_OK;
 }
 
 void st_requantise_measure(st_requantise *q, int64_t r, const float *x, const int8_t *digit, const uint8_t *packed, int changed)
@@ -242,21 +246,24 @@ static setun_status complain(const st_requantise *q, int64_t r, setun_error *err
 setun_status st_requantise_close(st_requantise *q, setun_error *err)
 {
     setun_status s = q->status;
-    st_packed *sum = &q->m->packed, own = {.name = NULL};
     if (s != SETUN_OK)
         s = st_fail(err, s, "%s", q->err.text);
     for (int64_t r = 0; q->row && r < q->rows && s == SETUN_OK; r++) {
         if (q->row[r].wrong)
             s = complain(q, r, err);
-        own.error += q->row[r].error;
-        own.square += q->row[r].square;
+        q->error += q->row[r].error;
+        q->square += q->row[r].square;
     }
     free(q->row);
     q->row = NULL;
-    sum->error += own.error;
-    sum->square += own.square;
-    if (s == SETUN_OK)
-        st_logf(&q->m->engine->log, ST_LOG_INFO, "packing %s: %s from its %s, relative error %.6g", q->rule->name, q->name,
-                q->master || !q->ws ? "floats" : "codes", st_requantise_error(&own));
     return s;
+}
+
+void st_requantise_count(const st_requantise *q)
+{
+    st_packed own = {.error = q->error, .square = q->square};
+    q->m->packed.error += q->error;
+    q->m->packed.square += q->square;
+    st_logf(&q->m->engine->log, ST_LOG_INFO, "packing %s: %s from its %s, relative error %.6g", q->rule->name, q->name,
+            q->master || !q->ws ? "floats" : "codes", st_requantise_error(&own));
 }

@@ -30,6 +30,7 @@ typedef struct st_requantise {
     int64_t                  each, n;      /* columns that share a scale, such parts of a row */
     setun_view               scale;        /* f32[1], f32[rows] or f32[rows, n], as they are stored */
     st_requantised          *row;
+    double                   error, square; /* of all rows */
     int64_t                  deadline;     /* of all calls of the script's function */
     setun_status             status;       /* of the first call that failed */
     setun_error              err;
@@ -43,17 +44,21 @@ typedef struct st_requantise {
  * what is quantised again. */
 setun_status st_requantise_note(setun_model *m, const char *name, const void *codes, setun_error *err);
 
-/* q has m, script, rule, p, name, w, ws, group and across; what is missing is filled in, and scales of the whole matrix are
- * found.  Scales lie in m's arena. */
+/* q has m, script, rule, p, name, w, ws, group and across; sizes are filled in, and the scales' shape, without data: no value
+ * is read. */
+void st_requantise_shape(st_requantise *q);
+/* What is missing then: scales, in m's arena, of which those of the whole matrix are found. */
 setun_status st_requantise_open(st_requantise *q, setun_error *err);
 /* Row r: its values to x, what they become to digit, and its scales.  By different threads for different rows, where the rule
  * is not a function. */
 void st_requantise_row(st_requantise *q, int64_t r, float *x, int8_t *digit);
 /* After row r is packed: how far off it is.  changed: not all digits came back. */
 void st_requantise_measure(st_requantise *q, int64_t r, const float *x, const int8_t *digit, const uint8_t *packed, int changed);
-/* Adds up what was lost, to m->packed; fails if a row had a value or a scale that cannot be, or the function failed.
- * After a failure of open, too. */
+/* Adds up what was lost, to q; fails if a row had a value or a scale that cannot be, or the function failed.  After a failure
+ * of open, too. */
 setun_status st_requantise_close(st_requantise *q, setun_error *err);
+/* q's sums, counted now or remembered, to m->packed and to the log. */
+void st_requantise_count(const st_requantise *q);
 
 /* What was lost, as a share of the root mean square of the weights. */
 double st_requantise_error(const st_packed *s);

@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "scripts/bind.h"
 
 #define STRIDE 1000                /* instructions between two looks at the limits */
@@ -627,6 +628,7 @@ void st_bind_file(lua_State *L, const char *path, const char *chunk)
     note_file(L, path);
     if (st_file_read(path, MAX_FILE, &text, &n, &err) != SETUN_OK)
         st_bind_error(L, &err);
+    st_bind_script(L)->files->hash = st_hash(ST_HASH_INIT, text, (size_t)n);
     int binary = n > 0 && text[0] == LUA_SIGNATURE[0];
     int status = binary ? LUA_OK : luaL_loadbufferx(L, n ? text : "", (size_t)n, chunk, "t");
     free(text); /* loading is protected, so nothing was raised since it was read */

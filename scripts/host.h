@@ -77,6 +77,7 @@ typedef struct st_script_packing {
 typedef struct st_script_file {
     const char *path;
     int64_t     bytes, mtime_ns; /* -1: it could not be asked */
+    uint64_t    hash;            /* of its text */
     const struct st_script_file *next; /* an earlier one */
 } st_script_file;
 /* They live as long as the arena. */

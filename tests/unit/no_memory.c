@@ -112,7 +112,7 @@ static int drop_world(void **state)
 }
 
 /* Load, feed good and bad tokens, read text back: everything a program does with a model. */
-static setun_status use(const world *w, const char *cache, setun_error *err)
+static setun_status use(const world *w, const char *cache, const char *packing, setun_error *err)
 {
     setun_options o;
     setun_model *m = NULL;
@@ -124,6 +124,8 @@ static setun_status use(const world *w, const char *cache, setun_error *err)
     o.interpret = 1;
     o.n_batch = 8;
     o.cache_dir = cache;
+    o.packing = packing;
+    o.from_floats = packing != NULL;
     setun_status status = setun_model_load(&m, w->model, &o, err);
     if (status == SETUN_OK)
         status = setun_session_new(&s, m, err);
@@ -214,7 +216,7 @@ static void run_out(const world *w, setun_status (*fn)(const world *, setun_erro
     assert_true(refusals > tries / 4);
 }
 
-static setun_status without_cache(const world *w, setun_error *err) { return use(w, NULL, err); }
+static setun_status without_cache(const world *w, setun_error *err) { return use(w, NULL, NULL, err); }
 
 static int drop(void *user, const char *text, size_t n)
 {
@@ -233,18 +235,26 @@ static setun_status use_file(const world *w, setun_error *err)
     return s;
 }
 
-static setun_status with_cache(const world *w, setun_error *err)
+static setun_status use_cache(const world *w, const char *packing, setun_error *err)
 {
     char *cache = __real_malloc(strlen(w->dir) + 16);
     assert_non_null(cache);
     (void)sprintf(cache, "%s/cache", w->dir);
-    setun_status s = use(w, cache, err);
+    setun_status s = use(w, cache, packing, err);
+    if (s == SETUN_OK && packing)
+        s = use(w, cache, packing, err); /* what the cache has by now */
     long was = fail_at;
     fail_at = -1;
     remove_tree(cache);
     fail_at = was;
     free(cache);
     return s;
+}
+
+static setun_status with_cache(const world *w, setun_error *err) { return use_cache(w, NULL, err); }
+static setun_status with_packing(const world *w, setun_error *err)
+{
+    return use_cache(w, SETUN_SOURCE_DIR "/scripts/packings/int4.lua", err);
 }
 
 /* A trace, and the trace against itself by a map. */
@@ -290,6 +300,7 @@ static void test_memory(void **state)
     run_out(*state, use_chars, 60);
     run_out(*state, without_cache, 60);
     run_out(*state, with_cache, 30);
+    run_out(*state, with_packing, 30);
     run_out(*state, use_trace, 60);
 }
 

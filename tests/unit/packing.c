@@ -287,6 +287,7 @@ static from *quantised(world *w, const char *script, float (*x)[COLUMNS])
     f->m.path = "here";
     f->view = (setun_view){x, SETUN_F32, 2, {ROWS, COLUMNS, 1, 1}};
     f->q = (st_requantise){.m = &f->m, .script = w->s, .rule = st_script_packings(w->s), .p = &packing, .name = "matrix", .w = &f->view};
+    st_requantise_shape(&f->q);
     f->status = st_requantise_open(&f->q, &f->err);
     for (int r = 0; r < ROWS && f->status == SETUN_OK; r++) {
         st_requantise_row(&f->q, r, row, f->digit[r]);
@@ -295,6 +296,8 @@ static from *quantised(world *w, const char *script, float (*x)[COLUMNS])
     }
     setun_status closed = st_requantise_close(&f->q, &f->err);
     f->status = f->status == SETUN_OK ? closed : f->status;
+    if (f->status == SETUN_OK)
+        st_requantise_count(&f->q);
     return f;
 }
 
